@@ -1,10 +1,10 @@
 """How far a barcode, or a connectome, has moved.
 
 Between two barcodes the 2-Wasserstein distance of persistent graph homology is closed form: all births of one
-connectome pair with all births of the other in sorted order, and so do the deaths (Songdechakraiwut, Krause, Banks,
-Nourski & Van Veen, "Wasserstein distance-preserving vector space of persistent homology", 2022, the distance TOP of
-arXiv 2510.23781). Optimal transport on the line asks no more than that, so arrays of different lengths are compared
-by their quantile functions, exactly.
+connectome pair with all births of the other in sorted order, and so do the deaths (Songdechakraiwut & Chung,
+"Topological learning for brain networks", arXiv 2012.00675; the distance TOP of arXiv 2510.23781). Optimal
+transport on the line asks no more than that, so arrays of different lengths are compared by their quantile
+functions, exactly.
 
 Everything here is float32 and on the control path: no gradient flows, and equal inputs are exactly 0 apart.
 """
@@ -27,31 +27,33 @@ def top_distance(
 ) -> jax.Array:
     r"""Wasserstein distance of two sorted arrays of births, or of two sorted arrays of deaths.
 
-    With the quantile functions :math:`Q_a, Q_b : (0, 1) \to \mathbb{R}`, steps of equal width over the sorted values,
+    With the quantile functions :math:`Q_a, Q_b : (0, 1) \to \mathbb{R}`, steps of equal width over the sorted
+    values,
 
     .. math:: d_p(a, b) = \Big( \int_0^1 |Q_a(q) - Q_b(q)|^p \, dq \Big)^{1/p}
 
-    which for equal lengths is the mean over the sorted pairs: the root mean square for order 2, the mean absolute
-    difference for order 1, the largest difference for order infinity. Without ``normalise`` the mean is a sum, which is
-    how the paper states TOP (arXiv 2510.23781; the mean is our choice: it does not grow with the number of units, so a
-    set point keeps its meaning). Births (P - 1 values, the spanning tree) are the cheap default; deaths (all other
-    edges) see reorganisation within the components as well.
+    which for equal lengths is the mean over the sorted pairs: the root mean square for order 2, the mean
+    absolute difference for order 1, the largest difference for order infinity. Without ``normalise`` the mean
+    is a sum, which is how the paper states TOP (arXiv 2510.23781; the mean is our choice: it does not grow
+    with the number of units, so a set point keeps its meaning). Births (P - 1 values, the spanning tree) are
+    the cheap default; deaths (all other edges) see reorganisation within the components as well.
 
-    Stability: no value of a sorted array moves by more than the largest change of an edge weight, so each normalised
-    distance of two connectomes' births or deaths is at most ``max |M_a - M_b|``.
+    Stability: no value of a sorted array moves by more than the largest change of an edge weight, so each
+    normalised distance of two connectomes' births or deaths is at most ``max |M_a - M_b|``.
 
     Args:
       births_a: f32[n], ascending (not checked), n >= 1.
-      births_b: f32[m], ascending (not checked), m >= 1. The exact integral over the n + m - 1 common steps or fewer is
-        taken when m differs from n.
+      births_b: f32[m], ascending (not checked), m >= 1. When m differs from n, the integral is the exact sum
+        over their at most n + m - 1 common steps.
       order: 1, 2 or infinity; a static number.
-      normalise: mean over the pairs (True) or sum over them (False, equal lengths only). No matter for order infinity.
+      normalise: mean over the pairs (True) or sum over them (False, equal lengths only). No matter for order
+        infinity.
 
     Returns:
-      f32[], dimensionless, in [0, 1] for births and deaths of connectomes when normalised. NaN if a value is NaN.
+      f32[], dimensionless, in [0, 1] for births and deaths of connectomes when normalised; NaN if a value is.
 
     Raises:
-      ValueError: an array that is not one-dimensional or is empty, another order, or a sum of different lengths.
+      ValueError: an array that is empty or not one-dimensional, another order, or a sum of different lengths.
 
     Example:
       >>> a, b = jnp.array([0.1, 0.5, 0.9]), jnp.array([0.1, 0.5, 0.6])
@@ -89,10 +91,10 @@ def barcode_distance(
 
     .. math:: d_p^p = w_0 \, d_p(\mathrm{births})^p + w_1 \, d_p(\mathrm{deaths})^p
 
-    Summed (``normalise=False``), both weights are 1 and this is the 2-Wasserstein distance of the whole barcode (same
-    source as `top_distance`). Normalised, both are 1/2 (our choice: there are P/2 - 1 times as many deaths as births,
-    and a plain mean over all edges would hardly see the births); for order infinity, the larger of the two. Use it
-    when cycles matter too; it costs the sort of all P(P-1)/2 edges.
+    Summed (``normalise=False``), both weights are 1 and this is the 2-Wasserstein distance of the whole
+    barcode (same source as `top_distance`). Normalised, both are 1/2 (our choice: there are P/2 - 1 times as
+    many deaths as births, and a plain mean over all edges would hardly see the births); for order infinity,
+    the larger of the two. Use it when cycles matter too; it costs the sort of all P(P-1)/2 edges.
 
     Args:
       barcode_a: births f32[P - 1] and deaths f32[E - P + 1], ascending.
@@ -127,9 +129,9 @@ def frobenius_distance(connectome_a: jax.typing.ArrayLike, connectome_b: jax.typ
 
     .. math:: \Big( \frac{2}{P(P-1)} \sum_{i<j} (A_{ij} - B_{ij})^2 \Big)^{1/2}
 
-    It knows which edge moved, where the barcode only knows how the weights are distributed over tree and cycles: it is
-    never smaller than the root mean square change of all sorted weights. Use it where the units keep their identity,
-    as they do within one run. (Our choice; the paper's distances are TOP and WD.)
+    It knows which edge moved, where the barcode only knows how the weights are distributed over tree and
+    cycles: it is never smaller than the root mean square change of all sorted weights. Use it where the units
+    keep their identity, as they do within one run. (Our choice; the paper's distances are TOP and WD.)
 
     Args:
       connectome_a: f32[P, P], P >= 2; only i < j is read.
