@@ -1,0 +1,60 @@
+"""Connectome-Guided Automatic Learning Rates (CG-ALR) as an Optax gradient transformation.
+
+The way of the data: activations -> units -> moments -> connectome -> barcode -> distance -> controller ->
+scale -> updates. Nothing optional is imported here: `cgalr_jax.capture` needs flax, `cgalr_jax.rips`
+giotto-ph and SciPy, `cgalr_jax.plotting` matplotlib, and each says so.
+"""
+
+from cgalr_jax.connectome import (
+    Moments,
+    connectome_from_moments,
+    functional_connectome,
+    init_moments,
+    merge_moments,
+    update_moments,
+)
+from cgalr_jax.control import (
+    Controller,
+    Measurement,
+    calibrated,
+    hysteresis_gate,
+    robbins_monro_bounds,
+)
+from cgalr_jax.distance import frobenius_distance, top_distance
+from cgalr_jax.persistence import Barcode, barcode, births, spanning_tree
+from cgalr_jax.signal import Signal
+from cgalr_jax.transform import (
+    ConnectomeState,
+    cgalr,
+    connectome_schedule,
+    metrics,
+    scale_by_connectome,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Barcode",
+    "ConnectomeState",
+    "Controller",
+    "Measurement",
+    "Moments",
+    "Signal",
+    "barcode",
+    "births",
+    "calibrated",
+    "cgalr",
+    "connectome_from_moments",
+    "connectome_schedule",
+    "frobenius_distance",
+    "functional_connectome",
+    "hysteresis_gate",
+    "init_moments",
+    "merge_moments",
+    "metrics",
+    "robbins_monro_bounds",
+    "scale_by_connectome",
+    "spanning_tree",
+    "top_distance",
+    "update_moments",
+]

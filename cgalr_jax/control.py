@@ -1,0 +1,422 @@
+"""Distances to a scale: what the learning rate does about a connectome that moves.
+
+A `Controller` is a pair of pure functions, `init() -> (scale, state)` and `update(measurement, state) ->
+(scale, state)`, so that a user can write a third beside the two shipped here:
+
+- `hysteresis_gate`, the paper's law (arXiv 2510.23781): relative, it reacts to how unusual a distance is.
+- `calibrated`, the default and our own: absolute, it finds the scale at which the connectome moves at its
+  set-point.
+
+Both see a `Measurement` after each block of `every` steps and never raise: what cannot be measured makes the
+scale smaller.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+# What the Schmitt trigger of the gate, and the calibrated law, can be doing. Plain numbers, so that they can
+# be logged.
+FAST, HOLD, SLOW = -1, 0, 1
+CALIBRATING, ANNEALING = 0, 1
+
+# 1 / Phi^-1(3/4): a median absolute deviation times this is a standard deviation, if the numbers are normal.
+_MAD_TO_DEVIATION = 1.4826
+# A distance below this many set-points counts as this many: the logarithm of an exact zero is not a number.
+_SMALLEST_DISTANCE = 1e-8
+# Below the logarithm of every possible distance: the state of a calibration before its first measurement.
+_NO_RECORD = -20.0
+# The scale stays inside this range whatever happens.
+_SMALLEST_SCALE, _LARGEST_SCALE = 1e-6, 1e6
+# What is not finite makes the scale this much smaller: the safe side.
+_RETREAT = 0.8
+# A distance this close to the set-point, in logarithms, has reached it; without noise it only approaches.
+_TOLERANCE = 0.1
+
+
+class Measurement(NamedTuple):
+    """What a controller is told after each block of steps.
+
+    Attributes:
+        distance: f32[], how far the connectome moved, in set-points of the signal: 1 is the calibrated speed.
+            Not finite if it could not be measured (non-finite activations, no layer with two live units).
+        z: f32[], robust z-score of the logarithm of the distance among the last ones, in [-10, 10]; 0 while
+            there are few.
+        step: i32[], optimizer steps taken so far.
+    """
+
+    distance: jax.Array
+    z: jax.Array
+    step: jax.Array
+
+
+class Controller(NamedTuple):
+    """A control law: two pure functions.
+
+    Attributes:
+        init: `() -> (scale, state)`: the scale f32[] before the first measurement, and a pytree of arrays.
+        update: `(Measurement, state) -> (scale, state)`: called once a measurement, under jit; the structure,
+            shapes and dtypes of the state must not change. A NamedTuple with fields `phase` and `anchor`
+            shows them in `metrics`.
+
+    Example:
+        A law that halves the scale whenever the connectome moves faster than its set-point:
+
+        >>> import jax.numpy as jnp
+        >>> from cgalr_jax import control
+        >>> def update(measurement, scale):
+        ...     scale = jnp.where(measurement.distance < 1, scale, scale / 2)
+        ...     return scale, scale
+        >>> law = control.Controller(lambda: (jnp.float32(1), jnp.float32(1)), update)
+        >>> scale, state = law.init()
+        >>> fast = control.Measurement(jnp.float32(3), jnp.float32(0), jnp.int32(10))
+        >>> print(law.update(fast, state)[0])
+        0.5
+    """
+
+    init: Callable[[], tuple[jax.Array, Any]]
+    update: Callable[[Measurement, Any], tuple[jax.Array, Any]]
+
+
+def robust_z_score(
+    value: jax.Array, history: jax.Array, count: jax.Array, *, min_count: int = 5
+) -> jax.Array:
+    """How unusual a value is among the last ones, by median and median absolute deviation (MAD).
+
+    `z = (value - median) / (1.4826 MAD + 1e-3 |median| + 1e-6)`, clipped to [-10, 10]. Median and MAD are the
+    paper's; the two small terms, which keep z finite when all of the history is equal (MAD = 0), and the
+    clipping are our choice.
+
+    Args:
+        value: f32[], finite.
+        history: f32[W], a ring buffer of earlier values; the first `min(count, W)` entries are valid.
+        count: i32[], how many values were ever written to the ring.
+        min_count: fewer values than this give z = 0.
+
+    Returns:
+        f32[], in [-10, 10].
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> history = jnp.array([1.0, 2.0, 3.0, 4.0, 5.0])
+        >>> print(f"{robust_z_score(jnp.float32(6.0), history, jnp.int32(5)):.2f}")
+        2.02
+    """
+    valid = jnp.arange(history.size) < count
+    median = _median(history, valid)
+    deviation = _median(jnp.abs(history - median), valid)
+    spread = _MAD_TO_DEVIATION * deviation + 1e-3 * jnp.abs(median) + 1e-6
+    return jnp.where(count >= min_count, jnp.clip((value - median) / spread, -10.0, 10.0), 0.0)
+
+
+def _median(values: jax.Array, valid: jax.Array) -> jax.Array:
+    """The median of the valid values; at least one must be valid to mean anything."""
+    ordered = jnp.sort(jnp.where(valid, values, jnp.inf))
+    count = jnp.maximum(jnp.sum(valid), 1)
+    return 0.5 * (ordered[(count - 1) // 2] + ordered[count // 2])
+
+
+def schmitt_trigger(mode: jax.Array, z: jax.Array, *, enter: float, leave: float) -> jax.Array:
+    """A gate with hysteresis: it takes more to enter a mode than to stay in it.
+
+    ```
+             z > enter               z < -enter
+    HOLD ------------> SLOW   HOLD ------------> FAST      SLOW: the connectome reorganises faster than it
+    used to
+         <------------             <------------           FAST: it is calmer than it used to be
+             z < leave               z > -leave
+    ```
+
+    The paper has a gate with hysteresis; these thresholds are our choice. A z beyond the opposite threshold
+    changes the mode at once.
+
+    Args:
+        mode: i32[], FAST (-1), HOLD (0) or SLOW (1).
+        z: f32[], finite.
+        enter: threshold that has to be passed to enter SLOW, and its negative to enter FAST.
+        leave: threshold below which SLOW is left; in [0, enter].
+
+    Returns:
+        i32[], the next mode.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> mode = jnp.int32(HOLD)
+        >>> for z in (0.5, 1.5, 0.5, -0.5):
+        ...     mode = schmitt_trigger(mode, jnp.float32(z), enter=1.0, leave=0.0)
+        ...     print(int(mode), end=" ")
+        0 1 1 0
+    """
+    left = jnp.where(mode == SLOW, z < leave, z > -leave)
+    mode = jnp.where(left, HOLD, mode)
+    return jnp.where(z > enter, SLOW, jnp.where(z < -enter, FAST, mode)).astype(jnp.int32)
+
+
+class GateState(NamedTuple):
+    """State of `hysteresis_gate`."""
+
+    scale: jax.Array  # f32[]
+    phase: jax.Array  # i32[], FAST, HOLD or SLOW
+
+
+def hysteresis_gate(
+    *,
+    enter: float = 1.0,
+    leave: float = 0.0,
+    up: float = 1.1,
+    down: float = 0.8,
+    floor: float = 0.1,
+    ceiling: float = 10.0,
+) -> Controller:
+    """The paper's law: slow down while the organisation is unstable, speed up when a stable one emerges.
+
+    Each measurement multiplies the scale by `down` in the mode SLOW, by `up` in the mode FAST and by 1 in
+    HOLD; the mode is that of `schmitt_trigger` on the z-score. Pass `bounds=robbins_monro_bounds(...)` to the
+    transformation for the paper's envelope. All of the numbers are our choice, the paper's text was not
+    available.
+
+    Being relative to its own past, this law cannot see that a rate is 100 times wrong: choose the base rate
+    as you would without it, or use `calibrated`.
+
+    Edges: with fewer than five measurements, or a connectome that does not move at all, z = 0 and the scale
+    is held. A distance that is not finite multiplies the scale by `down` and sets the mode to HOLD.
+
+    Args:
+        enter: |z| that opens the gate; positive. Higher values react less often.
+        leave: |z| at which it closes; in [0, enter].
+        up: factor a measurement in FAST; at least 1.
+        down: factor a measurement in SLOW; in (0, 1].
+        floor: smallest scale; positive, at most 1.
+        ceiling: largest scale; at least 1.
+
+    Returns:
+        A `Controller` whose scale starts at 1 and stays in [floor, ceiling].
+
+    Raises:
+        ValueError: if an argument is outside its range.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> gate = hysteresis_gate()
+        >>> scale, state = gate.init()
+        >>> stable = Measurement(jnp.float32(0.5), jnp.float32(-2.0), jnp.int32(100))
+        >>> print(f"{gate.update(stable, state)[0]:.2f}")
+        1.10
+    """
+    check("enter", enter, lambda x: x > 0, "positive")
+    check("leave", leave, lambda x: 0 <= x <= enter, f"in [0, enter] = [0, {enter}]")
+    check("up", up, lambda x: x >= 1, "at least 1")
+    check("down", down, lambda x: 0 < x <= 1, "in (0, 1]")
+    check("floor", floor, lambda x: 0 < x <= 1, "in (0, 1]")
+    check("ceiling", ceiling, lambda x: 1 <= x < float("inf"), "at least 1 and finite")
+
+    def init() -> tuple[jax.Array, GateState]:
+        return jnp.ones((), jnp.float32), GateState(jnp.ones((), jnp.float32), jnp.zeros((), jnp.int32))
+
+    def update(measurement: Measurement, state: GateState) -> tuple[jax.Array, GateState]:
+        finite = jnp.isfinite(measurement.distance)
+        mode = schmitt_trigger(state.phase, measurement.z, enter=enter, leave=leave)
+        mode = jnp.where(finite, mode, HOLD)
+        factor = jnp.where(mode == SLOW, down, jnp.where(mode == FAST, up, 1.0))
+        factor = jnp.where(finite, factor, down)
+        scale = jnp.clip(state.scale * factor, floor, ceiling)
+        return scale, GateState(scale, mode)
+
+    return Controller(init, update)
+
+
+class CalibrationState(NamedTuple):
+    """State of `calibrated`."""
+
+    scale: jax.Array  # f32[]
+    anchor: jax.Array  # f32[], the calibrated scale; the first scale until there is one
+    phase: jax.Array  # i32[], CALIBRATING or ANNEALING
+    hits: jax.Array  # i32[], measurements in a row at or above the set-point
+    record: jax.Array  # f32[], logarithm of the largest distance seen while calibrating
+    record_scale: jax.Array  # f32[], the scale that gave it
+    peak: jax.Array  # f32[], the largest value of the schedule so far
+
+
+def calibrated(
+    schedule: optax.Schedule | None = None,
+    *,
+    target: float = 1.0,
+    start: float = 0.01,
+    gain: float = 0.3,
+    patience: int = 2,
+    guard: float = 12.0,
+) -> Controller:
+    """Our law, the default: find the scale at which the connectome moves at its set-point, then anneal.
+
+    Correlations live in [0, 1], so a distance between connectomes has a unit of its own, and one set-point
+    serves many networks. With `s = log(distance / target) - log(decay)`, `decay` being the schedule relative
+    to its peak so far:
+
+    - **Calibrating.** The scale starts at `start` and each measurement multiplies it by `exp(-gain s)`, at
+      most doubling or halving it. Once `s >= -0.1` for `patience` measurements in a row the scale becomes the
+      **anchor**. The peak guard: if the scale has grown by `guard` since the distance last set a record, the
+      network has stopped answering (it has learnt its data, or it is frozen); the scale of the record becomes
+      the anchor.
+    - **Annealing.** The same law inside `[anchor / 5, 2 anchor]`, rising by at most 10 % a measurement: a
+      bounded gate that keeps the motion falling along with the schedule. Without a schedule the decay cannot
+      be known, so the upper bound is the anchor itself: the scale may correct itself downwards and never
+      undoes a decay that it cannot see.
+
+    Why absolute, and why these numbers: a gate on z alone was not distinguishable from a random one in our
+    experiments. All of it is our choice; the paper has the relative gate only.
+
+    Edges: a distance that is not finite multiplies the scale by 0.8, and neither counts as a hit nor as a
+    record. A network that does not move at all ends its calibration by the guard after `guard` times the
+    start. The scale stays within [1e-6, 1e6].
+
+    Args:
+        schedule: the base optimizer's own schedule, `step -> learning rate`, if it has one; only its shape
+            matters.
+        target: distance to aim at, in set-points of the signal; positive. Choose less than 1 to be careful.
+        start: first scale; positive, at most 1. Small, because a rate that is too small for ten steps does no
+            harm.
+        gain: of the logarithm of the distance onto that of the scale; in (0, 1]. Above 0.6 it overshoots.
+        patience: measurements in a row at the set-point that end the calibration; at least 1. One is easily
+            fooled by noise.
+        guard: growth of the scale without a new record that ends the calibration; greater than 1.
+
+    Returns:
+        A `Controller`.
+
+    Raises:
+        ValueError: if an argument is outside its range.
+
+    Example:
+        A network whose distance is proportional to its rate, with a base rate that is 1000 times too small:
+
+        >>> import jax.numpy as jnp
+        >>> law = calibrated()
+        >>> scale, state = law.init()
+        >>> for step in range(60):
+        ...     scale, state = law.update(Measurement(scale / 1000, jnp.float32(0), jnp.int32(step)), state)
+        >>> bool(500 < scale < 1500), int(state.phase) == ANNEALING
+        (True, True)
+    """
+    if schedule is not None and not callable(schedule):
+        raise ValueError(f"schedule must be a function of the step or None, got {schedule!r}.")
+    check("target", target, lambda x: x > 0, "positive")
+    check("start", start, lambda x: 0 < x <= 1, "in (0, 1]")
+    check("gain", gain, lambda x: 0 < x <= 1, "in (0, 1]")
+    check("patience", patience, lambda x: x >= 1, "at least 1")
+    check("guard", guard, lambda x: x > 1, "greater than 1")
+    lowest, highest = 0.2, 1.0 if schedule is None else 2.0
+
+    def init() -> tuple[jax.Array, CalibrationState]:
+        def f32(value: float) -> jax.Array:  # a fresh buffer each: shared ones cannot be donated
+            return jnp.full((), value, jnp.float32)
+
+        state = CalibrationState(
+            scale=f32(start),
+            anchor=f32(start),
+            phase=jnp.zeros((), jnp.int32),
+            hits=jnp.zeros((), jnp.int32),
+            record=f32(_NO_RECORD),
+            record_scale=f32(start),
+            peak=f32(0.0),
+        )
+        return f32(start), state
+
+    def update(measurement: Measurement, state: CalibrationState) -> tuple[jax.Array, CalibrationState]:
+        finite = jnp.isfinite(measurement.distance)
+        decay, peak = _decay(schedule, measurement.step, state.peak)
+        distance = jnp.maximum(jnp.where(finite, measurement.distance, 1.0), _SMALLEST_DISTANCE)
+        excess = jnp.log(distance / target) - jnp.log(decay)
+
+        calibrating = state.phase == CALIBRATING
+        hits = jnp.where(finite & (excess >= -_TOLERANCE), state.hits + 1, 0)
+        is_record = finite & calibrating & (excess > state.record)
+        record = jnp.where(is_record, excess, state.record)
+        record_scale = jnp.where(is_record, state.scale, state.record_scale)
+        reached = calibrating & (hits >= patience)
+        exhausted = calibrating & ~reached & finite & (state.scale > guard * record_scale)
+        anchor = jnp.where(reached, state.scale, jnp.where(exhausted, record_scale, state.anchor))
+        phase = jnp.where(reached | exhausted, ANNEALING, state.phase)
+
+        step = jnp.clip(-gain * excess, -jnp.log(2.0), jnp.where(phase == CALIBRATING, jnp.log(2.0), 0.1))
+        scale = state.scale * jnp.where(finite, jnp.exp(step), _RETREAT)
+        bounded = jnp.clip(scale, lowest * anchor, highest * anchor)
+        # A divergence is the one thing that may push the scale out of its bounds, downwards.
+        bounded = jnp.where(finite, bounded, jnp.minimum(scale, bounded))
+        scale = jnp.where(phase == CALIBRATING, scale, bounded)
+        scale = jnp.clip(scale, _SMALLEST_SCALE, _LARGEST_SCALE)
+        return scale, CalibrationState(
+            scale, anchor, phase.astype(jnp.int32), hits.astype(jnp.int32), record, record_scale, peak
+        )
+
+    return Controller(init, update)
+
+
+def _decay(schedule: optax.Schedule | None, step: jax.Array, peak: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The schedule relative to its peak so far, in [1e-3, 1] (a warm-up is no decay), and that peak."""
+    if schedule is None:
+        return jnp.ones((), jnp.float32), peak
+    value = jnp.asarray(schedule(step), jnp.float32)
+    peak = jnp.maximum(peak, value)
+    return jnp.clip(jnp.where(peak > 0, value / peak, 1.0), 1e-3, 1.0), peak
+
+
+def robbins_monro_bounds(
+    lower: float, upper: float, *, tau: float, exponent: float = 1.0
+) -> Callable[[jax.Array], tuple[jax.Array, jax.Array]]:
+    """An envelope for the scale under which stochastic approximation converges whatever the controller does.
+
+    `lower (1 + t / tau)^-exponent <= scale_t <= upper (1 + t / tau)^-exponent`. With a constant base rate and
+    `1/2 < exponent <= 1` the rates a_t satisfy the conditions of Robbins and Monro, `sum a_t = inf` and
+    `sum a_t^2 < inf`, by comparison with the two bounds, however the distances come out. That is what the
+    paper's convergence proof under the Polyak-Lojasiewicz condition asks for; it also needs a bounded
+    gradient noise, and `upper` times the base rate at most the inverse of the smoothness. With a decaying
+    base schedule the claim is void.
+
+    The envelope's place is the paper's, its form and its numbers are our choice. It anneals less well than a
+    cosine over a known horizon.
+
+    Args:
+        lower: smallest scale at step 0; positive.
+        upper: largest scale at step 0; at least `lower`.
+        tau: steps after which the bounds have halved, if exponent = 1; positive.
+        exponent: in (1/2, 1].
+
+    Returns:
+        A function `step -> (low, high)`, each f32[].
+
+    Raises:
+        ValueError: if an argument is outside its range.
+
+    Example:
+        >>> bounds = robbins_monro_bounds(0.1, 1.0, tau=100)
+        >>> [f"{x:.2f}" for x in bounds(100)]
+        ['0.05', '0.50']
+    """
+    check("lower", lower, lambda x: x > 0, "positive")
+    check("upper", upper, lambda x: lower <= x < float("inf"), f"finite and at least lower = {lower}")
+    check("tau", tau, lambda x: x > 0, "positive")
+    check("exponent", exponent, lambda x: 0.5 < x <= 1, "in (1/2, 1]")
+
+    def bounds(step: jax.Array) -> tuple[jax.Array, jax.Array]:
+        envelope = (1 + jnp.asarray(step, jnp.float32) / tau) ** -exponent
+        return lower * envelope, upper * envelope
+
+    return bounds
+
+
+def check(name: str, value: Any, allowed: Callable[[Any], bool], interval: str) -> None:
+    """Raises a ValueError that names the argument, its range and what came in; arrays pass unchecked.
+
+    Under `optax.inject_hyperparams` the numbers are traced arrays, of which nothing is known at trace time.
+    """
+    if isinstance(value, jax.Array):
+        return
+    try:
+        good = allowed(value)
+    except TypeError:
+        good = False
+    if not good:
+        raise ValueError(f"{name} must be {interval}, got {value!r}.")

@@ -1,0 +1,119 @@
+"""What users hand in, checked as early as it can be known: example, activations, samples, extra arguments."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cgalr_jax import signal as signals
+
+_WAYS = """There are three ways to measure, one at a time:
+  paired:      tx.update(grads, opt_state, params, probe=probe, samples=batch)
+               with probe(params, samples) -> activations and tx = scale_by_connectome(example, samples=batch)
+  fixed probe: tx.update(grads, opt_state, params, probe=probe) with probe(params) -> activations
+  given:       tx.update(grads, opt_state, params, activations=activations)"""
+
+_CULPRITS = """If your call has them, something between it and here drops extra arguments: flax's
+TrainState.apply_gradients (use cgalr_jax.capture.TrainState), optax.MultiSteps inside optax.chain (put it
+outermost), optax.lookahead, or a wrapper of your own."""
+
+
+def layer_widths(example: Any) -> dict[str, int]:
+    """Names of the layers and their numbers of units, from arrays, shapes or integers."""
+    widths = {
+        _name(path): _width(_name(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(example)
+    }
+    if not widths:
+        raise ValueError(f"example must hold at least one layer, got {example!r}.")
+    return widths
+
+
+def _width(name: str, leaf: Any) -> int:
+    if isinstance(leaf, (int, np.integer)) and not isinstance(leaf, bool):
+        width = int(leaf)
+    elif len(jnp.shape(leaf)) >= 2:
+        width = jnp.shape(leaf)[-1]
+    else:
+        raise ValueError(
+            "example must hold activations [N, ..., F], their jax.ShapeDtypeStruct, or numbers of units; "
+            f"got {leaf!r} for layer {name!r}."
+        )
+    if width < 2:
+        raise ValueError(
+            f"example must have at least 2 units in each layer, got {width} in layer {name!r}; leave it out."
+        )
+    return width
+
+
+def _name(path: Any) -> str:
+    """The keys on the way to a leaf, joined by slashes."""
+    return jax.tree_util.keystr(path, simple=True, separator="/") or "activations"
+
+
+def choose_units(width: int, max_units: int) -> np.ndarray:
+    """Indices of the units that are measured: all, or a static sub-sample that is the same in each run."""
+    if width <= max_units:
+        return np.arange(width)
+    return np.sort(np.random.default_rng(width).choice(width, max_units, replace=False))
+
+
+def measured_layers(
+    activations: Any, widths: dict[str, int], chosen: dict[str, np.ndarray]
+) -> dict[str, jax.Array]:
+    """The measured units of each layer, [N, ..., F], after a check against the example."""
+    leaves = {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(activations)}
+    shapes = {name: jnp.shape(leaf) for name, leaf in leaves.items()}
+    if {name: shape[-1] if len(shape) > 1 else None for name, shape in shapes.items()} != widths:
+        raise ValueError(
+            f"activations must be the layers of the example, {widths} (name: units), each [N, ..., units]; "
+            f"got shapes {shapes}."
+        )
+    return {
+        name: leaf if len(chosen[name]) == widths[name] else jnp.take(leaf, chosen[name], axis=-1)
+        for name, leaf in leaves.items()
+    }
+
+
+def check_extra_arguments(
+    signal: signals.Signal, stored: Any, params: Any, activations: Any, probe: Any, samples: Any
+) -> None:
+    """Raises unless exactly one of the three ways is meant."""
+    if signal.reads_activations:
+        if activations is None and probe is None:
+            raise ValueError(
+                f"probe or activations must be passed to update, got neither.\n{_WAYS}\n{_CULPRITS}"
+            )
+        if activations is not None and not (probe is None and samples is None and stored is None):
+            raise ValueError(f"activations must come alone, got probe or samples too.\n{_WAYS}")
+        if probe is not None and not callable(probe):
+            raise ValueError(f"probe must be a function of the parameters, got {probe!r}.")
+        if (samples is None) != (stored is None):
+            there = "update" if stored is None else "scale_by_connectome"
+            raise ValueError(
+                f"samples must be passed to scale_by_connectome and to update, got them in {there} alone.\n{_WAYS}"
+            )
+    if params is None and (signal.reads_params or probe is not None):
+        raise ValueError(
+            "params must be passed to update, tx.update(grads, opt_state, params, ...), for a probe and for a "
+            "signal that reads them; got None."
+        )
+
+
+def cut_samples(samples: Any, stored: Any) -> Any:
+    """The first samples, as many as are stored."""
+
+    def cut(sample: Any, like: jax.ShapeDtypeStruct) -> jax.Array:
+        shape = jnp.shape(sample)
+        if len(shape) != len(like.shape) or shape[1:] != like.shape[1:] or shape[:1] < like.shape[:1]:
+            raise ValueError(
+                f"samples must have the shape given to scale_by_connectome, {like.shape}, or more rows; "
+                f"got {shape}. Drop the last, smaller batch of an epoch, or store fewer samples."
+            )
+        return jnp.asarray(sample[: like.shape[0]] if like.shape else sample, like.dtype)
+
+    if jax.tree.structure(samples) != jax.tree.structure(stored):
+        raise ValueError(
+            f"samples must have the structure given to scale_by_connectome, {stored}; got {samples}."
+        )
+    return jax.tree.map(cut, samples, stored)

@@ -1,0 +1,207 @@
+"""Layers of units to a distance: which quantity says how far the network moved, and how much of it is fast.
+
+A `Signal` is read once a measurement. Its reading stays in the state until the next one, when the two are
+compared. All of them answer in their own unit; `set_point` says how much of it is the calibrated speed, so
+that a controller sees 1 for 'moving as fast as it should' whichever signal it listens to.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from cgalr_jax import distance, persistence
+from cgalr_jax.connectome import layer_units
+
+Layers = Mapping[str, jax.Array]  # {name of the layer: activations [N, ..., F]}
+Connect = Callable[[jax.Array], jax.Array]  # units [N, P] -> connectome f32[P, P], over all devices
+Over = Literal["min", "median", "pooled"]
+
+# The cadence at which the set-points were measured, and the largest number of parameters that `update_norm`
+# looks at.
+_REFERENCE_EVERY = 10
+_MAX_ENTRIES = 4096
+
+
+class Signal(NamedTuple):
+    """How to tell how far a network moved between two measurements.
+
+    Attributes:
+        read: `(layers, params, connect) -> reading`: what is kept until the next measurement, a pytree of
+            float32 arrays. `layers` maps names to activations [N, ..., F], `connect` turns units [N, P] into
+            a connectome f32[P, P].
+        compare: `(before, after) -> f32[]`: the distance of two readings; not finite where nothing could be
+            measured.
+        set_point: distance a measurement of a network that learns as fast as it should, for `every = 10`.
+        growth: exponent with which the set-point grows with `every`.
+        reads_activations: whether it needs `probe` or `activations`.
+        reads_params: whether it needs `params`.
+    """
+
+    read: Callable[[Layers, Any, Connect], Any]
+    compare: Callable[[Any, Any], jax.Array]
+    set_point: float
+    growth: float = 0.65
+    reads_activations: bool = True
+    reads_params: bool = False
+
+    def set_point_at(self, every: int) -> float:
+        """The set-point for measurements `every` steps apart: `set_point (every / 10)^growth`, our fit."""
+        return self.set_point * (every / _REFERENCE_EVERY) ** self.growth
+
+
+def births(over: Over = "pooled", *, set_point: float | None = None) -> Signal:
+    """The paper's signal: the TOP distance of the births of connected components (0-dimensional persistence).
+
+    Args:
+        over: `"pooled"`, one connectome of the units of all layers (positions averaged), as in the paper;
+            `"min"` or `"median"`, a connectome a layer (positions as samples) and the smallest or the median
+            of their distances.
+        set_point: distance that is fast enough; positive. Default: 0.04 pooled, 0.022 for a connectome a
+            layer.
+
+    Returns:
+        A `Signal`; its reading are births, f32[P - 1] a connectome.
+
+    Raises:
+        ValueError: if an argument is outside its range.
+    """
+    default = 0.04 if over == "pooled" else 0.022
+    return _from_connectomes(persistence.births, distance.top_distance, over, set_point, default)
+
+
+def frobenius(over: Over = "min", *, set_point: float | None = None) -> Signal:
+    """The root mean square change of all correlations: no topology, half the noise of births.
+
+    The minimum over the layers waits for the slowest one: a wide dense layer moves at rates at which a first
+    convolution has not begun to.
+
+    Args:
+        over: `"min"` or `"median"` over the layers, or `"pooled"`: see `births`.
+        set_point: root mean square change of a correlation that is fast enough; positive. Default: 0.065.
+
+    Returns:
+        A `Signal`; its reading are connectomes, f32[P, P] each.
+
+    Raises:
+        ValueError: if an argument is outside its range.
+    """
+    return _from_connectomes(
+        lambda connectome: connectome, distance.frobenius_distance, over, set_point, 0.065
+    )
+
+
+def update_norm(*, set_point: float | None = None) -> Signal:
+    """The relative norm of the update of the parameters: no connectome at all, the control to compare with.
+
+    `|params_t - params_{t - every}| / |params_{t - every}|`, from a static sub-sample of at most 4096
+    entries. It needs no probe and no activations, and cost nothing in accuracy in our experiments.
+
+    Args:
+        set_point: relative change that is fast enough; positive. Default: 0.12.
+
+    Returns:
+        A `Signal`; its reading is f32[n], the sub-sampled entries.
+
+    Raises:
+        ValueError: if the set-point is not positive.
+    """
+
+    def read(layers: Layers, params: Any, connect: Connect) -> jax.Array:
+        del layers, connect
+        return _sample_entries(params)
+
+    def compare(before: jax.Array, after: jax.Array) -> jax.Array:
+        norm = jnp.linalg.norm(before)
+        return jnp.linalg.norm(after - before) / jnp.where(norm == 0, 1.0, norm)
+
+    return Signal(read, compare, _positive(set_point, 0.12), reads_activations=False, reads_params=True)
+
+
+def hybrid(connectome: Signal | None = None, update: Signal | None = None) -> Signal:
+    """Connectome and update norm together, the default: their geometric mean, each in its set-points.
+
+    Where one is deceived the other helps: the connectome of a recurrent layer moves at rates that are far too
+    small, the update norm does not see what the update does.
+
+    Args:
+        connectome: a signal that reads activations; default `frobenius()`.
+        update: a signal that reads parameters; default `update_norm()`.
+
+    Returns:
+        A `Signal` of set-point 1, dimensionless; its reading is the pair of readings.
+    """
+    first = frobenius() if connectome is None else connectome
+    second = update_norm() if update is None else update
+
+    def read(layers: Layers, params: Any, connect: Connect) -> tuple[Any, Any]:
+        return first.read(layers, params, connect), second.read(layers, params, connect)
+
+    def compare(before: tuple[Any, Any], after: tuple[Any, Any]) -> jax.Array:
+        motions = [
+            signal.compare(old, new) / signal.set_point
+            for signal, old, new in zip((first, second), before, after, strict=True)
+        ]
+        return jnp.sqrt(motions[0]) * jnp.sqrt(motions[1])  # the root of the product could underflow
+
+    return Signal(read, compare, 1.0, growth=(first.growth + second.growth) / 2, reads_params=True)
+
+
+def _from_connectomes(
+    summarise: Callable[[jax.Array], jax.Array],
+    compare: Callable[[jax.Array, jax.Array], jax.Array],
+    over: Over,
+    set_point: float | None,
+    default: float,
+) -> Signal:
+    """A signal that keeps a summary of each connectome; the distances are reduced over the layers."""
+    if over not in ("min", "median", "pooled"):
+        raise ValueError(f"over must be 'min', 'median' or 'pooled', got {over!r}.")
+
+    def read(layers: Layers, params: Any, connect: Connect) -> dict[str, jax.Array]:
+        del params
+        units = (
+            {"pooled": _pool(layers)} if over == "pooled" else {k: layer_units(v) for k, v in layers.items()}
+        )
+        return {name: summarise(connect(unit)) for name, unit in units.items()}
+
+    def reduce(before: dict[str, jax.Array], after: dict[str, jax.Array]) -> jax.Array:
+        # A layer without two live units has an all-zero connectome: no motion there says anything. The
+        # comparison is true for NaN, so that a layer that overflowed counts and its distance, NaN, is the
+        # result.
+        alive = jnp.stack([~(jnp.all(before[name] == 0) | jnp.all(after[name] == 0)) for name in after])
+        distances = jnp.stack([compare(before[name], after[name]) for name in after])
+        ordered = jnp.sort(jnp.where(alive, distances, jnp.inf))  # NaN sorts last: look for it apart
+        middle = jnp.maximum(jnp.sum(alive) - 1, 0) // 2 if over == "median" else 0
+        broken = jnp.any(alive & jnp.isnan(distances))
+        return jnp.where(broken, jnp.nan, ordered[middle])
+
+    return Signal(read, reduce, _positive(set_point, default))
+
+
+def _pool(layers: Layers) -> jax.Array:
+    """The units of all layers side by side, [N, sum of P]: positions are averaged, one sample is one row."""
+    means = [jnp.mean(x.astype(jnp.float32), axis=tuple(range(1, x.ndim - 1))) for x in layers.values()]
+    if len({x.shape[0] for x in means}) > 1:
+        sizes = {name: x.shape for name, x in layers.items()}
+        raise ValueError(f"Pooled layers must have the same number of samples (leading axis), got {sizes}.")
+    return jnp.concatenate(means, axis=1)
+
+
+def _sample_entries(params: Any) -> jax.Array:
+    """A static sub-sample of the floating entries of the parameters, f32[n]."""
+    leaves = [x for x in jax.tree.leaves(params) if jnp.issubdtype(jnp.result_type(x), jnp.floating)]
+    total = sum(math.prod(jnp.shape(x)) for x in leaves)
+    # An odd stride visits all columns of a matrix whose width is a power of two.
+    stride = math.ceil(total / _MAX_ENTRIES) | 1
+    return jnp.concatenate([jnp.ravel(x)[::stride].astype(jnp.float32) for x in leaves])
+
+
+def _positive(set_point: float | None, default: float) -> float:
+    if set_point is None:
+        return default
+    if not (isinstance(set_point, (int, float)) and 0 < set_point < math.inf):
+        raise ValueError(f"set_point must be positive and finite, got {set_point!r}.")
+    return float(set_point)
