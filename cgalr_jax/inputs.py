@@ -10,7 +10,7 @@ from cgalr_jax import signal as signals
 
 _WAYS = """There are three ways to measure, one at a time:
   paired:      tx.update(grads, opt_state, params, probe=probe, samples=batch)
-               with probe(params, samples) -> activations, and tx = scale_by_connectome(example, samples=batch)
+               with probe(params, samples) -> activations, tx = scale_by_connectome(example, samples=batch)
   fixed probe: tx.update(grads, opt_state, params, probe=probe) with probe(params) -> activations
   given:       tx.update(grads, opt_state, params, activations=activations)"""
 
@@ -90,7 +90,7 @@ def check_extra_arguments(
             raise ValueError(f"probe must be a function of the parameters, got {probe!r}.")
         if (samples is None) != (stored is None):
             there = "update" if stored is None else "scale_by_connectome"
-            raise ValueError(f"samples must be passed to both, got them in {there} alone.\n{_WAYS}")
+            raise ValueError(f"samples must be passed to both, got: {there} alone.\n{_WAYS}")
     if params is None and (signal.reads_params or probe is not None):
         raise ValueError(
             "params must be passed to update, tx.update(grads, opt_state, params, ...), for a probe and for a "
