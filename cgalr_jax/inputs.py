@@ -90,11 +90,11 @@ def check_extra_arguments(
             raise ValueError(f"probe must be a function of the parameters, got {probe!r}.")
         if (samples is None) != (stored is None):
             there = "update" if stored is None else "scale_by_connectome"
-            raise ValueError(f"samples must be passed to both, got: {there} alone.\n{_WAYS}")
+            raise ValueError(f"samples must be passed to both, got {there} only.\n{_WAYS}")
     if params is None and (signal.reads_params or probe is not None):
         raise ValueError(
-            "params must be passed to update, tx.update(grads, opt_state, params, ...), for a probe and for a "
-            "signal that reads them; got None."
+            "params must be passed to update, tx.update(grads, opt_state, params, ...), for a probe and for "
+            "a signal that reads them; got None."
         )
 
 
