@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -12,9 +12,9 @@ from cgalr_jax import distance, persistence
 pytestmark = pytest.mark.usefixtures("strict")
 
 ORDERS = [1.0, 2.0, np.inf]
+barcode = jax.jit(persistence.barcode)
 TOLERANCE = 1e-5  # a few hundred float32 roundings of values in [0, 1]
 
-examples = settings(deadline=None, max_examples=40)  # the first of each shape compiles
 weights = st.floats(0.0, 1.0, width=32)
 lengths = st.sampled_from([1, 2, 3, 6])  # few, as each pair of lengths is compiled
 sorted_arrays = lengths.flatmap(lambda n: hnp.arrays(np.float32, n, elements=weights)).map(np.sort)
@@ -43,7 +43,7 @@ def brute_force(a, b, order):
 
 def distances(a, b):
     """Every distance of two connectomes of one size that is bounded by the largest change of an edge."""
-    barcode_a, barcode_b = persistence.barcode(jnp.asarray(a)), persistence.barcode(jnp.asarray(b))
+    barcode_a, barcode_b = barcode(jnp.asarray(a)), barcode(jnp.asarray(b))
     for order in ORDERS:
         yield distance.top_distance(barcode_a.births, barcode_b.births, order=order)
         yield distance.barcode_distance(barcode_a, barcode_b, order=order)
@@ -63,14 +63,12 @@ def test_top_distance_is_the_distance_of_the_quantile_functions(order, n, m):
     np.testing.assert_allclose(got, brute_force(a, b, order), rtol=1e-5)
 
 
-@examples
 @given(a=sorted_arrays, b=sorted_arrays)
 def test_order_one_is_scipys_wasserstein_distance(a, b):
     expected = scipy.stats.wasserstein_distance(a, b)
     np.testing.assert_allclose(distance.top_distance(a, b, order=1), expected, atol=TOLERANCE)
 
 
-@examples
 @given(triple=equal_lengths, order=orders)
 def test_a_sum_is_the_mean_times_the_number_of_pairs(triple, order):
     a, b, _ = triple
@@ -81,7 +79,6 @@ def test_a_sum_is_the_mean_times_the_number_of_pairs(triple, order):
     )
 
 
-@examples
 @given(a=sorted_arrays, b=sorted_arrays, c=sorted_arrays, order=orders)
 def test_top_distance_is_a_metric_on_distributions(a, b, c, order):
     ab, ba, bc, ac = (distance.top_distance(*pair, order=order) for pair in ((a, b), (b, a), (b, c), (a, c)))
@@ -93,7 +90,6 @@ def test_top_distance_is_a_metric_on_distributions(a, b, c, order):
     assert ab <= distance.top_distance(a, b, order=np.inf) + TOLERANCE
 
 
-@examples
 @given(triple=equal_lengths, order=orders)
 def test_different_arrays_are_apart(triple, order):
     a, b, _ = triple
@@ -102,7 +98,6 @@ def test_different_arrays_are_apart(triple, order):
         assert distance.top_distance(a, b, order=order) > 0
 
 
-@examples
 @given(connectomes(2))
 def test_no_distance_exceeds_the_largest_change_of_an_edge(pair):
     perturbation = np.abs(pair[0] - pair[1]).max()
@@ -110,7 +105,6 @@ def test_no_distance_exceeds_the_largest_change_of_an_edge(pair):
         assert 0 <= d <= perturbation + TOLERANCE
 
 
-@examples
 @given(connectomes(2), st.randoms(use_true_random=False))
 def test_reordering_the_units_changes_no_distance(pair, random):
     order = list(range(len(pair[0])))
@@ -119,11 +113,10 @@ def test_reordering_the_units_changes_no_distance(pair, random):
     for before, after in zip(distances(*pair), distances(*reordered), strict=True):
         np.testing.assert_allclose(before, after, atol=TOLERANCE)
     # The barcode does not even ask for the two orders to be the same.
-    barcodes = [persistence.barcode(jnp.asarray(c)) for c in (pair[0], reordered[0])]
+    barcodes = [barcode(jnp.asarray(c)) for c in (pair[0], reordered[0])]
     assert distance.barcode_distance(*barcodes) == 0
 
 
-@examples
 @given(connectomes(3))
 def test_frobenius_distance_is_a_metric(triple):
     a, b, c = triple
@@ -136,10 +129,9 @@ def test_frobenius_distance_is_a_metric(triple):
     assert distance.frobenius_distance(a, c) <= ab + distance.frobenius_distance(b, c) + TOLERANCE
 
 
-@examples
 @given(connectomes(2))
 def test_barcode_distance_summed_pairs_every_edge(pair):
-    a, b = (persistence.barcode(jnp.asarray(c)) for c in pair)
+    a, b = (barcode(jnp.asarray(c)) for c in pair)
     pairs = [np.abs(np.asarray(x) - np.asarray(y)) for x, y in zip(a, b, strict=True)]
     expected = np.sqrt(np.sum(np.concatenate(pairs) ** 2))
     np.testing.assert_allclose(distance.barcode_distance(a, b, normalise=False), expected, atol=TOLERANCE)
@@ -154,9 +146,9 @@ def test_barcode_distance_across_sizes_weighs_births_and_deaths_alike():
 
 
 def test_two_units_have_births_only():
-    a, b = (persistence.barcode(jnp.array([[0.0, w], [w, 0.0]])) for w in (0.25, 0.75))
+    a, b = (barcode(jnp.array([[0.0, w], [w, 0.0]])) for w in (0.25, 0.75))
     assert distance.barcode_distance(a, b) == 0.5
-    three = persistence.barcode(jnp.full((3, 3), 0.5) - 0.5 * jnp.eye(3))
+    three = barcode(jnp.full((3, 3), 0.5) - 0.5 * jnp.eye(3))
     with pytest.raises(ValueError, match="births_a must have shape"):
         distance.barcode_distance(a, three)
 
