@@ -449,6 +449,10 @@ class _Found(NamedTuple):
     name: str
     calls: list[Activations]
 
+    @property
+    def width(self) -> int:
+        return next(iter(self.calls[0].values())).shape[-1]
+
 
 def _collect(sown: Any, ranks: Mapping[str, list[int]], listener: _Listener, output: Any) -> Activations:
     """What the modules sowed -> activations, in the order of the calls.
@@ -478,6 +482,8 @@ def _collect(sown: Any, ranks: Mapping[str, list[int]], listener: _Listener, out
         ]
         if calls:
             found.append(_Found(max(call for call, _ in calls), name, [arrays for _, arrays in calls]))
+    # A single unit has no connectome.
+    found = [layer for layer in found if layer.width > 1 or choice.named(layer.name)]
     found = found if choice.logits else _without_logits(found, choice, output)
 
     for name, values in own.items():
@@ -521,8 +527,7 @@ def _without_logits(found: list[_Found], choice: _Choice, output: Any) -> list[_
     last = max(found, default=None, key=lambda layer: layer.last)
     if last is None or choice.named(last.name):
         return found
-    (width,) = {array.shape[-1] for array in last.calls[0].values()}
-    return [layer for layer in found if layer is not last] if width in widths else found
+    return [layer for layer in found if layer is not last] if last.width in widths else found
 
 
 def _finish(calls: list[jax.Array], choice: _Choice) -> jax.Array:
