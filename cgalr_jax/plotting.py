@@ -1,0 +1,360 @@
+"""Pictures of a connectome, its barcode, its spanning tree, and of what the learning rate did about them.
+
+Each function takes the Axes to draw on and returns them; none makes a figure, shows one or touches a file,
+and none changes a style: sizes are relative to yours, so that the pictures stay legible at column width.
+Colours are those of Okabe & Ito ("Color universal design", 2008), which the colour-blind can tell apart; the
+colour map is perceptually uniform and prints in grey.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import jax.typing
+import matplotlib.collections
+import matplotlib.colors
+import numpy as np
+from matplotlib.axes import Axes
+
+from cgalr_jax import control, persistence
+
+BLUE, ORANGE, GREEN, VERMILION, SKY, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#777777"
+COLOR_MAP = matplotlib.colors.LinearSegmentedColormap.from_list("connectome", ["white", SKY, BLUE, "black"])
+
+_CALIBRATED_PHASES = {control.CALIBRATING: ("calibrating", ORANGE), control.ANNEALING: ("annealing", SKY)}
+_GATE_PHASES = {control.FAST: ("fast", SKY), control.SLOW: ("slow", VERMILION)}
+_SMALL = "small"
+
+
+def tree_order(tree: persistence.Tree) -> np.ndarray:
+    """The units in an order in which the spanning tree's components are contiguous at every threshold.
+
+    Components merge along the tree's edges, the strongest first (single linkage), and are put side by side,
+    turned so that the joined ends come close.
+
+    Args:
+      tree: edges i32[P - 1, 2] and weights f32[P - 1].
+
+    Returns:
+      i64[P], a permutation of the units.
+
+    Example:
+      >>> edges, weights = np.array([[0, 2], [1, 3], [2, 3]]), np.array([0.9, 0.8, 0.1])
+      >>> tree_order(persistence.Tree(edges, weights)).tolist()
+      [0, 2, 3, 1]
+    """
+    edges, weights = np.asarray(tree.edges), np.asarray(tree.weights)
+    component = {unit: [unit] for unit in range(len(edges) + 1)}
+    for i, j in edges[np.argsort(-weights, kind="stable")].tolist():
+        left, right = component[i], component[j]
+        if 2 * left.index(i) < len(left) - 1:
+            left = left[::-1]
+        if 2 * right.index(j) > len(right) - 1:
+            right = right[::-1]
+        merged = left + right
+        component.update(dict.fromkeys(merged, merged))
+    return np.array(component[0])
+
+
+def connectome(
+    ax: Axes,
+    matrix: jax.typing.ArrayLike,
+    *,
+    layers: Mapping[str, int] | None = None,
+    order: jax.typing.ArrayLike | None = None,
+    colorbar: bool = True,
+) -> Axes:
+    """Draws a connectome as a matrix, its units ordered by the spanning tree and its layers marked.
+
+    Args:
+      ax: where to draw.
+      matrix: f32[P, P] in [0, 1]; white is 0, dark is 1.
+      layers: names and numbers of units, in the order of the units; they stay apart, and each is ordered in
+        itself.
+      order: i64[P], an order to use instead of the tree's, to compare several connectomes.
+      colorbar: whether to draw the scale beside it.
+
+    Returns:
+      The Axes.
+
+    Raises:
+      ValueError: layers that do not have P units together, or an order that is no permutation of the units.
+    """
+    matrix = np.asarray(matrix)
+    layers = _as_layers(layers, len(matrix))
+    order = _order(matrix, layers, order)
+    image = ax.imshow(matrix[np.ix_(order, order)], cmap=COLOR_MAP, vmin=0, vmax=1, interpolation="nearest")
+    edges = np.cumsum([0, *layers.values()])
+    for edge in edges[1:-1] - 0.5:
+        ax.axhline(edge, color=ORANGE, linewidth=0.9)
+        ax.axvline(edge, color=ORANGE, linewidth=0.9)
+    centres = (edges[:-1] + edges[1:] - 1) / 2
+    ax.set_yticks(centres, list(layers), fontsize=_SMALL, rotation=90, va="center")
+    ax.set_xticks(centres, list(layers), fontsize=_SMALL)
+    ax.tick_params(length=0)
+    if colorbar:
+        scale = ax.inset_axes((1.03, 0.0, 0.035, 1.0))
+        ax.figure.colorbar(image, cax=scale, ticks=[0, 0.5, 1])
+        scale.tick_params(labelsize=_SMALL, length=2)
+        scale.set_ylabel("|correlation|", fontsize=_SMALL)
+        scale.spines["outline"].set_linewidth(0.5)
+    return ax
+
+
+def film(
+    axes: Iterable[Axes],
+    connectomes: Sequence[jax.typing.ArrayLike],
+    *,
+    titles: Sequence[str] | None = None,
+    layers: Mapping[str, int] | None = None,
+) -> list[Axes]:
+    """Draws connectomes side by side, in the order of the last one, so that a unit keeps its place.
+
+    Lines separate the layers; their names are left to `connectome`.
+
+    Args:
+      axes: as many as connectomes; arrays of Axes are flattened.
+      connectomes: f32[P, P] each.
+      titles: one a connectome, the step for example.
+      layers: as in `connectome`.
+
+    Returns:
+      The Axes, flat.
+
+    Raises:
+      ValueError: numbers of axes, connectomes and titles that differ.
+    """
+    axes, matrices = list(np.ravel(np.asarray(axes, dtype=object))), [np.asarray(c) for c in connectomes]
+    titles = [""] * len(matrices) if titles is None else titles
+    counts = len(axes), len(matrices), len(titles)
+    if not 0 < counts[0] == counts[1] == counts[2]:
+        raise ValueError(f"axes, connectomes and titles must be equally many, got {counts}.")
+    order = _order(matrices[-1], _as_layers(layers, len(matrices[-1])), None)
+    for number, (ax, matrix, title) in enumerate(zip(axes, matrices, titles, strict=True)):
+        connectome(ax, matrix, layers=layers, order=order, colorbar=number == len(axes) - 1)
+        ax.set_title(title, fontsize=_SMALL)
+        ax.set(xticks=[], yticks=[])  # no room for the names of the layers
+    return axes
+
+
+def barcode(ax: Axes, bars: persistence.Barcode) -> Axes:
+    """Draws a barcode: when components are born and cycles die as edges are cut, the weakest first.
+
+    One component has always been there; the others are born at `bars.births` and stay. Cycles have always
+    been there and die at `bars.deaths`. Each group fills its half, one bar a row.
+
+    Args:
+      ax: where to draw.
+      bars: births f32[P - 1] and deaths f32[E - P + 1], ascending.
+
+    Returns:
+      The Axes.
+    """
+    births, deaths = np.concatenate([[0.0], np.asarray(bars.births)]), np.asarray(bars.deaths)
+    groups = (
+        (np.stack([births, np.ones_like(births)], axis=1)[::-1], (0.53, 1.0), BLUE, "components"),
+        (np.stack([np.zeros_like(deaths), deaths], axis=1), (0.0, 0.47), ORANGE, "cycles"),
+    )
+    ticks = []
+    for spans, (bottom, top), color, name in groups:
+        rows = np.linspace(bottom, top, len(spans) + 1)
+        gap = (
+            0.25 * (rows[1] - rows[0]) if 0 < len(spans) <= 40 else 0.0
+        )  # a solid area where no gap could be seen
+        corners = [
+            [(left, low), (right, low), (right, high - gap), (left, high - gap)]
+            for (left, right), low, high in zip(spans, rows[:-1], rows[1:], strict=True)
+        ]
+        ax.add_collection(
+            matplotlib.collections.PolyCollection(corners, facecolors=color, linewidths=0, label=name)
+        )
+        ticks.append(((bottom + top) / 2, f"{len(spans)}\n{name}"))
+    ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="threshold: edges of this weight and less are cut")
+    ax.set_yticks(*zip(*ticks, strict=True), fontsize=_SMALL, rotation=90, va="center", ha="center")
+    ax.tick_params(axis="y", length=0, pad=12)
+    return _clean(ax)
+
+
+def betti_curve(
+    ax: Axes, births: jax.typing.ArrayLike, *, color: str = BLUE, label: str | None = None
+) -> Axes:
+    """Draws the Betti-0 curve: the number of components that are left when edges up to a threshold are cut.
+
+    Args:
+      ax: where to draw; call it again to compare.
+      births: f32[P - 1], ascending: the curve is 1 plus how many of them are at most the threshold.
+      color: of the line.
+      label: for the legend.
+
+    Returns:
+      The Axes.
+    """
+    born = np.asarray(births)
+    thresholds = np.concatenate([[0.0], born, [1.0]])
+    components = 1 + np.searchsorted(born, thresholds, side="right")
+    ax.step(thresholds, components, where="post", color=color, label=label, linewidth=1.4)
+    ax.set(xlim=(0, 1), xlabel="threshold", ylabel="components")
+    ax.set_ylim(bottom=0)
+    return _clean(ax)
+
+
+def spanning_tree(ax: Axes, tree: persistence.Tree, *, layers: Mapping[str, int] | None = None) -> Axes:
+    """Draws the spanning tree as a graph: a row a layer, from input to output upwards.
+
+    Edges within a layer are arcs, edges between layers curves; dark and thick is strong. The units of a row
+    are in the order of the tree, so that strong edges are short.
+
+    Args:
+      ax: where to draw.
+      tree: edges i32[P - 1, 2] and weights f32[P - 1] in [0, 1].
+      layers: names and numbers of units, in the order of the units.
+
+    Returns:
+      The Axes.
+
+    Raises:
+      ValueError: layers that do not have P units together.
+    """
+    edges, weights = np.asarray(tree.edges), np.asarray(tree.weights)
+    units = len(edges) + 1
+    layers = _as_layers(layers, units)
+    rank = np.argsort(tree_order(tree))
+    x, y = np.zeros(units), np.zeros(units)
+    for row, members in enumerate(np.split(np.arange(units), np.cumsum([*layers.values()])[:-1])):
+        x[members[np.argsort(rank[members])]] = (np.arange(len(members)) + 0.5) / len(members)
+        y[members] = row
+    strongest_last = np.argsort(weights, kind="stable")
+    curves = [_curve(x[[i, j]], y[[i, j]]) for i, j in edges[strongest_last]]
+    lines = matplotlib.collections.LineCollection(
+        curves, linewidths=0.4 + 1.6 * weights[strongest_last], cmap=COLOR_MAP, capstyle="round", zorder=1
+    )
+    lines.set_array(weights[strongest_last])
+    lines.set_clim(0, 1)
+    ax.add_collection(lines)
+    ax.scatter(x, y, s=9, color=BLUE, edgecolors="white", linewidths=0.4, zorder=2)
+    ax.set(xlim=(-0.01, 1.01), ylim=(-0.2, len(layers) - 0.35))
+    ax.set_xticks([])
+    ax.set_yticks(range(len(layers)), [f"{name}\n{size}" for name, size in layers.items()], fontsize=_SMALL)
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    return ax
+
+
+def training_trace(
+    axes: Sequence[Axes],
+    trace: Mapping[str, jax.typing.ArrayLike],
+    *,
+    loss: str = "loss",
+    base_learning_rate: jax.typing.ArrayLike | None = None,
+    set_point: float | None = None,
+    bounds: Callable[[Any], tuple[Any, Any]] | None = None,
+    prefix: str = "cgalr",
+) -> Sequence[Axes]:
+    """Draws a run in four panels: loss, learning rate with anchor and envelope, distance, z; phases shaded.
+
+    Args:
+      axes: four Axes, from top to bottom.
+      trace: arrays of one length, as `TraceRecorder.arrays` gives them: `loss` and the keys of
+        `cgalr_jax.metrics`; what is missing leaves its panel empty, NaN leaves a gap. The horizontal axis is
+        `"{prefix}/step"`, or the row.
+      loss: key of the loss.
+      base_learning_rate: f32[] or f32[n]; multiplies scale, anchor and envelope. None: the scale itself is
+        drawn.
+      set_point: the signal's, drawn into the distances.
+      bounds: the envelope that was given to `scale_by_connectome`, `step -> (low, high)`.
+      prefix: `"cgalr/0"` and so on where there are several instances.
+
+    Returns:
+      The Axes.
+
+    Raises:
+      ValueError: a number of axes other than four.
+    """
+    if len(axes) != 4:
+        raise ValueError(f"axes must be four, got {len(axes)}.")
+    values = {key: np.asarray(array, dtype=np.float64) for key, array in trace.items()}
+    rows = max((len(array) for array in values.values()), default=0)
+    missing = np.full(rows, np.nan)
+    step = values.get(f"{prefix}/step", np.arange(rows, dtype=np.float64))
+    scale, distance, z = (values.get(f"{prefix}/{name}", missing) for name in ("scale", "distance", "z"))
+    base = 1.0 if base_learning_rate is None else np.asarray(base_learning_rate, dtype=np.float64)
+
+    axes[0].plot(step, values.get(loss, missing), color="black", linewidth=0.9)
+    axes[1].step(step, base * scale, where="post", color=BLUE, linewidth=1.4, label="_scale")
+    phases, phase = _GATE_PHASES, values.get(f"{prefix}/phase", missing)
+    if f"{prefix}/anchor" in values:
+        phases = _CALIBRATED_PHASES
+        anchor = np.where(phase == control.CALIBRATING, np.nan, values[f"{prefix}/anchor"])  # none yet
+        axes[1].plot(step, base * anchor, color=ORANGE, linewidth=1.1, linestyle="--", label="anchor")
+    if bounds is not None and rows:
+        low, high = (base * np.asarray(bound, dtype=np.float64) * np.ones(rows) for bound in bounds(step))
+        axes[1].fill_between(step, low, high, color=GREEN, alpha=0.15, linewidth=0, label="envelope")
+    axes[2].step(step, distance, where="post", color=VERMILION, linewidth=1.1)
+    if set_point is not None:
+        axes[2].axhline(set_point, color=GREY, linewidth=0.9, linestyle=":", label="set-point")
+    axes[3].axhline(0, color=GREY, linewidth=0.7, linestyle=":")
+    axes[3].step(step, z, where="post", color=GREEN, linewidth=1.1)
+
+    labels = (loss, "scale" if base_learning_rate is None else "learning rate", "distance", "z")
+    for ax, label in zip(axes, labels, strict=True):
+        ax.set_ylabel(label, fontsize=_SMALL)
+        ax.tick_params(labelsize=_SMALL)
+        _shade(ax, step, phase, phases, named=ax is axes[0])
+        _clean(ax)
+        if rows:
+            ax.set_xlim(step[0], max(step[-1], step[0] + 1))
+    for ax in axes[:3]:
+        if any(np.any(np.asarray(line.get_ydata()) > 0) for line in ax.lines):
+            ax.set_yscale("log", nonpositive="mask")
+        ax.tick_params(labelbottom=False)
+        if ax.get_legend_handles_labels()[0]:
+            ax.legend(fontsize="x-small", frameon=False, ncols=3, handlelength=1.5, loc="best")
+    axes[3].set_xlabel("step")
+    return axes
+
+
+def _shade(
+    ax: Axes, step: np.ndarray, phase: np.ndarray, phases: Mapping[int, tuple[str, str]], *, named: bool
+) -> None:
+    """Shades each stretch of rows in a known phase; the first of a phase names it, in the legend."""
+    starts = np.flatnonzero(np.diff(phase, prepend=np.nan) != 0)  # NaN differs from everything
+    seen = set()
+    for start, end in zip(starts, [*starts[1:], len(phase)][: len(starts)], strict=True):
+        if phase[start] in phases:
+            name, color = phases[int(phase[start])]
+            label = name if named and name not in seen else None
+            until = step[min(end, len(step) - 1)]
+            ax.axvspan(step[start], until, color=color, alpha=0.13, linewidth=0, label=label)
+            seen.add(name)
+
+
+def _curve(x: np.ndarray, y: np.ndarray, points: int = 24) -> np.ndarray:
+    """An arc above a row, or an S from row to row, as a line [points, 2]."""
+    t = np.linspace(0, 1, points)
+    if y[0] == y[1]:
+        height = 0.12 + 0.6 * abs(x[1] - x[0])
+        return np.stack([x[0] + t * (x[1] - x[0]), y[0] + min(height, 0.7) * 4 * t * (1 - t)], axis=1)
+    return np.stack([x[0] + (3 * t**2 - 2 * t**3) * (x[1] - x[0]), y[0] + t * (y[1] - y[0])], axis=1)
+
+
+def _as_layers(layers: Mapping[str, int] | None, units: int) -> dict[str, int]:
+    layers = {f"{units} units": units} if layers is None else dict(layers)
+    if sum(layers.values()) != units:
+        raise ValueError(f"layers must have {units} units together, got {layers!r}.")
+    return layers
+
+
+def _order(matrix: np.ndarray, layers: Mapping[str, int], order: jax.typing.ArrayLike | None) -> np.ndarray:
+    """The given order, or the tree's within each layer."""
+    if order is None:
+        layer = np.repeat(np.arange(len(layers)), list(layers.values()))
+        order = tree_order(persistence.spanning_tree(matrix)) if len(matrix) > 1 else np.zeros(1, dtype=int)
+        return order[np.argsort(layer[order], kind="stable")]
+    order = np.asarray(order)
+    if not np.array_equal(np.sort(order), np.arange(len(matrix))):
+        raise ValueError(f"order must be a permutation of {len(matrix)} units, got {order.tolist()}.")
+    return order
+
+
+def _clean(ax: Axes) -> Axes:
+    ax.spines[["top", "right"]].set_visible(False)
+    return ax

@@ -1,0 +1,299 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cgalr_jax import connectome, control, persistence
+
+matplotlib = pytest.importorskip("matplotlib")
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt  # noqa: E402  after the choice of the backend
+
+from cgalr_jax import plotting  # noqa: E402
+
+LAYERS = {"first": 5, "second": 4, "third": 3}
+UNITS = sum(LAYERS.values())
+
+
+@pytest.fixture
+def matrix():
+    rng = np.random.default_rng(0)
+    return np.asarray(connectome.functional_connectome(rng.normal(size=(32, UNITS)).astype(np.float32)))
+
+
+@pytest.fixture
+def axes():
+    figure, axes = plt.subplots(4, 1)
+    style, figures = dict(matplotlib.rcParams), plt.get_fignums()
+    yield axes
+    assert dict(matplotlib.rcParams) == style
+    assert plt.get_fignums() == figures
+    figure.canvas.draw()  # whatever was drawn can be rendered
+    plt.close(figure)
+
+
+@pytest.fixture
+def ax(axes):
+    return axes[0]
+
+
+def collections(ax, kind):
+    return [c for c in ax.collections if isinstance(c, kind)]
+
+
+# --- Order.
+
+
+@given(st.integers(2, 12), st.integers(0, 2**32 - 1))
+def test_components_of_the_tree_are_contiguous_at_every_threshold(units, seed):
+    rng = np.random.default_rng(seed)
+    edges = np.array([[rng.integers(unit), unit] for unit in range(1, units)])
+    weights = np.round(rng.random(units - 1), 1)
+    order = plotting.tree_order(persistence.Tree(edges, weights))
+    assert sorted(order) == list(range(units))
+    place = np.argsort(order)
+    for threshold in np.append(weights, -1.0):
+        component = np.arange(units)
+        for i, j in edges[weights > threshold]:
+            component[component == component[i]] = component[j]
+        for name in np.unique(component):
+            places = place[component == name]
+            assert places.max() - places.min() == len(places) - 1
+
+
+def test_one_unit_has_an_order(ax):
+    tree = persistence.Tree(np.zeros((0, 2), int), np.zeros(0))
+    assert plotting.tree_order(tree).tolist() == [0]
+    plotting.connectome(ax, np.zeros((1, 1)))
+    assert ax.images[0].get_array().shape == (1, 1)
+
+
+# --- Connectome and film.
+
+
+def test_connectome_shows_every_unit_in_the_order_of_the_tree(ax, matrix):
+    assert plotting.connectome(ax, matrix) is ax
+    order = plotting.tree_order(persistence.spanning_tree(matrix))
+    image = ax.images[0]
+    np.testing.assert_array_equal(image.get_array(), matrix[np.ix_(order, order)])
+    assert image.get_clim() == (0, 1)
+    assert len(ax.child_axes) == 1
+    assert not ax.lines
+
+
+def test_layers_stay_apart_and_are_named(ax, matrix):
+    plotting.connectome(ax, matrix, layers=LAYERS, colorbar=False)
+    shown = ax.images[0].get_array()
+    start = 0
+    for size in LAYERS.values():
+        block = slice(start, start + size)
+        np.testing.assert_array_equal(
+            np.sort(shown[block, block], axis=None), np.sort(matrix[block, block], axis=None)
+        )
+        start += size
+    borders = {line.get_xdata()[0] for line in ax.lines if line.get_xdata()[0] == line.get_xdata()[1]}
+    assert borders == {4.5, 8.5}
+    assert [label.get_text() for label in ax.get_xticklabels()] == list(LAYERS)
+    assert not ax.child_axes
+
+
+def test_a_given_order_is_kept(ax, matrix):
+    plotting.connectome(ax, matrix, order=np.arange(UNITS)[::-1])
+    np.testing.assert_array_equal(ax.images[0].get_array(), matrix[::-1, ::-1])
+
+
+def test_a_film_keeps_each_unit_in_its_place(axes, matrix):
+    frames = [matrix, np.roll(matrix, 1, axis=(0, 1)), 0.5 * matrix, matrix**2]
+    order = plotting.tree_order(persistence.spanning_tree(frames[-1]))
+    assert plotting.film(axes, frames, titles="abcd") == list(axes)
+    for ax, frame, title in zip(axes, frames, "abcd", strict=True):
+        np.testing.assert_array_equal(ax.images[0].get_array(), frame[np.ix_(order, order)])
+        assert ax.get_title() == title
+    assert [len(ax.child_axes) for ax in axes] == [0, 0, 0, 1]
+
+
+# --- Barcode and Betti-0 curve.
+
+
+def test_barcode_draws_each_bar_where_it_is(ax, matrix):
+    bars = persistence.barcode(matrix)
+    assert plotting.barcode(ax, bars) is ax
+    components, cycles = collections(ax, matplotlib.collections.PolyCollection)
+    spans = [
+        [(path.vertices[:, 0].min(), path.vertices[:, 0].max()) for path in c.get_paths()]
+        for c in (components, cycles)
+    ]
+    np.testing.assert_allclose(sorted(spans[0]), [(birth, 1) for birth in [0, *bars.births]])
+    np.testing.assert_allclose(sorted(spans[1]), [(0, death) for death in bars.deaths])
+    heights = [[path.vertices[:, 1].min() for path in c.get_paths()] for c in (components, cycles)]
+    assert min(heights[0]) > max(heights[1])
+    assert len(set(heights[0])) == UNITS
+
+
+def test_barcode_of_two_units_has_no_cycles(ax):
+    plotting.barcode(ax, persistence.barcode(np.array([[0, 0.5], [0.5, 0]])))
+    assert [len(c.get_paths()) for c in ax.collections] == [2, 0]
+
+
+def test_betti_curve_counts_the_components_that_are_left(ax, matrix):
+    births = np.asarray(persistence.births(matrix))
+    assert plotting.betti_curve(ax, births, label="now") is ax
+    (line,) = ax.lines
+    assert line.get_drawstyle() == "steps-post"
+    assert line.get_label() == "now"
+    x, y = line.get_data()
+    assert (x[0], x[-1], y[0], y[-1]) == (0, 1, 1, UNITS)
+    for threshold, drawn in zip(x, y, strict=True):
+        left = matrix > threshold
+        reachable = np.linalg.matrix_power(left + np.eye(UNITS), UNITS) > 0
+        assert drawn == len(np.unique(reachable, axis=0))
+
+
+# --- Spanning tree.
+
+
+def test_spanning_tree_draws_a_row_a_layer_and_a_curve_an_edge(ax, matrix):
+    tree = persistence.spanning_tree(matrix)
+    assert plotting.spanning_tree(ax, tree, layers=LAYERS) is ax
+    (dots,) = collections(ax, matplotlib.collections.PathCollection)
+    places = np.asarray(dots.get_offsets())
+    np.testing.assert_array_equal(places[:, 1], np.repeat(range(3), list(LAYERS.values())))
+    assert len(np.unique(places, axis=0)) == UNITS
+    (lines,) = collections(ax, matplotlib.collections.LineCollection)
+    order = np.argsort(tree.weights, kind="stable")
+    for segment, edge, weight, drawn in zip(
+        lines.get_segments(),
+        np.asarray(tree.edges)[order],
+        np.asarray(tree.weights)[order],
+        lines.get_array(),
+        strict=True,
+    ):
+        np.testing.assert_allclose(segment[[0, -1]], places[edge])
+        assert drawn == weight
+    widths = lines.get_linewidths()
+    assert np.all(np.diff(widths) >= 0)
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["first\n5", "second\n4", "third\n3"]
+    low, high = ax.get_ylim()
+    for segment in lines.get_segments():
+        assert low <= segment[:, 1].min() <= segment[:, 1].max() <= high
+
+
+def test_spanning_tree_without_layers_is_one_row(ax, matrix):
+    plotting.spanning_tree(ax, persistence.spanning_tree(matrix))
+    assert [label.get_text() for label in ax.get_yticklabels()] == [f"{UNITS} units\n{UNITS}"]
+
+
+# --- Training trace.
+
+
+def a_trace(**changes):
+    steps = np.arange(1, 7)
+    trace = {
+        "loss": 1.0 / steps,
+        "cgalr/step": steps,
+        "cgalr/scale": np.array([0.1, 0.2, 0.4, 0.4, 0.3, 0.2]),
+        "cgalr/anchor": np.array([0.1, 0.1, 0.1, 0.4, 0.4, 0.4]),
+        "cgalr/distance": np.array([np.nan, 0.1, 1.0, 1.0, 0.5, 0.2]),
+        "cgalr/z": np.array([0.0, 1, 2, -1, 0, 0]),
+        "cgalr/phase": np.array([0, 0, 0, 1, 1, 1]),
+    }
+    return {key: value for key, value in (trace | changes).items() if value is not None}
+
+
+def shaded(ax):
+    return [(p.get_x(), p.get_x() + p.get_width(), p.get_facecolor()[:3]) for p in ax.patches]
+
+
+def rgb(color):
+    return matplotlib.colors.to_rgb(color)
+
+
+def test_training_trace_draws_each_series_in_its_panel(axes):
+    trace = a_trace()
+    assert plotting.training_trace(axes, trace, set_point=1.0) is axes
+    for ax, key in zip(axes, ("loss", "cgalr/scale", "cgalr/distance", "cgalr/z"), strict=True):
+        drawn = [np.asarray(line.get_ydata(), float) for line in ax.lines]
+        assert any(np.array_equal(line, trace[key], equal_nan=True) for line in drawn), key
+    assert [ax.get_ylabel() for ax in axes] == ["loss", "scale", "distance", "z"]
+    anchor = next(line for line in axes[1].lines if line.get_label() == "anchor")
+    np.testing.assert_array_equal(
+        anchor.get_ydata(), [np.nan] * 3 + [0.4] * 3
+    )  # none before it is calibrated
+    set_point = next(line for line in axes[2].lines if line.get_label() == "set-point")
+    assert set(set_point.get_ydata()) == {1.0}
+    for ax in axes:
+        assert shaded(ax) == [(1, 4, rgb(plotting.ORANGE)), (4, 6, rgb(plotting.SKY))]
+    assert axes[0].get_legend_handles_labels()[1] == ["calibrating", "annealing"]
+
+
+def test_the_learning_rate_multiplies_scale_anchor_and_envelope(axes):
+    trace = a_trace()
+    bounds = control.robbins_monro_bounds(0.1, 2.0, tau=10.0)
+    plotting.training_trace(axes, trace, base_learning_rate=0.5, bounds=bounds)
+    assert axes[1].get_ylabel() == "learning rate"
+    scale, anchor = (np.asarray(line.get_ydata()) for line in axes[1].lines)
+    np.testing.assert_allclose(scale, 0.5 * trace["cgalr/scale"])
+    assert np.nanmax(anchor) == 0.2
+    (envelope,) = axes[1].collections
+    drawn = envelope.get_paths()[0].vertices[:, 1]
+    ends = 0.5 * np.concatenate([np.ravel(bounds(step)) for step in (1, 6)])
+    np.testing.assert_allclose([drawn.min(), drawn.max()], [ends.min(), ends.max()], rtol=1e-6)
+
+
+def test_the_phases_of_the_gate_are_shaded_by_what_they_do(axes):
+    phase = np.array([control.HOLD, control.SLOW, control.SLOW, control.HOLD, control.FAST, control.FAST])
+    plotting.training_trace(axes, a_trace(**{"cgalr/anchor": None, "cgalr/phase": phase}))
+    for ax in axes:
+        assert shaded(ax) == [(2, 4, rgb(plotting.VERMILION)), (5, 6, rgb(plotting.SKY))]
+
+
+@pytest.mark.parametrize(
+    "trace",
+    [
+        {},
+        {"loss": []},
+        {"loss": [1.0]},
+        {"loss": [np.nan, np.nan]},
+        {"accuracy": [0.1, 0.2]},
+        {
+            key: np.full_like(value, np.nan, dtype=float)
+            for key, value in a_trace().items()
+            if key != "cgalr/step"
+        },
+        a_trace(loss=-np.ones(6)),
+        a_trace(**{"cgalr/scale": None, "cgalr/phase": None}),
+    ],
+)
+def test_what_is_missing_leaves_its_panel_empty(axes, trace):
+    plotting.training_trace(
+        axes, trace, set_point=1.0, bounds=control.robbins_monro_bounds(0.1, 2.0, tau=10.0)
+    )
+    drawn = [bool(np.isfinite(np.asarray(line.get_ydata(), float)).any()) for line in axes[0].lines]
+    assert drawn == [bool(np.isfinite(np.asarray(trace.get("loss", []), float)).any())]
+
+
+# --- What is refused.
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda axes, m: plotting.connectome(axes[0], m, layers={"a": 3}),
+            "layers must have 12 units .*'a': 3",
+        ),
+        (
+            lambda axes, m: plotting.connectome(axes[0], m, order=[0] * UNITS),
+            "order must be a permutation of 12",
+        ),
+        (
+            lambda axes, m: plotting.film(axes, [m]),
+            r"equally many, got \(4, 1, 1\)",
+        ),
+        (lambda axes, m: plotting.film([], []), r"equally many, got \(0, 0, 0\)"),
+        (lambda axes, m: plotting.training_trace(axes[:3], {}), "axes must be four, got 3"),
+    ],
+)
+def test_errors_name_the_argument_and_what_was_received(axes, matrix, call, message):
+    with pytest.raises(ValueError, match=message):
+        call(axes, matrix)
