@@ -1,4 +1,4 @@
-"""The controllers: z-score against NumPy, gate and calibration as transition tables, the envelope as theorem."""
+"""Controllers: z-score against NumPy, gate and calibration as transition tables, envelope as a theorem."""
 
 import jax
 import jax.numpy as jnp

@@ -1,0 +1,141 @@
+"""Signals: what they read, how layers are reduced, what a dead or a broken layer does."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cgalr_jax import connectome, signal
+
+ALL = {
+    "births pooled": signal.births(),
+    "births min": signal.births("min"),
+    "births median": signal.births("median"),
+    "frobenius pooled": signal.frobenius("pooled"),
+    "frobenius min": signal.frobenius(),
+    "frobenius median": signal.frobenius("median"),
+    "hybrid": signal.hybrid(),
+}
+
+
+def layers(seed, *, count=3, samples=32, units=5):
+    keys = jax.random.split(jax.random.key(seed), count)
+    return {f"layer{i}": jax.random.normal(key, (samples, units)) for i, key in enumerate(keys)}
+
+
+def read(law, activations, params=None):
+    params = {"w": jnp.ones(3)} if params is None else params
+    return law.read(activations, params, connectome.functional_connectome)
+
+
+@pytest.mark.parametrize("name", ALL)
+class TestAll:
+    def test_no_motion_is_zero(self, name):
+        law = ALL[name]
+        assert law.compare(read(law, layers(0)), read(law, layers(0))) == 0
+
+    def test_motion_is_positive(self, name):
+        law = ALL[name]
+        before, after = read(law, layers(0), {"w": jnp.ones(3)}), read(law, layers(1), {"w": jnp.zeros(3)})
+        assert law.compare(before, after) > 0
+
+    def test_a_non_finite_activation_is_not_hidden(self, name):
+        law = ALL[name]
+        broken = layers(1)
+        broken["layer1"] = broken["layer1"].at[3, 2].set(jnp.inf)
+        assert not jnp.isfinite(law.compare(read(law, layers(0)), read(law, broken)))
+
+    def test_a_dead_network_has_no_distance(self, name):
+        law = ALL[name]
+        dead = jax.tree.map(jnp.zeros_like, layers(0))
+        assert not jnp.isfinite(law.compare(read(law, dead), read(law, dead)))
+
+
+@pytest.mark.parametrize("make", [signal.births, signal.frobenius])
+def test_minimum_and_median_over_the_layers(make):
+    before, after = layers(0), layers(1)
+    apart = [
+        float(make("min").compare(read(make("min"), {k: before[k]}), read(make("min"), {k: after[k]})))
+        for k in before
+    ]
+    for over, reduce in (("min", np.min), ("median", np.median)):
+        law = make(over)
+        np.testing.assert_allclose(law.compare(read(law, before), read(law, after)), reduce(apart), rtol=1e-6)
+
+
+def test_a_dead_layer_is_left_out_of_the_minimum():
+    law = signal.frobenius()
+    before, after = layers(0), layers(1)
+    dead = {"layer9": jnp.ones((32, 5))}
+    np.testing.assert_array_equal(
+        law.compare(read(law, before | dead), read(law, after | dead)),
+        law.compare(read(law, before), read(law, after)),
+    )
+
+
+def test_positions_count_as_samples_layer_by_layer_and_are_averaged_when_pooled():
+    images = jax.random.normal(jax.random.key(0), (8, 3, 3, 4))
+    by_layer = read(signal.frobenius(), {"conv": images})["conv"]
+    np.testing.assert_allclose(by_layer, connectome.functional_connectome(images.reshape(-1, 4)), atol=1e-6)
+    pooled = read(signal.frobenius("pooled"), {"conv": images, "dense": jnp.eye(8)})["pooled"]
+    assert pooled.shape == (12, 12)
+    np.testing.assert_allclose(
+        pooled[:4, :4], connectome.functional_connectome(images.mean((1, 2))), atol=1e-6
+    )
+
+
+def test_pooled_layers_must_have_the_same_samples():
+    with pytest.raises(ValueError, match="same number of samples"):
+        read(signal.births(), {"a": jnp.ones((4, 3)), "b": jnp.ones((5, 3))})
+
+
+def test_update_norm_is_relative():
+    law = signal.update_norm()
+    before = {"w": jnp.full((3, 4), 2.0), "b": jnp.zeros(4), "steps": jnp.int32(3)}
+    after = before | {"w": jnp.full((3, 4), 2.2)}
+    np.testing.assert_allclose(law.compare(read(law, {}, before), read(law, {}, after)), 0.1, rtol=1e-5)
+
+
+def test_update_norm_looks_at_a_sub_sample_of_every_column():
+    # 64 columns: a stride of 16 or 32 would see two or four of them.
+    params = {"w": jnp.broadcast_to(jnp.arange(64.0), (4096, 64))}
+    entries = read(signal.update_norm(), {}, params)
+    assert 2000 < entries.size <= 4096
+    assert len(np.unique(entries)) == 64
+
+
+def test_update_norm_of_zeros_is_finite():
+    law = signal.update_norm()
+    assert law.compare(jnp.zeros(3), jnp.zeros(3)) == 0
+
+
+def test_hybrid_is_the_geometric_mean_in_set_points():
+    first, second = signal.frobenius(set_point=0.1), signal.update_norm(set_point=0.2)
+    law = signal.hybrid(first, second)
+    before, after = layers(0), layers(1)
+    old, new = {"w": jnp.ones(4)}, {"w": jnp.full(4, 1.3)}
+    expected = np.sqrt(
+        first.compare(read(first, before), read(first, after))
+        / 0.1
+        * second.compare(read(second, {}, old), read(second, {}, new))
+        / 0.2
+    )
+    np.testing.assert_allclose(
+        law.compare(read(law, before, old), read(law, after, new)), expected, rtol=1e-5
+    )
+    assert law.set_point == 1
+
+
+def test_set_point_grows_with_every():
+    law = signal.frobenius(set_point=0.05)
+    assert law.set_point_at(10) == pytest.approx(0.05)
+    assert law.set_point_at(20) == pytest.approx(0.05 * 2**law.growth)
+    assert law.set_point_at(5) < 0.05 < law.set_point_at(50)
+
+
+@pytest.mark.parametrize("make", [signal.births, signal.frobenius])
+def test_refuses(make):
+    with pytest.raises(ValueError, match="^over must be 'min', 'median' or 'pooled', got 'max'"):
+        make("max")
+    with pytest.raises(ValueError, match="^set_point must be positive and finite, got 0"):
+        make(set_point=0)

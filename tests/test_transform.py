@@ -1,0 +1,477 @@
+"""The transformation: three ways to measure, what is stored, what is skipped, what it says to wrong calls."""
+
+import functools
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import cgalr_jax
+from cgalr_jax import control, signal
+
+X = jax.random.normal(jax.random.key(0), (256, 6))
+Y = jnp.sin(X @ jnp.linspace(-2, 2, 6))
+PARAMS = {
+    "w": jax.random.normal(jax.random.key(1), (6, 16)) / 6**0.5,
+    "b": jnp.zeros(16),
+    "v": jax.random.normal(jax.random.key(2), (16,)) / 4,
+}
+EXAMPLE = {"hidden": 16}
+
+
+def hidden(params, x):
+    return {"hidden": x @ params["w"] + params["b"]}
+
+
+def loss(params, x, y):
+    return jnp.mean((jnp.tanh(hidden(params, x)["hidden"]) @ params["v"] - y) ** 2)
+
+
+def probe(params):
+    return hidden(params, X[:64])
+
+
+def law_of(value):
+    """A controller that always wants the same scale, and keeps what it was told."""
+
+    def init():
+        return jnp.float32(value), jnp.zeros((2,), jnp.float32)
+
+    def update(measurement, state):
+        return jnp.float32(value), jnp.stack([measurement.distance, measurement.z])
+
+    return control.Controller(init, update)
+
+
+def run(tx, steps, *, extra, params=PARAMS, seed=0):
+    """Trains on mini-batches of 32; `extra(x)` are the extra arguments. Returns parameters and traces."""
+    batches = np.stack(
+        [np.random.default_rng([seed, i]).choice(256, 32, replace=False) for i in range(steps)]
+    )
+
+    def step(carry, batch):
+        params, state = carry
+        x, y = X[batch], Y[batch]
+        value, grads = jax.value_and_grad(loss)(params, x, y)
+        updates, state = tx.update(grads, state, params, **extra(x))
+        carry = optax.apply_updates(params, updates), state
+        return carry, cgalr_jax.metrics(state) | {"loss": value}
+
+    (params, _), trace = jax.jit(lambda carry: jax.lax.scan(step, carry, batches))((params, tx.init(params)))
+    return params, jax.tree.map(np.asarray, trace)
+
+
+class TestMainJob:
+    """The scale must rise from a base rate 100 times too small and fall from one 30 times too large."""
+
+    RATE = 0.1  # a good one for this task: see `test_the_reference_rate_is_good`
+
+    def final(self, rate, *, scaled=True, way="probe", **kwargs):
+        steps = 600
+        schedule = optax.cosine_decay_schedule(rate, steps)
+        ways = {
+            "probe": ({}, lambda x: {"probe": probe}),
+            "paired": ({"samples": X[:32]}, lambda x: {"probe": hidden, "samples": x}),
+        }
+        stored, extra = ways[way]
+        tx = optax.sgd(schedule, momentum=0.9)
+        if scaled:
+            kwargs.setdefault("controller", cgalr_jax.calibrated(schedule))
+            tx = optax.chain(tx, cgalr_jax.scale_by_connectome(EXAMPLE, **stored, **kwargs))
+        else:
+            tx = optax.chain(tx, cgalr_jax.scale_by_connectome(EXAMPLE, controller=law_of(1.0)))
+        params, trace = run(tx, steps, extra=extra if scaled else lambda x: {"probe": probe})
+        return float(loss(params, X, Y)), trace
+
+    def test_the_reference_rate_is_good(self):
+        good = self.final(self.RATE, scaled=False)[0]
+        assert good < 0.25 * self.final(self.RATE / 100, scaled=False)[0]
+        assert not good > 0.25 * self.final(self.RATE * 30, scaled=False)[0]  # which may be NaN
+
+    @pytest.mark.parametrize("way", ["probe", "paired"])
+    @pytest.mark.parametrize("law", [signal.hybrid(), signal.frobenius()], ids=["hybrid", "frobenius"])
+    def test_rises_and_falls(self, law, way):
+        good = self.final(self.RATE, scaled=False)[0]
+        low, rising = self.final(self.RATE / 100, signal=law, way=way)
+        high, falling = self.final(self.RATE * 30, signal=law, way=way)
+        assert rising["cgalr/anchor"][-1] > 30
+        assert falling["cgalr/anchor"][-1] < 0.1
+        assert rising["cgalr/phase"][-1] == falling["cgalr/phase"][-1] == control.ANNEALING
+        assert low < 1.5 * good
+        assert high < 1.5 * good
+
+    def test_births_fall(self):
+        # The births of one layer of 16 units are noisy: from below, their calibration stops early.
+        final, trace = self.final(self.RATE * 30, signal=signal.births())
+        assert trace["cgalr/anchor"][-1] < 0.1
+        assert final < 1.5 * self.final(self.RATE, scaled=False)[0]
+
+    def test_the_gate_of_the_paper_runs_inside_its_envelope(self):
+        bounds = cgalr_jax.robbins_monro_bounds(0.1, 1.0, tau=100)
+        controller = cgalr_jax.hysteresis_gate()
+        final, trace = self.final(self.RATE, controller=controller, bounds=bounds, signal=signal.births())
+        low, high = bounds(jnp.arange(600))
+        assert np.all(trace["cgalr/scale"] >= np.asarray(low) * (1 - 1e-6))
+        assert np.all(trace["cgalr/scale"] <= np.asarray(high) * (1 + 1e-6))
+        assert len(np.unique(trace["cgalr/phase"])) > 1  # it does switch
+        assert final < 0.2
+
+
+class TestThreeWays:
+    def test_a_probe_runs_on_measurement_steps_alone(self):
+        calls = []
+
+        def counting(params):
+            jax.debug.callback(lambda: calls.append(1))
+            return probe(params)
+
+        tx = cgalr_jax.scale_by_connectome(EXAMPLE, every=5)
+        run(tx, 11, extra=lambda x: {"probe": counting})
+        jax.effects_barrier()
+        assert len(calls) == 3  # steps 0, 5 and 10
+
+    def test_probe_and_given_agree(self):
+        tx = cgalr_jax.scale_by_connectome(EXAMPLE, every=3)
+        state = tx.init(PARAMS)
+        moved = jax.tree.map(lambda p: p * 1.1 + 0.01, PARAMS)
+        by_probe, given = state, state
+        with_probe = jax.jit(functools.partial(tx.update, probe=probe))
+        with_activations = jax.jit(lambda p, state: tx.update(p, state, p, activations=probe(p)))
+        for params in (PARAMS, PARAMS, PARAMS, moved):
+            _, by_probe = with_probe(params, by_probe, params)
+            _, given = with_activations(params, given)
+        assert by_probe.cg_distance > 0
+        jax.tree.map(np.testing.assert_array_equal, by_probe, given)
+
+    def test_paired_compares_the_same_samples(self):
+        # The batches differ wildly, the parameters do not move: no distance. The next: they do.
+        tx = cgalr_jax.scale_by_connectome(EXAMPLE, samples=X[:32], every=1, signal=signal.frobenius())
+        state = tx.init(PARAMS)
+        for start in (0, 32, 64):
+            _, state = tx.update(
+                PARAMS, state, PARAMS, probe=hidden, samples=X[start : start + 32] * (start + 1)
+            )
+        assert state.cg_measurements == 2
+        assert state.cg_distance == 0
+        np.testing.assert_array_equal(state.cg_samples, X[64:96] * 65)
+        moved = PARAMS | {"w": PARAMS["w"][::-1]}
+        _, state = tx.update(moved, state, moved, probe=hidden, samples=X[:32])
+        connect = cgalr_jax.functional_connectome
+        expected = cgalr_jax.frobenius_distance(
+            connect(hidden(PARAMS, X[64:96] * 65)["hidden"]), connect(hidden(moved, X[64:96] * 65)["hidden"])
+        )
+        np.testing.assert_allclose(state.cg_distance, expected, rtol=1e-6)
+
+    def test_a_longer_batch_is_cut(self):
+        tx = cgalr_jax.scale_by_connectome(EXAMPLE, samples=X[:16])
+        _, state = tx.update(PARAMS, tx.init(PARAMS), PARAMS, probe=hidden, samples=X[:32])
+        np.testing.assert_array_equal(state.cg_samples, X[:16])
+
+    def test_the_update_norm_needs_nothing(self):
+        tx = cgalr_jax.scale_by_connectome(EXAMPLE, every=1, signal=signal.update_norm())
+        state = tx.init(PARAMS)
+        for factor in (1.0, 1.1):
+            _, state = tx.update(PARAMS, state, jax.tree.map(lambda p, f=factor: p * f, PARAMS))
+        np.testing.assert_allclose(state.cg_distance, 0.1, rtol=1e-4)
+
+    BATCH = X[:32]
+    WRONG = {
+        "nothing": ({}, {}, "probe or activations must be passed"),
+        "probe and activations": (
+            {},
+            {"probe": probe, "activations": probe(PARAMS)},
+            "activations must come alone",
+        ),
+        "activations and samples": (
+            {},
+            {"activations": probe(PARAMS), "samples": BATCH},
+            "activations must come alone",
+        ),
+        "samples in update alone": (
+            {},
+            {"probe": hidden, "samples": BATCH},
+            "samples must be passed to both",
+        ),
+        "samples in the constructor alone": (
+            {"samples": BATCH},
+            {"probe": hidden},
+            "samples must be passed to both",
+        ),
+    }
+
+    @pytest.mark.parametrize("name", WRONG)
+    def test_names_the_three_ways(self, name):
+        arguments, extra, message = self.WRONG[name]
+        tx = cgalr_jax.scale_by_connectome(EXAMPLE, **arguments)
+        with pytest.raises(ValueError, match=message) as error:
+            tx.update(PARAMS, tx.init(PARAMS), PARAMS, **extra)
+        for way in ("paired:", "fixed probe:", "given:"):
+            assert way in str(error.value)
+
+    def test_names_the_usual_culprits(self):
+        tx = cgalr_jax.scale_by_connectome(EXAMPLE)
+        with pytest.raises(ValueError, match="TrainState.*MultiSteps.*lookahead".replace(".*", r"[\s\S]*")):
+            tx.update(PARAMS, tx.init(PARAMS), PARAMS)
+
+    def test_other_errors(self):
+        tx = cgalr_jax.scale_by_connectome(EXAMPLE)
+        state = tx.init(PARAMS)
+        with pytest.raises(ValueError, match="^probe must be a function of the parameters, got 3"):
+            tx.update(PARAMS, state, PARAMS, probe=3)
+        with pytest.raises(ValueError, match="^params must be passed to update"):
+            tx.update(PARAMS, state, probe=probe)
+        with pytest.raises(
+            ValueError, match=r"^activations must be the layers of the example.*'hidden': 16.*\(4, 9\)"
+        ):
+            tx.update(PARAMS, state, PARAMS, activations={"hidden": jnp.ones((4, 9))})
+        with pytest.raises(ValueError, match=r"^activations must be the layers of the example.*other"):
+            tx.update(PARAMS, state, PARAMS, activations={"other": jnp.ones((4, 16))})
+        paired = cgalr_jax.scale_by_connectome(EXAMPLE, samples=X[:32])
+        with pytest.raises(ValueError, match=r"^samples must have the shape.*\(32, 6\).*got \(7, 6\)"):
+            paired.update(PARAMS, paired.init(PARAMS), PARAMS, probe=hidden, samples=X[:7])
+        with pytest.raises(ValueError, match="^samples must have the structure"):
+            paired.update(PARAMS, paired.init(PARAMS), PARAMS, probe=hidden, samples=(X[:32],))
+
+
+class TestConstructor:
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ({"every": 0}, "^every must be an integer of at least 1, got 0"),
+            ({"every": 2.5}, "^every must be an integer of at least 1, got 2.5"),
+            ({"every": "10"}, "^every must be .* got '10'"),
+            ({"max_units": 1}, "^max_units must be an integer of at least 2, got 1"),
+            ({"window": 4}, "^window must be an integer of at least 5, got 4"),
+            ({"controller": optax.sgd(0.1)}, "^controller must be a cgalr_jax.Controller, got"),
+            ({"signal": "births"}, "^signal must be a cgalr_jax.Signal, got 'births'"),
+            ({"example": {}}, "^example must hold at least one layer"),
+            ({"example": {"a": 1}}, "^example must have at least 2 units in each layer, got 1 in layer 'a'"),
+            ({"example": {"a": jnp.ones(3)}}, r"^example must hold activations \[N, ..., F\]"),
+            ({"example": {"a": True}}, r"^example must hold activations \[N, ..., F\]"),
+            ({"example": {"a": "many"}}, r"^example must hold activations \[N, ..., F\]"),
+        ],
+    )
+    def test_refuses(self, arguments, message):
+        with pytest.raises(ValueError, match=message):
+            cgalr_jax.scale_by_connectome(**({"example": EXAMPLE} | arguments))
+
+    def test_arrays_shapes_and_numbers_are_the_same_example(self):
+        examples = (probe(PARAMS), jax.eval_shape(probe, PARAMS), {"hidden": 16}, {"hidden": np.int64(16)})
+        states = [cgalr_jax.scale_by_connectome(e).init(PARAMS) for e in examples]
+        for state in states[1:]:
+            jax.tree.map(np.testing.assert_array_equal, states[0], state)
+
+    def test_a_bare_array_is_a_layer(self):
+        tx = cgalr_jax.scale_by_connectome(probe(PARAMS)["hidden"])
+        _, state = tx.update(PARAMS, tx.init(PARAMS), PARAMS, activations=probe(PARAMS)["hidden"])
+        assert state.cg_valid
+
+    def test_wide_layers_are_sub_sampled_the_same_way_each_time(self):
+        wide = jax.random.normal(jax.random.key(5), (64, 500))
+        sizes = []
+        for _ in range(2):
+            tx = cgalr_jax.scale_by_connectome({"a": 500}, max_units=40, signal=signal.frobenius())
+            _, state = tx.update(PARAMS, tx.init(PARAMS), PARAMS, activations={"a": wide})
+            sizes.append(state.cg_before["a"])
+        assert sizes[0].shape == (40, 40)
+        np.testing.assert_array_equal(*sizes)
+        # It is a principal submatrix of the whole connectome, up to the rounding of another matrix product.
+        whole = np.asarray(cgalr_jax.functional_connectome(wide))
+        gaps = np.abs(whole[:, :, None] - np.asarray(sizes[0])[0, 1:]).min(axis=(0, 1))
+        assert gaps.max() < 1e-6
+
+
+class TestNothingLost:
+    def updates(self, tx, batches):
+        state = tx.init(PARAMS)
+        update = jax.jit(tx.update)
+        states = []
+        for batch in batches:
+            updates, state = update(PARAMS, state, PARAMS, activations={"hidden": batch})
+            assert all(bool(jnp.isfinite(u).all()) for u in jax.tree.leaves(updates))
+            assert all(bool(jnp.isfinite(x).all()) for x in jax.tree.leaves(state))
+            states.append(state)
+        return states
+
+    GOOD = jax.random.normal(jax.random.key(3), (64, 16))
+    BAD = {
+        "nan": GOOD.at[3, 4].set(jnp.nan),
+        "inf": GOOD.at[3, 4].set(jnp.inf),
+        "all nan": jnp.full((64, 16), jnp.nan),
+        "dead": jnp.zeros((64, 16)),
+        "constant": jnp.full((64, 16), 3.7),
+        "one live unit": jnp.zeros((64, 16)).at[:, 5].set(GOOD[:, 5]),
+        "a batch of one": GOOD[:1],
+        "huge": GOOD.at[0, 0].set(3e38),
+    }
+
+    @pytest.mark.parametrize("bad", BAD)
+    @pytest.mark.parametrize(
+        "law", [control.calibrated(), control.hysteresis_gate()], ids=["calibrated", "gate"]
+    )
+    def test_a_bad_measurement_is_skipped_and_counted(self, law, bad):
+        tx = cgalr_jax.scale_by_connectome(EXAMPLE, every=1, controller=law, signal=signal.frobenius())
+        other = self.GOOD + 0.3 * self.GOOD[:, ::-1]
+        states = self.updates(tx, [self.GOOD, self.BAD[bad], other])
+        if bad == "huge":  # overflows the variance of one unit, or does not: either way nothing is lost
+            return
+        first, second, third = states
+        assert second.cg_skipped == 1
+        assert second.cg_scale < first.cg_scale
+        # The last good reading is still there, and the next measurement compares with it.
+        if bad not in ("dead", "constant", "one live unit", "a batch of one"):
+            jax.tree.map(np.testing.assert_array_equal, first.cg_before, second.cg_before)
+            assert third.cg_measurements == 1
+            connect = cgalr_jax.functional_connectome
+            np.testing.assert_allclose(
+                third.cg_distance, cgalr_jax.frobenius_distance(connect(self.GOOD), connect(other)), rtol=1e-5
+            )
+
+    def test_two_samples_are_enough_to_go_on(self):
+        tx = cgalr_jax.scale_by_connectome(EXAMPLE, every=1, signal=signal.births())
+        self.updates(tx, [self.GOOD[:2], self.GOOD[2:4], self.GOOD])
+
+    def test_a_bad_start_is_survived(self):
+        tx = cgalr_jax.scale_by_connectome(EXAMPLE, every=1, signal=signal.frobenius())
+        states = self.updates(tx, [self.BAD["nan"], self.GOOD, self.GOOD * 1.5, self.GOOD[:, ::-1]])
+        assert [int(s.cg_skipped) for s in states] == [1, 1, 1, 1]
+        assert [int(s.cg_measurements) for s in states] == [0, 0, 1, 2]
+        assert states[-1].cg_distance > 0
+
+    def test_paired_keeps_reading_and_samples_together(self):
+        tx = cgalr_jax.scale_by_connectome(EXAMPLE, samples=X[:32], every=1, signal=signal.frobenius())
+        state = tx.init(PARAMS)
+        for batch in (X[:32], X[32:64].at[0, 0].set(jnp.nan), X[64:96]):
+            _, state = tx.update(PARAMS, state, PARAMS, probe=hidden, samples=batch)
+        assert state.cg_skipped == 1
+        assert state.cg_distance == 0  # always the same parameters on the same samples
+        np.testing.assert_array_equal(state.cg_samples, X[64:96])
+
+
+def test_the_z_score_sees_the_distances_before_it():
+    law = signal.frobenius()
+    tx = cgalr_jax.scale_by_connectome(EXAMPLE, every=1, controller=law_of(0.5), signal=law, window=6)
+    state = tx.init(PARAMS)
+    update = jax.jit(functools.partial(tx.update, probe=probe))
+    logarithms = []
+    for i in range(12):
+        params = jax.tree.map(lambda p, i=i: p * (1 + 0.1 * (i % 3)) + 0.01 * i**1.5, PARAMS)
+        _, state = update(PARAMS, state, params)
+        if i == 0:
+            continue
+        last = np.array(logarithms[-6:])
+        logarithms.append(np.log(float(state.cg_distance) / law.set_point_at(1)))
+        if len(last) < 5:
+            assert state.cg_z == 0
+        else:
+            median = np.median(last)
+            mad = np.median(np.abs(last - median))
+            z = (logarithms[-1] - median) / (1.4826 * mad + 1e-3 * abs(median) + 1e-6)
+            np.testing.assert_allclose(state.cg_z, np.clip(z, -10, 10), rtol=1e-3)
+        np.testing.assert_allclose(
+            state.cg_control, [state.cg_distance / law.set_point_at(1), state.cg_z], rtol=1e-5
+        )
+
+
+def test_updates_are_scaled_and_keep_their_dtype():
+    tx = cgalr_jax.scale_by_connectome(EXAMPLE, controller=law_of(0.25))
+    updates = {"a": jnp.ones(3, jnp.bfloat16), "b": jnp.ones(3, jnp.float16), "c": None, "d": jnp.ones(3)}
+    scaled, _ = tx.update(updates, tx.init(PARAMS), PARAMS, probe=probe)
+    assert jax.tree.map(lambda x: x.dtype, scaled) == jax.tree.map(lambda x: x.dtype, updates)
+    for leaf in jax.tree.leaves(scaled):
+        np.testing.assert_array_equal(leaf, jnp.full(3, 0.25, leaf.dtype))
+
+
+def test_no_gradient_flows_through_the_control_path():
+    tx = cgalr_jax.scale_by_connectome(EXAMPLE, every=1)
+    _, state = tx.update(PARAMS, tx.init(PARAMS), PARAMS, probe=probe)
+
+    def scale(factor):
+        params = jax.tree.map(lambda p: p * factor + factor, PARAMS)
+        return tx.update(PARAMS, state, params, probe=probe)[1].cg_scale
+
+    assert jax.grad(scale)(1.1) == 0
+
+
+def test_cgalr_is_the_chain():
+    schedule = optax.cosine_decay_schedule(0.1, 50)
+    ready = cgalr_jax.cgalr(schedule, EXAMPLE, every=5)
+    chained = optax.chain(
+        optax.sgd(schedule, momentum=0.9),
+        cgalr_jax.scale_by_connectome(EXAMPLE, every=5, controller=cgalr_jax.calibrated(schedule)),
+    )
+    one, _ = run(ready, 30, extra=lambda x: {"probe": probe})
+    other, _ = run(chained, 30, extra=lambda x: {"probe": probe})
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+def test_the_schedule_is_the_true_rate():
+    schedule = cgalr_jax.connectome_schedule(optax.linear_schedule(0.1, 0.0, 100), EXAMPLE, every=2)
+    tx = optax.inject_hyperparams(optax.sgd)(learning_rate=schedule)
+    state = tx.init(PARAMS)
+    params = PARAMS
+
+    @jax.jit
+    def step(params, state):
+        grads = jax.grad(loss)(params, X, Y)
+        return grads, *tx.update(grads, state, params, probe=functools.partial(probe, params))
+
+    for _ in range(12):
+        grads, updates, state = step(params, state)
+        rate = state.hyperparams["learning_rate"]
+        jax.tree.map(lambda u, g, r=rate: np.testing.assert_allclose(u, -r * g, rtol=1e-6), updates, grads)
+        params = optax.apply_updates(params, updates)
+    found = cgalr_jax.metrics(state)
+    assert found["cgalr/measurements"] == 5
+    # Optax asks for the rate before it hands over the new activations: a measurement acts one step later.
+    np.testing.assert_allclose(
+        state.hyperparams["learning_rate"], 0.1 * (1 - 11 / 100) * found["cgalr/scale"], rtol=1e-5
+    )
+
+
+def test_the_schedule_refuses_signals_that_read_parameters():
+    with pytest.raises(ValueError, match="^signal must read activations alone"):
+        cgalr_jax.connectome_schedule(0.1, EXAMPLE, signal=signal.hybrid())
+
+
+class TestMetrics:
+    def test_without_the_transformation(self):
+        with pytest.raises(ValueError, match="^opt_state must contain the state of scale_by_connectome"):
+            cgalr_jax.metrics(optax.adam(1e-3).init(PARAMS))
+
+    def test_keys(self):
+        tx = cgalr_jax.cgalr(0.1, EXAMPLE)
+        names = {"scale", "distance", "z", "measurements", "skipped", "step", "phase", "anchor"}
+        found = cgalr_jax.metrics(tx.init(PARAMS))
+        assert set(found) == {f"cgalr/{name}" for name in names}
+        assert all(value.shape == () for value in found.values())
+
+    def test_several_instances(self):
+        block = cgalr_jax.scale_by_connectome(EXAMPLE)
+        found = cgalr_jax.metrics(optax.chain(block, optax.sgd(0.1), block).init(PARAMS))
+        assert {"cgalr/0/scale", "cgalr/1/scale"} < set(found)
+
+    def test_a_controller_without_a_phase(self):
+        tx = cgalr_jax.scale_by_connectome(EXAMPLE, controller=law_of(1.0))
+        assert "cgalr/phase" not in cgalr_jax.metrics(tx.init(PARAMS))
+
+
+OPTIONAL = ("flax", "matplotlib", "gph", "sklearn", "scipy.sparse", "tensorboardX", "rich")
+
+
+def loaded_by(code):
+    script = f"import sys\n{code}\nprint(*(name for name in {OPTIONAL!r} if name in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    return done.stdout.split()
+
+
+def test_importing_loads_nothing_optional():
+    assert loaded_by("import cgalr_jax") == []
+
+
+def test_that_test_can_fail():
+    assert loaded_by("import cgalr_jax.plotting") == ["matplotlib"]
