@@ -1,0 +1,1 @@
+"""The parts of the training benchmark: models, data, tasks, methods, runner, statistics, report, figures."""

@@ -1,0 +1,88 @@
+"""Laws and signals written as a user would write them, on the public `Controller` and `Signal`.
+
+The calibrated law as the library ships it, with its numbers open for tuning; and the controls that tell what
+the feedback is
+worth: a gate that listens to noise or does the opposite, a calibration on noise, another seed's scales
+replayed.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+import cgalr_jax
+from cgalr_jax import control
+from cgalr_jax import signal as signals
+
+Config = dict[str, Any]
+_TUNED = ("target", "start", "gain", "patience", "guard")
+
+
+def signal(name: str, config: Config) -> signals.Signal:
+    """A signal by name; `set_point` and `update_set_point` in the configuration replace its own."""
+    first, _, over = name.partition(" over ")
+    if first == "hybrid":
+        return signals.hybrid(
+            signal("frobenius", config), _set(signals.update_norm(), config, "update_set_point")
+        )
+    makers = {"births": signals.births, "frobenius": signals.frobenius, "update norm": signals.update_norm}
+    made = makers[first](over) if over else makers[first]()
+    return _set(made, config, "set_point")
+
+
+def _set(made: signals.Signal, config: Config, key: str) -> signals.Signal:
+    return made._replace(set_point=config[key]) if key in config else made
+
+
+def calibrated(config: Config, key: jax.Array) -> cgalr_jax.Controller:
+    """The library's default law, told the shape of the schedule."""
+    del key
+    table = config["shape"]
+    return control.calibrated(lambda step: table[step], **_numbers(config))
+
+
+def anytime(config: Config, key: jax.Array) -> cgalr_jax.Controller:
+    """The library's law for an unknown horizon: no schedule to follow."""
+    del key
+    return control.calibrated(**_numbers(config))
+
+
+def _numbers(config: Config) -> dict[str, Any]:
+    return {name: config[name] for name in _TUNED if name in config}
+
+
+def gate(config: Config, key: jax.Array) -> cgalr_jax.Controller:
+    """The paper's gate; `listen` 1 hears z, -1 the opposite of z, 0 normal noise instead."""
+    law = control.hysteresis_gate()
+
+    def update(measurement: control.Measurement, state: Any) -> tuple[jax.Array, Any]:
+        noise = jax.random.normal(jax.random.fold_in(key, measurement.step))
+        heard = jnp.where(config["listen"] == 0, noise, config["listen"] * measurement.z)
+        return law.update(measurement._replace(z=heard), state)
+
+    return control.Controller(law.init, update)
+
+
+def random_distance(config: Config, key: jax.Array) -> cgalr_jax.Controller:
+    """The calibrated law on lognormal noise around the set-point."""
+    law = calibrated(config, key)
+
+    def update(measurement: control.Measurement, state: Any) -> tuple[jax.Array, Any]:
+        noise = jax.random.normal(jax.random.fold_in(key, measurement.step))
+        return law.update(measurement._replace(distance=jnp.exp(0.25 * noise)), state)
+
+    return control.Controller(law.init, update)
+
+
+def replay(config: Config, key: jax.Array) -> cgalr_jax.Controller:
+    """The scales another seed's run was given, whatever this run measures: `replayed`, f32[steps]."""
+    del key
+
+    def init() -> tuple[jax.Array, jax.Array]:
+        return config["replayed"][0], jnp.zeros(())
+
+    def update(measurement: control.Measurement, state: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return config["replayed"][measurement.step], state
+
+    return control.Controller(init, update)

@@ -1,0 +1,216 @@
+"""The methods: every baseline from Optax, ours through the public interface, and the controls.
+
+A `Family` is one computation; its configurations differ in numbers only (base rate, shape of the schedule,
+set-point), so that they share a compilation and are vmapped. A `Method` is a line of the report: a family, a
+schedule, the base rates it is tried at.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import cgalr_jax
+from judge import controls, tasks
+
+Config = dict[str, Any]  # "rate": f32[], "shape": f32[steps], and a family's own numbers
+PROBE_SAMPLES = 128
+
+
+class Family(NamedTuple):
+    """One computation; ``build(task, config, key, inputs)`` makes its optimizer from an example batch."""
+
+    build: Callable[..., optax.GradientTransformation]
+    source: str | None = None  # where activations come from: None, "probe", "paired" or "batch"
+    averages: bool = False  # scores the polynomial decay average of the parameters
+    schedule_free: bool = False  # scores the parameters schedule-free asks for
+
+    def extras(self, task: tasks.Task, split: Any, inputs: jax.Array) -> dict[str, Any]:
+        """The extra arguments of ``update``."""
+        model = task.model
+        if self.source == "paired":
+            return {"probe": lambda params, samples: model.apply(params, samples)[1], "samples": inputs}
+        if self.source == "probe":
+            return {"probe": lambda params: model.apply(params, split.inputs[:PROBE_SAMPLES])[1]}
+        return {}
+
+    def evaluated(self, state: Any, params: Any) -> Any:
+        """The parameters that are scored."""
+        return optax.contrib.schedule_free_eval_params(state, params) if self.schedule_free else params
+
+    def observe(self, state: Any) -> tuple[jax.Array, jax.Array]:
+        """Scale and distance where there are any, for the traces."""
+        scale, distance = (optax.tree.get(state, name, jnp.ones(())) for name in ("cg_scale", "cg_distance"))
+        return scale, distance
+
+
+class Method(NamedTuple):
+    """A line of the report."""
+
+    family: str
+    shape: str
+    rates: tuple[float, ...]
+    numbers: dict[str, float] = {}  # noqa: RUF012
+
+    @property
+    def judged(self) -> slice:
+        """The middle five of its rates, a range of 100x; the others only serve to find its best one."""
+        return slice((len(self.rates) - 5) // 2, (len(self.rates) - 5) // 2 + 5)
+
+
+def shapes(steps: int) -> dict[str, np.ndarray]:
+    """Optax's schedules, tabulated with a peak of 1: f32[steps]."""
+    schedules = {
+        "constant": optax.constant_schedule(1.0),
+        "step": optax.piecewise_constant_schedule(1.0, {steps // 2: 0.1, steps * 3 // 4: 0.1}),
+        "exponential": optax.exponential_decay(1.0, steps, 0.01),
+        "cosine": optax.cosine_decay_schedule(1.0, steps),
+        "warm-up cosine": optax.warmup_cosine_decay_schedule(0.0, 1.0, steps // 10, steps),
+        "Robbins-Monro": lambda step: 1.0 / (1.0 + step / (0.1 * steps)),
+    }
+    return {name: np.array(jax.vmap(each)(jnp.arange(steps)), np.float32) for name, each in schedules.items()}
+
+
+def rate_of(config: Config) -> optax.Schedule:
+    """The tabulated schedule times the base rate, as an Optax schedule."""
+    return lambda count: config["rate"] * config["shape"][count]
+
+
+def _sgd(task: tasks.Task, config: Config) -> optax.GradientTransformation:
+    return optax.sgd(rate_of(config), momentum=task.momentum or None)
+
+
+BASES = {
+    "sgd": _sgd,
+    "adam": lambda task, config: optax.adam(rate_of(config)),
+    "adamw": lambda task, config: optax.adamw(rate_of(config)),
+    "muon": lambda task, config: optax.contrib.muon(rate_of(config)),
+}
+
+
+def _plain(base: Callable[..., optax.GradientTransformation], **rest: Any) -> Family:
+    return Family(lambda task, config, key, inputs: base(task, config), **rest)
+
+
+def connectome_family(
+    signal: str = "hybrid",
+    *,
+    base: str = "sgd",
+    source: str | None = "paired",
+    law: Callable[..., cgalr_jax.Controller] = controls.calibrated,
+    every: int | None = None,
+    averages: bool = False,
+) -> Family:
+    """Ours: any base optimizer, then ``scale_by_connectome`` with a signal and a law.
+
+    Without ``every`` a run has fifty measurements, as the documentation advises.
+    """
+
+    def build(task: tasks.Task, config: Config, key: jax.Array, inputs: jax.Array):
+        layers = jax.eval_shape(lambda: task.model.apply(task.model.init(key), inputs)[1])
+        block = cgalr_jax.scale_by_connectome(
+            layers,
+            samples=inputs if source == "paired" else None,
+            every=every or max(task.steps // 50, 1),
+            controller=law(config, key),
+            signal=controls.signal(signal, config),
+        )
+        return optax.chain(BASES[base](task, config), block)
+
+    return Family(build, source, averages)
+
+
+SGD_RATES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+ADAM_RATES = tuple(rate / 10 for rate in SGD_RATES)
+FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0)  # for methods that ask for no rate, multiples of what they find
+OURS = SGD_RATES[1:6]
+
+FAMILIES: dict[str, Family] = {
+    "sgd": _plain(_sgd),
+    "plateau": _plain(
+        lambda task, config: optax.chain(
+            _sgd(task, config),
+            optax.contrib.reduce_on_plateau(factor=0.5, patience=3, accumulation_size=20),
+        )
+    ),
+    "adamw": _plain(BASES["adamw"]),
+    "adam": _plain(BASES["adam"]),
+    "dog": _plain(lambda task, config: optax.contrib.dog(rate_of(config)), averages=True),
+    "dowg": _plain(lambda task, config: optax.contrib.dowg(rate_of(config)), averages=True),
+    "prodigy": _plain(lambda task, config: optax.contrib.prodigy(rate_of(config))),
+    "d-adapt": _plain(lambda task, config: optax.contrib.dadapt_adamw(rate_of(config))),
+    "mechanic": _plain(lambda task, config: optax.contrib.mechanize(_sgd(task, config))),
+    "schedule-free": _plain(
+        lambda task, config: optax.contrib.schedule_free_sgd(config["rate"]), schedule_free=True
+    ),
+    "hybrid": connectome_family("hybrid"),
+    "hybrid probe": connectome_family("hybrid", source="probe"),
+    "frobenius": connectome_family("frobenius"),
+    "frobenius probe": connectome_family("frobenius", source="probe"),
+    "births": connectome_family("births"),
+    "births probe": connectome_family("births", source="probe"),
+    "update norm": connectome_family("update norm", source=None),
+    "hybrid adamw": connectome_family("hybrid", base="adamw"),
+    "update norm adamw": connectome_family("update norm", base="adamw", source=None),
+    "hybrid anytime": connectome_family("hybrid", law=controls.anytime, averages=True),
+    "gate": connectome_family("births", source="probe", law=controls.gate),
+    "random distance": connectome_family("update norm", source=None, law=controls.random_distance),
+    "yoked": connectome_family("update norm", source=None, law=controls.replay),
+}
+
+BASELINES: dict[str, Method] = {
+    "SGD constant": Method("sgd", "constant", SGD_RATES),
+    "SGD step": Method("sgd", "step", SGD_RATES),
+    "SGD exponential": Method("sgd", "exponential", SGD_RATES),
+    "SGD cosine": Method("sgd", "cosine", SGD_RATES),
+    "SGD warm-up cosine": Method("sgd", "warm-up cosine", SGD_RATES),
+    "SGD Robbins-Monro": Method("sgd", "Robbins-Monro", SGD_RATES),
+    "SGD on plateau": Method("plateau", "constant", SGD_RATES),
+    "AdamW cosine": Method("adamw", "cosine", ADAM_RATES),
+    "Adam": Method("adam", "constant", ADAM_RATES),
+    "schedule-free SGD": Method("schedule-free", "constant", SGD_RATES),
+    "mechanic SGD cosine": Method("mechanic", "cosine", SGD_RATES[1:6]),
+    "DoG": Method("dog", "constant", FACTORS),
+    "DoWG": Method("dowg", "constant", FACTORS),
+    "Prodigy": Method("prodigy", "constant", FACTORS),
+    "Prodigy cosine": Method("prodigy", "cosine", FACTORS),
+    "D-Adapt AdamW": Method("d-adapt", "constant", FACTORS),
+}
+
+CONNECTOME: dict[str, Method] = {
+    "CG-ALR hybrid": Method("hybrid", "cosine", OURS),
+    "CG-ALR hybrid, probe": Method("hybrid probe", "cosine", OURS),
+    "CG-ALR Frobenius": Method("frobenius", "cosine", OURS),
+    "CG-ALR Frobenius, probe": Method("frobenius probe", "cosine", OURS),
+    "CG-ALR births": Method("births", "cosine", OURS),
+    "CG-ALR births, probe": Method("births probe", "cosine", OURS),
+    "CG-ALR hybrid AdamW": Method("hybrid adamw", "cosine", ADAM_RATES[1:6]),
+    "CG-ALR hybrid, no horizon": Method("hybrid anytime", "constant", OURS, {"target": 0.6}),
+    "paper's gate": Method("gate", "cosine", OURS, {"listen": 1.0}),
+}
+
+CONTROLS: dict[str, Method] = {
+    "update norm": Method("update norm", "cosine", OURS),
+    "update norm AdamW": Method("update norm adamw", "cosine", ADAM_RATES[1:6]),
+    "random gate": Method("gate", "cosine", OURS, {"listen": 0.0}),
+    "reversed gate": Method("gate", "cosine", OURS, {"listen": -1.0}),
+    "random distance": Method("random distance", "cosine", OURS),
+    "yoked hybrid": Method("yoked", "cosine", OURS),
+}
+
+METHODS = BASELINES | CONNECTOME | CONTROLS
+
+
+def configurations(task: tasks.Task, chosen: list[Method], seeds: int) -> Config:
+    """The numbers of some methods of one family, all their rates side by side; leaves [S, K, ...]."""
+    table = shapes(task.steps)
+    rows = [
+        {"rate": rate, "shape": table[method.shape], **method.numbers}
+        for method in chosen
+        for rate in method.rates
+    ]
+    stacked = {name: np.stack([np.float32(row[name]) for row in rows]) for name in rows[0]}
+    return {name: np.broadcast_to(leaf, (seeds, *leaf.shape)) for name, leaf in stacked.items()}

@@ -1,0 +1,194 @@
+"""The tasks: data, network, steps, batch size; and variants of them that nothing was tuned on.
+
+The best learning rate of SGD differs by some 300x between them: raw pixel values and inputs x5 push it down,
+momentum 0 pushes it up. One fixed rate for all is therefore bad somewhere, which is the point of this
+benchmark.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from judge import data, models
+
+
+class Task(NamedTuple):
+    """What is trained on what; all functions are pure and vmappable.
+
+    ``loss(outputs, targets)`` is a mean over everything, ``score(model, params, split)`` what is reported:
+    the test error, the test loss in nats for characters, the error of a linear probe for the autoencoder. A
+    score that is not finite or above ``chance`` counts as ``chance``.
+    """
+
+    name: str
+    model: models.Model
+    split: Callable[[jax.Array], data.Split]
+    steps: int
+    batch: int
+    chance: float  # the score of a constant answer
+    loss: Callable[[Any, Any], jax.Array]
+    score: Callable[[models.Model, models.Params, data.Split], jax.Array]
+    momentum: float = 0.9
+    variant: str = ""
+
+
+def cross_entropy(logits: jax.Array, classes: jax.Array) -> jax.Array:
+    """Mean negative log likelihood in nats; classes of any leading shape."""
+    chosen = jnp.take_along_axis(logits, classes[..., None], -1)[..., 0]
+    return jnp.mean(jax.nn.logsumexp(logits, -1) - chosen)
+
+
+def test_error(model: models.Model, params: models.Params, split: data.Split) -> jax.Array:
+    """Share of test samples whose largest logit is not the true class; NaN where a logit is not finite."""
+    logits, _ = model.apply(params, split.test_inputs)
+    error = jnp.mean(jnp.argmax(logits, -1) != split.test_targets)
+    return jnp.where(jnp.all(jnp.isfinite(logits)), error, jnp.nan)
+
+
+def test_nats(model: models.Model, params: models.Params, split: data.Split) -> jax.Array:
+    """Test cross entropy per character."""
+    return cross_entropy(model.apply(params, split.test_inputs)[0], split.test_targets)
+
+
+def squared_error(outputs: jax.Array, targets: dict[str, jax.Array]) -> jax.Array:
+    """Mean squared distance from the clean image."""
+    return jnp.mean((outputs - targets["clean"]) ** 2)
+
+
+def probe_error(model: models.Model, params: models.Params, split: data.Split) -> jax.Array:
+    """Test error of a ridge classifier on the autoencoder's code: closed form, so nothing is tuned in it."""
+
+    def features(inputs: jax.Array) -> jax.Array:
+        code = model.apply(params, inputs)[1]["code"]
+        return jnp.concatenate([code, jnp.ones((code.shape[0], 1))], 1)
+
+    train, classes = features(split.inputs), jax.nn.one_hot(split.targets["classes"], 10)
+    gram = train.T @ train
+    ridge = 1e-3 * jnp.trace(gram) / gram.shape[0] + 1e-6
+    weights = jnp.linalg.solve(gram + ridge * jnp.eye(gram.shape[0]), train.T @ classes)
+    scores = features(split.test_inputs) @ weights
+    error = jnp.mean(jnp.argmax(scores, -1) != split.test_targets["classes"])
+    return jnp.where(jnp.all(jnp.isfinite(scores)), error, jnp.nan)
+
+
+def _classifier(
+    name: str,
+    model: models.Model,
+    source: tuple,
+    train: int,
+    steps: int,
+    batch: int,
+    *,
+    test: int | None = None,
+    noise: float = 0.0,
+    **rest: Any,
+) -> Task:
+    inputs, classes = source
+    split = functools.partial(
+        data.permuted_split, inputs=inputs, targets=classes, train=train, test=test, noise=noise
+    )
+    chance = 1 - np.bincount(classes).max() / len(classes)
+    return Task(name, model, split, steps, batch, chance, loss=cross_entropy, score=test_error, **rest)
+
+
+def _denoising_split(key: jax.Array) -> data.Split:
+    pixels, classes = data.digits()
+    split_key, noise_key = jax.random.split(key)
+    split = data.permuted_split(split_key, data.standardised(pixels, each_column=False), classes, 720)
+    noisy = split.inputs + 0.5 * jax.random.normal(noise_key, split.inputs.shape)
+    return data.Split(
+        noisy,
+        {"clean": split.inputs, "classes": split.targets},
+        split.test_inputs,
+        {"clean": split.test_inputs, "classes": split.test_targets},
+    )
+
+
+def _characters(
+    name: str, model: models.Model, context: int, steps: int, batch: int, variant: str = ""
+) -> Task:
+    split = functools.partial(data.character_split, context=context)
+    frequency = np.bincount(data.characters()) / len(data.characters())
+    chance = float(-np.sum(frequency * np.log(np.maximum(frequency, 1e-9))))
+    return Task(
+        name, model, split, steps, batch, chance, loss=cross_entropy, score=test_nats, variant=variant
+    )
+
+
+def _graph(name: str, graph: tuple, train: int, steps: int, variant: str = "") -> Task:
+    adjacency, features, classes = graph
+    model = models.graph_network(jnp.asarray(adjacency), jnp.asarray(features), 16, int(classes.max()) + 1)
+    nodes = np.arange(len(classes), dtype=np.int32)
+    return _classifier(name, model, (nodes, classes), train, steps, train, variant=variant)
+
+
+def _build() -> list[Task]:
+    pixels, classes = data.digits()
+    raw, scaled, whole = (
+        (pixels, classes),
+        (pixels / 16, classes),
+        (data.standardised(pixels, False), classes),
+    )
+    rows = (whole[0].reshape(-1, 8, 8), classes)
+    first, second = data.classification(0), data.classification(1)
+    stretched = (5 * first[0], first[1])
+    perceptron = models.mlp((64, 32, 32, 10))
+    six = models.mlp((30, 32, 32, 6))
+    synthetic = {"train": 1000, "test": 2000, "steps": 600, "batch": 32}
+    noisy = {"test": 2000, "noise": 0.2}
+    return [
+        _classifier("digits", perceptron, scaled, 1437, 600, 32),
+        _classifier("digits-raw", perceptron, raw, 1437, 400, 32),
+        _classifier("digits-10%", perceptron, whole, 180, 400, 16),
+        _classifier("digits-10%-plain", perceptron, whole, 180, 400, 16, momentum=0.0),
+        _classifier("digits-cnn", models.cnn((8, 16), 32, 10), whole, 360, 300, 16),
+        _classifier("cancer", models.mlp((30, 24, 24, 2)), data.cancer(), 200, 300, 16),
+        _classifier("teacher", models.mlp((16, 32, 32, 8)), data.teacher(), 2000, 600, 32, **noisy),
+        _classifier("classes", six, first, **synthetic),
+        _classifier("classes-x5", six, stretched, **synthetic),
+        _classifier("classes-plain", six, first, momentum=0.0, **synthetic),
+        _classifier("deep", models.mlp((30, 32, 32, 32, 32, 6)), second, **synthetic),
+        _classifier("layer-norm", models.mlp((30, 32, 32, 6), "layer"), second, **synthetic),
+        _classifier("batch-norm", models.mlp((30, 32, 32, 6), "batch"), second, **synthetic),
+        _classifier("gru", models.gru(8, 24, 10), rows, 360, 400, 16),
+        _characters("transformer", models.transformer(data.VOCABULARY, 24, 12, 1), 12, 400, 16),
+        _graph("graph", data.block_model(), 40, 200),
+        Task(
+            "autoencoder",
+            models.autoencoder(64, 48, 24),
+            _denoising_split,
+            800,
+            32,
+            0.9,
+            loss=squared_error,
+            score=probe_error,
+        ),
+        # Variants of the above that no set-point and no constant was chosen on.
+        _classifier("digits-10%", models.mlp((64, 96, 10)), whole, 180, 400, 32, variant="wide, batch 32"),
+        _classifier("digits-cnn", models.cnn((4, 8), 16, 10), whole, 360, 300, 32, variant="slim, batch 32"),
+        _classifier(
+            "teacher", models.mlp((16, 48, 8), "layer"), data.teacher(), 2000, 600, 16, **noisy,
+            variant="one layer norm, batch 16",
+        ),
+        _classifier(
+            "deep", models.mlp((30, *6 * (24,), 6)), second, variant="six layers", **synthetic
+        ),
+        _characters("gru", models.gru(16, 24, data.VOCABULARY, data.VOCABULARY), 12, 400, 16, "characters"),
+        _characters("transformer", models.transformer(data.VOCABULARY, 16, 12, 2), 12, 400, 16, "two blocks"),
+        _graph("graph", data.karate(), 8, 200, "karate club"),
+    ]  # fmt: skip
+
+
+@functools.cache
+def catalogue() -> dict[str, Task]:
+    """All tasks by label, ``name`` or ``name (variant)``, in the order in which they are reported."""
+    return {label(task): task for task in _build()}
+
+
+def label(task: Task) -> str:
+    """``name`` or ``name (variant)``."""
+    return f"{task.name} ({task.variant})" if task.variant else task.name

@@ -1,0 +1,166 @@
+"""The judge is only as good as its arithmetic: tasks, pairing, statistics, controls, a small run."""
+
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+pytest.importorskip("sklearn")
+pytest.importorskip("networkx")
+pytest.importorskip("rich")
+pytest.importorskip("matplotlib")
+
+BENCHMARKS = pathlib.Path(__file__).parent.parent / "benchmarks"
+
+
+@pytest.fixture(autouse=True)
+def _import_benchmarks(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+
+
+def test_every_task_has_finite_loss_and_layers_worth_measuring():
+    from judge import tasks
+
+    for label, task in tasks.catalogue().items():
+        split = jax.eval_shape(task.split, jax.random.key(0))
+        params = jax.eval_shape(task.model.init, jax.random.key(0))
+        outputs, layers = jax.eval_shape(task.model.apply, params, split.inputs)
+        assert layers, label
+        assert all(leaf.ndim >= 2 and leaf.shape[-1] >= 2 for leaf in layers.values()), label
+        assert jax.eval_shape(task.loss, outputs, split.targets).shape == (), label
+        assert split.inputs.shape[0] >= task.batch, label
+        assert task.steps % 20 == 0, label
+
+
+def test_labels_are_unique():
+    from judge import tasks
+
+    assert len(tasks.catalogue()) == len(tasks._build())
+
+
+def test_epochs_visit_every_sample_once():
+    from judge import runner
+
+    order = runner.batches(jax.random.key(0), 12, 4, 6)
+    assert order.shape == (6, 4)
+    for epoch in np.asarray(order).reshape(2, 12):
+        assert sorted(epoch) == list(range(12))
+
+
+def test_red_of_equal_errors_is_zero_and_pairing_removes_common_noise():
+    from judge import statistics
+
+    noise = np.random.default_rng(0).uniform(0.5, 1.5, 30)
+    same = statistics.red(noise, noise)
+    assert same == statistics.Estimate(0.0, 0.0, 0.0)
+    better = statistics.red(0.9 * noise, noise)
+    np.testing.assert_allclose([better.value, better.low, better.high], -0.1, atol=1e-9)
+
+
+def test_interval_covers_the_truth():
+    from judge import statistics
+
+    random = np.random.default_rng(0)
+    hits = 0
+    for _ in range(50):
+        baseline = random.uniform(0.5, 1.5, 40)
+        ours = 0.8 * baseline + random.normal(0, 0.1, 40)
+        found = statistics.red(ours, baseline)
+        hits += found.low <= -0.2 <= found.high
+    assert hits >= 40
+
+
+def test_steps_to_target_are_the_first_checkpoint_at_or_below():
+    from judge import statistics
+
+    curve = np.array([[0.9, 0.5, 0.6, 0.2], [0.9, 0.8, 0.7, 0.6]])
+    np.testing.assert_array_equal(statistics.steps_to_target(curve, 0.5, 40), [20, np.nan])
+
+
+def test_schedules_peak_at_one():
+    from judge import methods
+
+    for name, table in methods.shapes(40).items():
+        assert table.shape == (40,), name
+        assert table.max() == pytest.approx(1.0), name
+
+
+@pytest.mark.parametrize("name", ["SGD cosine", "DoG", "Prodigy", "schedule-free SGD", "SGD on plateau"])
+def test_every_kind_of_baseline_learns(name):
+    from judge import methods, runner, tasks
+
+    task = tasks.catalogue()["graph (karate club)"]
+    method = methods.METHODS[name]
+    configs = methods.configurations(task, [method], 1)
+    train, _ = runner.compile_family(task, methods.FAMILIES[method.family], (0,), configs)
+    assert train().score.min() < 0.5 * task.chance
+
+
+def test_scales_are_recorded_and_replayed():
+    from judge import methods, runner, tasks
+
+    task = tasks.catalogue()["graph (karate club)"]
+    configs = methods.configurations(task, [methods.METHODS["yoked hybrid"]._replace(rates=(0.1,))], 1)
+    configs["replayed"] = np.linspace(0.5, 1.5, task.steps, dtype=np.float32)[None, None]
+    train, _ = runner.compile_family(task, methods.FAMILIES["yoked"], (0,), configs)
+    every = task.steps // 50
+    measured = np.arange(task.steps) // every * every  # a scale holds until the next measurement
+    np.testing.assert_allclose(train().scale[0, 0], configs["replayed"][0, 0][measured])
+
+
+def test_gate_hears_the_opposite():
+    from judge import controls
+
+    from cgalr_jax import control
+
+    stable = control.Measurement(jnp.float32(1), jnp.float32(-3), jnp.int32(10))
+    for listen, direction in ((1.0, 1), (-1.0, -1)):
+        law = controls.gate({"listen": listen}, jax.random.key(0))
+        scale, state = law.init()
+        assert np.sign(law.update(stable, state)[0] - scale) == direction
+
+
+def test_measurements_stay_a_branch_under_vmap():
+    from judge import methods, runner, tasks
+
+    task = tasks.catalogue()["graph (karate club)"]._replace(steps=20)
+    family = methods.FAMILIES["hybrid"]
+    configs = methods.configurations(task, [methods.METHODS["CG-ALR hybrid"]], 1)
+    prepared = jax.tree.map(lambda leaf: leaf[0], runner.prepare("graph (karate club)", (0,)))
+    prepared = (*prepared[:2], prepared[2][:20], prepared[3])
+    one = jax.vmap(lambda config: runner._train_one(task, family, prepared, config))
+    program = str(jax.make_jaxpr(one)(jax.tree.map(lambda leaf: leaf[0], configs)))
+    assert " cond[" in program
+
+
+def test_quick_run_writes_records_tables_and_plots(tmp_path, monkeypatch):
+    import training
+    from judge import tasks
+
+    monkeypatch.setattr(training, "QUICK_TASKS", ("graph (karate club)",))
+    monkeypatch.setattr(training, "QUICK_METHODS", ("SGD cosine", "update norm"))
+    file = tmp_path / "runs.json"
+    arguments = ["--quick", "--out", str(tmp_path), "--json", str(file)]
+    training.main(arguments)
+    records = json.loads(file.read_text())
+    fields = {
+        "task",
+        "variant",
+        "method",
+        "base_rate",
+        "seed",
+        "error",
+        "steps_to_target",
+        "seconds",
+        "diverged",
+    }
+    assert {record["method"] for record in records} == {"SGD cosine", "update norm"}
+    assert all(set(record) == fields for record in records)
+    assert all(0 <= record["error"] <= tasks.catalogue()["graph (karate club)"].chance for record in records)
+    assert (tmp_path / "quick" / "report.md").exists()
+    stamps = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npz")}
+    training.main(arguments)
+    assert stamps == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npz")}
