@@ -1,0 +1,155 @@
+"""Handwritten digits, one network, four base learning rates: with and without three added lines.
+
+A Flax nnx network is trained on scikit-learn's digits by SGD with momentum under a cosine schedule, from base
+rates up to 1000 times apart. The table at the end says what each of them costs, with the schedule alone and
+with CG-ALR behind it; the picture, what the learning rate did and why.
+"""
+
+import argparse
+import pathlib
+
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+import optax
+from flax import nnx
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+from sklearn import datasets
+
+import cgalr_jax
+from cgalr_jax import capture, plotting
+
+RATES = {0.003: plotting.BLUE, 0.03: plotting.GREEN, 0.3: plotting.ORANGE, 3.0: plotting.VERMILION}
+SHOWN = 0.03  # the rate whose connectome is drawn
+BATCH, PROBE = 32, 128
+
+
+def load_digits(seed):
+    """1000 images to train, the other 797 to test, pixels of unit variance."""
+    x, y = datasets.load_digits(return_X_y=True)
+    x = ((x - x.mean()) / x.std()).astype(np.float32)
+    order = np.random.default_rng(seed).permutation(len(x))
+    train, test = order[:1000], order[1000:]
+    return x[train], y[train], x[test], y[test]
+
+
+def make_network(seed):
+    rngs = nnx.Rngs(seed)
+    layers = [nnx.Linear(64, 64, rngs=rngs), nnx.relu, nnx.Linear(64, 64, rngs=rngs), nnx.relu]
+    return nnx.Sequential(*layers, nnx.Linear(64, 10, rngs=rngs))
+
+
+def train(rate, with_cgalr, data, seed, steps, tick):
+    """Trains once; returns the test error, the connectomes before and after, and the trace."""
+    x, y, x_test, y_test = data
+    net = make_network(seed)
+    schedule = optax.cosine_decay_schedule(rate, steps)
+    tx = optax.sgd(schedule, momentum=0.9)
+    if with_cgalr:  # the three lines
+        example = capture.example(capture.nnx_probe(net, x[:PROBE]), net)
+        controller = cgalr_jax.calibrated(schedule)
+        tx = optax.chain(tx, cgalr_jax.scale_by_connectome(example, every=10, controller=controller))
+    optimizer = nnx.Optimizer(net, tx, wrt=nnx.Param)
+
+    @nnx.jit
+    def step(net, optimizer, x, y, x_probe):
+        def loss_fn(net):
+            return optax.softmax_cross_entropy_with_integer_labels(net(x), y).mean()
+
+        loss, grads = nnx.value_and_grad(loss_fn)(net)
+        optimizer.update(net, grads, probe=capture.nnx_probe(net, x_probe))  # plain SGD ignores the probe
+        return loss
+
+    before = connectome_of(net, x[:PROBE])
+    trace = []
+    rng = np.random.default_rng(seed)
+    for t in range(steps):
+        batch = rng.choice(len(x), BATCH, replace=False)
+        row = {"loss": step(net, optimizer, x[batch], y[batch], x[:PROBE]), "rate": schedule(t)}
+        if with_cgalr:
+            row |= cgalr_jax.metrics(optimizer)
+            row["rate"] *= row["cgalr/scale"]
+        trace.append({key: float(value) for key, value in row.items()})
+        tick()
+    error = float(jnp.mean(jnp.argmax(net(x_test), axis=-1) != y_test))
+    return (
+        error,
+        (before, connectome_of(net, x[:PROBE])),
+        {k: np.array([r[k] for r in trace]) for k in trace[0]},
+    )
+
+
+def connectome_of(net, x):
+    """The connectome of the units of both hidden layers."""
+    activations = capture.nnx_probe(net, x)(nnx.state(net, nnx.Param))
+    return cgalr_jax.functional_connectome(jnp.concatenate(list(activations.values()), axis=1))
+
+
+def draw(runs, path):
+    """Learning rate, distance and z over the steps; the connectome before and after."""
+    rows = ("rate before", "rate before", "distance before", "distance after", "z after", "z after")
+    mosaic = [[left, left, right] for left, right in map(str.split, rows)]
+    figure, axes = plt.subplot_mosaic(mosaic, figsize=(10, 6.5), layout="constrained")
+    for (rate, with_cgalr), (_, _, trace) in runs.items():
+        steps = np.arange(len(trace["rate"]))
+        style = "-" if with_cgalr else ":"
+        label = f"base rate {rate:g}" if with_cgalr else None
+        axes["rate"].plot(steps, trace["rate"], style, color=RATES[rate], label=label)
+        if with_cgalr:
+            axes["distance"].plot(steps[10::10], trace["cgalr/distance"][10::10], color=RATES[rate])
+            axes["z"].plot(steps[10::10], trace["cgalr/z"][10::10], color=RATES[rate])
+    axes["rate"].set(yscale="log", ylabel="learning rate", ylim=(1e-5, 5))
+    axes["rate"].set_title("solid: with CG-ALR, dotted: the schedule alone", fontsize="medium")
+    axes["rate"].legend(ncols=2, fontsize="small")
+    axes["distance"].set(yscale="log", ylabel="distance\n(in set-points)")
+    axes["distance"].axhline(1, color=plotting.GREY, linewidth=0.8)
+    axes["z"].set(ylabel="z", xlabel="step")
+    for name, matrix in zip(("before", "after"), runs[SHOWN, True][1], strict=True):
+        plotting.connectome(axes[name], matrix, layers={"hidden 1": 64, "hidden 2": 64})
+        axes[name].set_title(f"connectome {name} (base rate {SHOWN:g})", fontsize="medium")
+    figure.savefig(path, dpi=150)
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of split, initial parameters and batches (default 0)"
+    )
+    parser.add_argument(
+        "--out", type=pathlib.Path, default=pathlib.Path("quickstart.png"), help="where the picture goes"
+    )
+    parser.add_argument("--quick", action="store_true", help="100 steps instead of 600: to see that it runs")
+    arguments = parser.parse_args()
+    steps = 100 if arguments.quick else 600
+
+    data = load_digits(arguments.seed)
+    runs = {}
+    with Progress() as progress:
+        task = progress.add_task("training", total=2 * len(RATES) * steps)
+        for rate in RATES:
+            for with_cgalr in (False, True):
+                progress.update(
+                    task, description=f"base rate {rate:g}, {'with' if with_cgalr else 'without'} CG-ALR"
+                )
+                runs[rate, with_cgalr] = train(
+                    rate, with_cgalr, data, arguments.seed, steps, lambda: progress.advance(task)
+                )
+
+    table = Table(title=f"test error after {steps} steps")
+    for column in ("base rate", "cosine", "cosine + CG-ALR", "rate it found"):
+        table.add_column(column, justify="right")
+    for rate in RATES:
+        plain, ours = runs[rate, False][0], runs[rate, True][0]
+        found = rate * runs[rate, True][2]["cgalr/anchor"][-1]
+        table.add_row(f"{rate:g}", f"{plain:.1%}", f"{ours:.1%}", f"{found:.3f}")
+    Console().print(table)
+    draw(runs, arguments.out)
+    print(f"picture: {arguments.out}")
+
+
+if __name__ == "__main__":
+    main()
