@@ -99,16 +99,19 @@ def check_extra_arguments(
 
 
 def cut_samples(samples: Any, stored: Any) -> Any:
-    """The first samples, as many as are stored."""
+    """The first samples, as many and where they are stored."""
 
-    def cut(sample: Any, like: jax.ShapeDtypeStruct) -> jax.Array:
+    def cut(sample: Any, like: jax.Array) -> jax.Array:
         shape = jnp.shape(sample)
         if len(shape) != len(like.shape) or shape[1:] != like.shape[1:] or shape[:1] < like.shape[:1]:
             raise ValueError(
                 f"samples must have the shape given to scale_by_connectome, {like.shape}, or more rows; "
                 f"got {shape}. Drop the last, smaller batch of an epoch, or store fewer samples."
             )
-        return jnp.asarray(sample[: like.shape[0]] if like.shape else sample, like.dtype)
+        first = jnp.asarray(sample[: like.shape[0]] if like.shape else sample, like.dtype)
+        # On an Explicit mesh the batch is split and the state is not: arrays of one place do not mix there.
+        explicit = jax.sharding.AxisType.Explicit in jax.typeof(first).sharding.mesh.axis_types
+        return jax.sharding.reshard(first, jax.typeof(like).sharding) if explicit else first
 
     if jax.tree.structure(samples) != jax.tree.structure(stored):
         raise ValueError(

@@ -418,7 +418,7 @@ def _core(
         if not signal.reads_activations:
             activations, probe, samples = {}, None, None
         if samples is not None:
-            samples = inputs.cut_samples(samples, stored)
+            samples = inputs.cut_samples(samples, state.cg_samples)
 
         def measuring(state: ConnectomeState) -> ConnectomeState:
             if probe is None:
