@@ -23,6 +23,7 @@ COLOR_MAP = matplotlib.colors.LinearSegmentedColormap.from_list("connectome", ["
 _CALIBRATED_PHASES = {control.CALIBRATING: ("calibrating", ORANGE), control.ANNEALING: ("annealing", SKY)}
 _GATE_PHASES = {control.FAST: ("fast", SKY), control.SLOW: ("slow", VERMILION)}
 _SMALL = "small"
+_SEPARATE_BARS = 40  # more than these, and nobody could see the gaps
 
 
 def tree_order(tree: persistence.Tree) -> np.ndarray:
@@ -140,7 +141,8 @@ def barcode(ax: Axes, bars: persistence.Barcode) -> Axes:
     """Draws a barcode: when components are born and cycles die as edges are cut, the weakest first.
 
     One component has always been there; the others are born at `bars.births` and stay. Cycles have always
-    been there and die at `bars.deaths`. Each group fills its half, one bar a row.
+    been there and die at `bars.deaths`. Each group fills its half, one bar a row; many bars are one solid
+    area.
 
     Args:
       ax: where to draw.
@@ -157,15 +159,9 @@ def barcode(ax: Axes, bars: persistence.Barcode) -> Axes:
     ticks = []
     for spans, (bottom, top), color, name in groups:
         rows = np.linspace(bottom, top, len(spans) + 1)
-        gap = (
-            0.25 * (rows[1] - rows[0]) if 0 < len(spans) <= 40 else 0.0
-        )  # a solid area where no gap could be seen
-        corners = [
-            [(left, low), (right, low), (right, high - gap), (left, high - gap)]
-            for (left, right), low, high in zip(spans, rows[:-1], rows[1:], strict=True)
-        ]
+        polygons = _bars(spans, rows) if len(spans) <= _SEPARATE_BARS else [_staircase(spans, rows)]
         ax.add_collection(
-            matplotlib.collections.PolyCollection(corners, facecolors=color, linewidths=0, label=name)
+            matplotlib.collections.PolyCollection(polygons, facecolors=color, linewidths=0, label=name)
         )
         ticks.append(((bottom + top) / 2, f"{len(spans)}\n{name}"))
     ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="threshold: edges of this weight and less are cut")
@@ -297,7 +293,7 @@ def training_trace(
     labels = (loss, "scale" if base_learning_rate is None else "learning rate", "distance", "z")
     for ax, label in zip(axes, labels, strict=True):
         ax.set_ylabel(label, fontsize=_SMALL)
-        ax.tick_params(labelsize=_SMALL)
+        ax.tick_params(which="both", labelsize=_SMALL)
         _shade(ax, step, phase, phases, named=ax is axes[0])
         _clean(ax)
         if rows:
@@ -310,6 +306,22 @@ def training_trace(
             ax.legend(fontsize="x-small", frameon=False, ncols=3, handlelength=1.5, loc="best")
     axes[3].set_xlabel("step")
     return axes
+
+
+def _bars(spans: np.ndarray, rows: np.ndarray) -> list[np.ndarray]:
+    """A rectangle a bar, from [n, 2] of (left, right) and the n + 1 borders of the rows."""
+    gap = 0.25 * np.diff(rows)
+    return [
+        np.array([(left, low), (right, low), (right, high), (left, high)])
+        for (left, right), low, high in zip(spans, rows[:-1], rows[1:] - gap, strict=True)
+    ]
+
+
+def _staircase(spans: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """The outline of all bars together: rectangles side by side show seams in vector formats."""
+    heights = np.repeat(rows, 2)[1:-1]
+    left, right = np.repeat(spans, 2, axis=0).T
+    return np.concatenate([np.stack([right, heights], axis=1), np.stack([left, heights], axis=1)[::-1]])
 
 
 def _shade(

@@ -13,6 +13,7 @@ from cgalr_jax import plotting  # noqa: E402
 
 LAYERS = {"first": 5, "second": 4, "third": 3}
 UNITS = sum(LAYERS.values())
+GRID = np.linspace(0, 1, 200)[1:-1]
 
 
 @pytest.fixture
@@ -119,15 +120,21 @@ def test_barcode_draws_each_bar_where_it_is(ax, matrix):
     bars = persistence.barcode(matrix)
     assert plotting.barcode(ax, bars) is ax
     components, cycles = collections(ax, matplotlib.collections.PolyCollection)
-    spans = [
-        [(path.vertices[:, 0].min(), path.vertices[:, 0].max()) for path in c.get_paths()]
-        for c in (components, cycles)
-    ]
-    np.testing.assert_allclose(sorted(spans[0]), [(birth, 1) for birth in [0, *bars.births]])
-    np.testing.assert_allclose(sorted(spans[1]), [(0, death) for death in bars.deaths])
-    heights = [[path.vertices[:, 1].min() for path in c.get_paths()] for c in (components, cycles)]
-    assert min(heights[0]) > max(heights[1])
-    assert len(set(heights[0])) == UNITS
+    assert [len(components.get_paths()), len(cycles.get_paths())] == [UNITS, 1]  # apart, and as one area
+    spans = [(birth, 1) for birth in [0, *bars.births]], [(0, death) for death in bars.deaths]
+    drawn = []
+    for group, expected in zip((components, cycles), spans, strict=True):
+        heights = np.concatenate([path.vertices[:, 1] for path in group.get_paths()])
+        drawn.append((heights.min(), heights.max()))
+        rows = np.linspace(heights.min(), heights.max(), len(expected) + 1)
+        middles = rows[:-1] + 0.4 * np.diff(rows)  # below the gap
+        seen = []
+        for y in middles:
+            inside = [any(path.contains_point((x, y)) for path in group.get_paths()) for x in GRID]
+            seen.append(tuple(np.flatnonzero(inside)))
+        wanted = [tuple(np.flatnonzero((left < GRID) & (right > GRID))) for left, right in expected]
+        assert sorted(seen) == sorted(wanted)
+    assert drawn[0][0] > drawn[1][1]
 
 
 def test_barcode_of_two_units_has_no_cycles(ax):
