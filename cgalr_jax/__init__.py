@@ -21,6 +21,7 @@ from cgalr_jax.control import (
     robbins_monro_bounds,
 )
 from cgalr_jax.distance import frobenius_distance, top_distance
+from cgalr_jax.finder import LearningRateCurve, find_learning_rate
 from cgalr_jax.persistence import Barcode, barcode, births, spanning_tree
 from cgalr_jax.signal import Signal
 from cgalr_jax.transform import (
@@ -37,6 +38,7 @@ __all__ = [
     "Barcode",
     "ConnectomeState",
     "Controller",
+    "LearningRateCurve",
     "Measurement",
     "Moments",
     "Signal",
@@ -46,6 +48,7 @@ __all__ = [
     "cgalr",
     "connectome_from_moments",
     "connectome_schedule",
+    "find_learning_rate",
     "frobenius_distance",
     "functional_connectome",
     "hysteresis_gate",

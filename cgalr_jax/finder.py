@@ -1,0 +1,137 @@
+"""The ramp alone, as a tool: at which learning rate does the connectome move at its set-point?"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cgalr_jax import connectome, control, inputs
+from cgalr_jax import signal as signals
+
+
+class LearningRateCurve(NamedTuple):
+    """What `find_learning_rate` found.
+
+    Attributes:
+        rate: the learning rate at which the distance reaches its set-point; the largest one tried if it never
+            did.
+        low: the rate one standard error below it, from the scatter of the distances about their curve.
+        high: the rate one standard error above it.
+        reached: whether the distance reached its set-point.
+        rates: f32[n], the rates tried, ascending.
+        distances: f32[n], the distance each of them gave, in set-points; the last may be non-finite.
+    """
+
+    rate: float
+    low: float
+    high: float
+    reached: bool
+    rates: np.ndarray
+    distances: np.ndarray
+
+
+def find_learning_rate(
+    step: Callable[[Any, jax.Array], Any],
+    state: Any,
+    probe: Callable[[Any], Any],
+    *,
+    signal: signals.Signal | None = None,
+    every: int = 10,
+    lowest: float = 1e-5,
+    highest: float = 10.0,
+    measurements: int = 21,
+) -> LearningRateCurve:
+    """Finds a rate for any optimizer and schedule from how the connectome moves, without validation data.
+
+    The rates rise from `lowest` to `highest` in equal factors. Each is given `every` steps from the same
+    start, so that what differs is the rate alone, until the distance has exceeded its set-point twice or is
+    not finite. The rate is read off a straight line through the last logarithms of the distances, a
+    least-squares fit of log distance on log rate. Take it as the peak of a schedule. All of this is our
+    choice; the idea of a range test is Smith's (arXiv 1506.01186), who looks at the loss along one run.
+
+    Args:
+        step: one training step, `step(state, learning_rate) -> state`, with whatever the state holds:
+            parameters, optimizer state, the position in the data. It is jitted here.
+        state: where each rate starts; it is not changed.
+        probe: `probe(state) -> activations` on the same samples each time, a pytree of layers [N, ..., F].
+        signal: a signal that reads activations alone; default `frobenius()`.
+        every: steps at each rate; at least 1.
+        lowest: first rate; positive.
+        highest: last rate; greater than `lowest`.
+        measurements: rates to try; at least 5.
+
+    Returns:
+        A `LearningRateCurve`.
+
+    Raises:
+        ValueError: for an argument out of range, and if no rate gave a finite, positive distance.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> x = jax.random.normal(jax.random.key(0), (128, 4))
+        >>> params = jax.random.normal(jax.random.key(1), (4, 16))
+        >>> loss = lambda params: jnp.mean((jnp.tanh(x @ params).sum(1) - x.sum(1)) ** 2)
+        >>> sgd = lambda params, rate: params - rate * jax.grad(loss)(params)
+        >>> curve = find_learning_rate(sgd, params, lambda params: {"hidden": x @ params})
+        >>> curve.reached, curve.low <= curve.rate <= curve.high
+        (True, True)
+    """
+    signal = signals.frobenius() if signal is None else signal
+    if not isinstance(signal, signals.Signal) or signal.reads_params:
+        raise ValueError(f"signal must be a cgalr_jax.Signal that reads activations alone, got {signal!r}.")
+    control.check("every", every, lambda x: int(x) == x >= 1, "an integer of at least 1")
+    control.check("lowest", lowest, lambda x: 0 < x < math.inf, "positive and finite")
+    control.check("highest", highest, lambda x: lowest < x < math.inf, f"finite and above lowest = {lowest}")
+    control.check("measurements", measurements, lambda x: int(x) == x >= 5, "an integer of at least 5")
+
+    widths = inputs.layer_widths(jax.eval_shape(probe, state))
+    chosen = {name: inputs.choose_units(width, 256) for name, width in widths.items()}
+
+    def read(state: Any) -> Any:
+        layers = inputs.measured_layers(probe(state), widths, chosen)
+        return signal.read(layers, None, connectome.functional_connectome)
+
+    @jax.jit
+    def distance_at(state: Any, rate: jax.Array) -> jax.Array:
+        after = jax.lax.fori_loop(0, every, lambda _, state: step(state, rate), state)
+        return signal.compare(read(state), read(after)) / signal.set_point_at(every)
+
+    rates = np.geomspace(lowest, highest, measurements).astype(np.float32)
+    distances = []
+    for rate in rates:
+        distances.append(float(distance_at(state, jnp.asarray(rate))))
+        if not math.isfinite(distances[-1]) or (len(distances) > 1 and min(distances[-2:]) >= 1):
+            break
+    return _read_off(rates[: len(distances)], np.array(distances, np.float32))
+
+
+def _read_off(rates: np.ndarray, distances: np.ndarray, points: int = 8) -> LearningRateCurve:
+    """Where a straight line through the last points, in logarithms, meets the set-point."""
+    usable = np.isfinite(distances) & (distances > 0)
+    if not usable.any():
+        raise ValueError(
+            "lowest and highest must enclose rates that move the connectome by a finite amount, "
+            f"got distances {distances}."
+        )
+    x, y = (np.log(values[usable].astype(np.float64))[-points:] for values in (rates, distances))
+    reached = bool((distances[usable] >= 1).any())
+    # A ramp that ended in a divergence was too fast before it: half of the last rate that stayed finite, at
+    # most.
+    largest = float(rates[usable][-1]) / (1 if usable[-1] else 2)
+    centre = x - x.mean()
+    slope = float(centre @ y / (centre @ centre)) if len(x) > 2 else 0.0
+    if not reached or slope <= 0:
+        # No line to read off: the largest rate that did not reach it, or the first that did.
+        rate = min(largest, float(rates[usable][np.argmax(distances[usable] >= 1)])) if reached else largest
+        return LearningRateCurve(rate, rate, rate, reached, rates, distances)
+    crossing = x.mean() - y.mean() / slope
+    residual = y - y.mean() - slope * centre
+    deviation = math.sqrt(float(residual @ residual) / (len(x) - 2)) / slope
+    error = deviation * math.sqrt(1 / len(x) + (crossing - x.mean()) ** 2 / float(centre @ centre))
+    rate, low, high = (
+        float(np.clip(math.exp(crossing + shift), rates[0], largest)) for shift in (0.0, -error, error)
+    )
+    return LearningRateCurve(rate, low, high, reached, rates, distances)
