@@ -33,6 +33,7 @@ class Moments(NamedTuple):
     comoment: jax.Array
 
 
+@jax.jit
 def functional_connectome(units: jax.typing.ArrayLike) -> jax.Array:
     r"""Absolute Pearson correlation of every pair of units, with a zero diagonal.
 
@@ -87,6 +88,7 @@ def init_moments(units: int) -> Moments:
     return Moments(jnp.zeros(()), jnp.zeros((units,)), jnp.zeros((units, units)))
 
 
+@jax.jit
 def update_moments(moments: Moments, units: jax.typing.ArrayLike) -> Moments:
     """Takes a further batch of samples into the moments.
 
@@ -163,6 +165,7 @@ def gather_moments(moments: Moments, axis_name: Hashable | Sequence[Hashable]) -
     return Moments(count, mean, jax.lax.psum(moved, axis_name))
 
 
+@jax.jit
 def connectome_from_moments(moments: Moments) -> jax.Array:
     """The functional connectome of all samples that went into the moments.
 

@@ -1,13 +1,25 @@
-"""Barcodes against SciPy, bit for bit."""
+"""Barcodes against SciPy and giotto-ph, bit for bit, by both spanning-tree algorithms."""
 
+import logging
+
+import hypothesis
+import hypothesis.strategies as st
 import jax
+import jax.numpy as jnp
 import numpy as np
 import oracles
 import pytest
+from jax.sharding import PartitionSpec
 
-from cgalr_jax import persistence
+from cgalr_jax import connectome as connectomes
+from cgalr_jax import distance, persistence
 
 pytestmark = pytest.mark.usefixtures("strict")
+
+METHODS = ["prim", "boruvka"]
+TREACHEROUS = np.array(
+    [0, 1, 0.5, np.nextafter(np.float32(0.5), 1), 1e-45, 1e-40, 1e-38, 1 - 1e-7], np.float32
+)
 
 
 def symmetric(size, seed=0, levels=None):
@@ -18,11 +30,241 @@ def symmetric(size, seed=0, levels=None):
     return upper + upper.T
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 16, 65])
+@st.composite
+def connectome_matrices(draw):
+    """Ties, zeros, ones, denormals, or any numbers in [0, 1]; few sizes, to compile few times."""
+    size = draw(st.sampled_from([2, 3, 8, 13]))
+    any_weight = st.floats(0, 1, width=32, allow_subnormal=True)
+    weight = draw(
+        st.sampled_from([st.sampled_from(TREACHEROUS), st.sampled_from(TREACHEROUS[:2]), any_weight])
+    )
+    edges = size * (size - 1) // 2
+    matrix = np.zeros((size, size), np.float32)
+    matrix[np.triu_indices(size, 1)] = draw(st.lists(weight, min_size=edges, max_size=edges))
+    return matrix + matrix.T
+
+
+def assert_same_bits(actual, expected):
+    np.testing.assert_array_equal(np.asarray(actual).view(np.int32), np.asarray(expected).view(np.int32))
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("size", [1, 2, 3, 16, 65, 256])
 @pytest.mark.parametrize("levels", [None, 1, 3])
-def test_barcode_equals_scipy(size, levels):
+def test_barcode_equals_scipy(method, size, levels):
     weights = symmetric(size, levels=levels)
     births, deaths = oracles.barcode(weights)
-    bars = jax.jit(persistence.barcode)(weights)
-    np.testing.assert_array_equal(bars.births, births)
-    np.testing.assert_array_equal(bars.deaths, deaths)
+    bars = persistence.barcode(weights, method=method)
+    assert_same_bits(bars.births, births)
+    assert_same_bits(bars.deaths, deaths)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@hypothesis.given(weights=connectome_matrices())
+def test_barcode_equals_scipy_whatever_the_weights(method, weights):
+    births, deaths = oracles.barcode(weights)
+    bars = persistence.barcode(weights, method=method)
+    assert_same_bits(bars.births, births)
+    assert_same_bits(bars.deaths, deaths)
+    assert_same_bits(persistence.births(weights, method=method), births)
+
+
+@hypothesis.given(weights=connectome_matrices())
+def test_births_equal_giotto_ph(weights):
+    gph = pytest.importorskip("gph")
+    values, rank = np.unique(weights, return_inverse=True)
+    # Distances are ranks from the heaviest down, from 1 on: exact, and no bar has the zero length it drops.
+    lengths = (values.size - rank).reshape(weights.shape).astype(np.float32)
+    np.fill_diagonal(lengths, 0)
+    (bars,) = gph.ripser_parallel(lengths, maxdim=0, metric="precomputed", n_threads=1)["dgms"]
+    died = np.sort(bars[np.isfinite(bars[:, 1]), 1])[::-1].astype(int)
+    assert_same_bits(persistence.births(weights), values[values.size - died])
+
+
+@pytest.mark.parametrize("method", METHODS)
+@hypothesis.given(weights=connectome_matrices())
+def test_the_tree_spans_and_weighs_what_it_says(method, weights):
+    tree = persistence.spanning_tree(weights, method=method)
+    edges = np.asarray(tree.edges)
+    assert_same_bits(tree.weights, weights[edges[:, 0], edges[:, 1]])
+    assert (edges[:, 0] < edges[:, 1]).all()
+    component = np.arange(weights.shape[0])
+    for low, high in edges:
+        assert component[low] != component[high]
+        component[component == component[high]] = component[low]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_component_reachable_only_by_weight_zero_is_reached(method):
+    weights = symmetric(9)
+    weights[:4, 4:] = weights[4:, :4] = 0
+    assert_same_bits(persistence.births(weights, method=method), oracles.births(weights))
+    assert persistence.births(weights, method=method)[0] == 0
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_nan_unit_shows_in_the_barcode(method):
+    weights = symmetric(8)
+    weights[3, :] = weights[:, 3] = np.nan
+    assert np.isnan(persistence.births(weights, method=method)).any()
+    assert np.isnan(persistence.barcode(weights, bins=4, method=method).deaths).all()
+
+
+def test_boruvka_survives_a_matrix_that_rounding_left_asymmetric():
+    weights = np.array([[0, 3, 2], [2, 0, 3], [3, 2, 0]], np.float32)  # each row's heaviest: a cycle
+    tree = persistence.spanning_tree(weights, method="boruvka")
+    assert_same_bits(tree.weights, oracles.births(weights))
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("bins", [None, 16])
+def test_jit_vmap_scan_and_eager_agree_to_the_bit(method, bins):
+    batch = np.stack([symmetric(13, seed, levels=40) for seed in range(5)])
+
+    def barcode(weights):
+        return persistence.barcode(weights, bins=bins, method=method)
+
+    one_by_one = [barcode(weights) for weights in batch]
+    for together in (
+        jax.vmap(barcode)(batch),
+        jax.jit(jax.vmap(barcode))(batch),
+        jax.lax.map(barcode, batch),
+    ):
+        for births, deaths, alone in zip(*together, one_by_one, strict=True):
+            assert_same_bits(births, alone.births)
+            assert_same_bits(deaths, alone.deaths)
+    with jax.disable_jit():
+        assert_same_bits(persistence.births(batch[0], method=method), one_by_one[0].births)
+
+
+def test_inside_shard_map_every_device_finds_its_own_barcode():
+    batch = np.stack([symmetric(9, seed) for seed in range(4)])
+    mesh = jax.make_mesh((4,), ("layer",), axis_types=(jax.sharding.AxisType.Auto,))
+    spec = PartitionSpec("layer")
+    sharded = jax.shard_map(jax.vmap(persistence.births), mesh=mesh, in_specs=spec, out_specs=spec)
+    assert_same_bits(sharded(batch), jax.vmap(persistence.births)(batch))
+
+
+def test_the_second_call_compiles_nothing(caplog):
+    functions = (persistence.births, persistence.spanning_tree, lambda w: persistence.barcode(w, bins=8))
+    for function in functions:
+        compiled = []
+        for seed in range(2):
+            weights = jnp.asarray(symmetric(11, seed))
+            caplog.clear()
+            with caplog.at_level(logging.WARNING), jax.log_compiles():
+                jax.block_until_ready(function(weights))
+            compiled.append(sum("Finished XLA compilation" in message for message in caplog.messages))
+        assert compiled[0] > 0
+        assert compiled[1] == 0
+
+
+@pytest.mark.parametrize(("platform", "method"), [("cpu", "prim"), ("cuda", "boruvka"), ("tpu", "boruvka")])
+def test_auto_lowers_to_the_algorithm_of_the_platform(platform, method):
+    def lowered(method):
+        traced = persistence.births.trace(symmetric(8), method=method)
+        return traced.lower(lowering_platforms=(platform,)).as_text()
+
+    other = next(name for name in METHODS if name != method)
+    whiles = {name: lowered(name).count("stablehlo.while") for name in ("auto", method, other)}
+    assert whiles["auto"] == whiles[method] != whiles[other]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_trip_count_is_static(method):
+    text = persistence.births.lower(symmetric(8), method=method).compile().as_text()
+    assert text.count(" while(") == text.count("known_trip_count") > 0
+
+
+@hypothesis.given(weights=connectome_matrices(), seed=st.integers(0, 99))
+def test_permuting_units_leaves_the_barcode(weights, seed):
+    order = np.random.default_rng(seed).permutation(weights.shape[0])
+    before, after = persistence.barcode(weights), persistence.barcode(weights[np.ix_(order, order)])
+    assert_same_bits(after.births, before.births)
+    assert_same_bits(after.deaths, before.deaths)
+
+
+@hypothesis.given(weights=connectome_matrices())
+def test_a_monotone_map_of_the_weights_maps_the_barcode(weights):
+    def rise(weights):
+        return np.sqrt(np.asarray(weights) + np.float32(0.25))
+
+    before, after = persistence.barcode(weights), persistence.barcode(rise(weights))
+    assert_same_bits(after.births, rise(before.births))
+    assert_same_bits(after.deaths, rise(before.deaths))
+
+
+@hypothesis.given(seed=st.integers(0, 99))
+def test_permuting_rescaling_and_flipping_units_leaves_the_barcode(seed):
+    rng = np.random.default_rng(seed)
+    units = rng.normal(size=(20, 7)).astype(np.float32)
+    factors = rng.choice([-1, 1], 7) * rng.uniform(0.1, 10, 7)
+    changed = (units * factors.astype(np.float32))[:, rng.permutation(7)]
+    before, after = (persistence.births(connectomes.functional_connectome(x)) for x in (units, changed))
+    np.testing.assert_allclose(after, before, atol=1e-6)
+
+
+def quantiles(values, levels):
+    """Step quantile function: each sorted value holds for an equal share of the levels."""
+    return values[np.floor(np.asarray(levels) * values.size).astype(int)]
+
+
+@hypothesis.given(weights=connectome_matrices(), bins=st.sampled_from([1, 5, 16]))
+def test_binned_deaths_are_quantiles_within_half_a_bin(weights, bins):
+    births, deaths = oracles.barcode(weights)
+    bars = persistence.barcode(weights, bins=bins)
+    assert_same_bits(bars.births, births)
+    if deaths.size == 0:
+        assert bars.deaths.shape == (0,)
+        return
+    assert bars.deaths.shape == (bins,)
+    exact = quantiles(deaths, (2 * np.arange(bins) + 1) / (2 * bins))
+    np.testing.assert_allclose(bars.deaths, exact, rtol=0, atol=0.5 / bins * (1 + 1e-6))
+
+
+@hypothesis.given(
+    weights=st.tuples(connectome_matrices(), connectome_matrices()), bins=st.sampled_from([5, 16])
+)
+def test_binned_distances_keep_their_bounds(weights, bins):
+    exact = [oracles.barcode(matrix)[1] for matrix in weights]
+    hypothesis.assume(all(deaths.size for deaths in exact))
+    binned = [persistence.barcode(matrix, bins=bins).deaths for matrix in weights]
+    edges = np.arange(bins + 1) / bins
+    # The rise within a step: from just after its left end to just before its right end.
+    rise = max((quantiles(d, edges[1:] - 1e-9) - quantiles(d, edges[:-1] + 1e-9)).max() for d in exact)
+    for order, bound in ((1, 2 / bins), (2, (1 + np.sqrt(2 * rise * bins)) / bins)):
+        error = distance.top_distance(*binned, order=order) - distance.top_distance(*exact, order=order)
+        assert abs(error) <= bound + 1e-6
+
+
+def test_binned_deaths_of_a_large_connectome_err_by_far_less_than_the_bound():
+    a, b = (symmetric(200, seed) for seed in range(2))
+    b = b**2
+    exact, binned = (
+        distance.top_distance(*(persistence.barcode(w, bins=bins).deaths for w in (a, b)))
+        for bins in (None, 64)
+    )
+    assert abs(exact - binned) < 0.25 / 64
+
+
+@pytest.mark.parametrize("size", [2, 3, 16, 17])
+@pytest.mark.parametrize("by_rows", [True, False])
+def test_histogram_counts_every_edge_once(size, by_rows):
+    weights = symmetric(size)
+    expected = np.histogram(weights[np.triu_indices(size, 1)], bins=8, range=(0, 1))[0]
+    np.testing.assert_array_equal(persistence._histogram(jnp.asarray(weights), 8, by_rows), expected)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: persistence.births(np.zeros((2, 3))), r"connectome must be \[P, P\]"),
+        (lambda: persistence.spanning_tree(np.zeros((0, 0))), r"connectome must be \[P, P\]"),
+        (lambda: persistence.barcode(np.zeros(4)), r"connectome must be \[P, P\]"),
+        (lambda: persistence.births(np.eye(3), method="kruskal"), r"method must be one of .*, got 'kruskal'"),
+        (lambda: persistence.barcode(np.eye(3), bins=0), "bins must be None or from 1 to 1024, got 0"),
+    ],
+)
+def test_arguments_out_of_range_are_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
