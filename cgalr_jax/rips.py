@@ -46,6 +46,8 @@ def vietoris_rips(connectome: jax.typing.ArrayLike, maxdim: int = 1) -> list[np.
         maxdim.
 
     Example:
+      >>> import pytest
+      >>> gph = pytest.importorskip("gph")  # giotto-ph; Python 3.13 has none
       >>> square = np.array([[0, 0.75, 0, 0.75], [0, 0, 0.75, 0], [0, 0, 0, 0.75], [0, 0, 0, 0]])
       >>> components, cycles = vietoris_rips(square)
       >>> components.tolist()  # everything is one component once the threshold falls to 0.75
@@ -153,6 +155,8 @@ def wasserstein_distance(
       ValueError: a connectome with fewer than two units or of another shape.
 
     Example:
+      >>> import pytest
+      >>> gph = pytest.importorskip("gph")  # giotto-ph; Python 3.13 has none
       >>> a = jnp.array([[0.0, 0.5], [0.5, 0.0]])
       >>> print(jax.jit(wasserstein_distance)(a, 0.5 * a))
       0.25

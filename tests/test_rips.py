@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+import cgalr_jax
 from cgalr_jax import connectome, distance, persistence, rips
 
 births = jax.jit(persistence.births)
@@ -255,6 +256,31 @@ def test_the_signal_reads_connectomes_and_compares_them_on_the_host():
     np.testing.assert_array_equal(jax.jit(signal.compare)(before, after), expected)
     assert signal.compare(before, before) == 0
     assert rips.wasserstein_signal(set_point=0.5).set_point == 0.5
+
+
+@pytest.mark.usefixtures("gph")
+def test_the_transformation_follows_it_under_jit_scan_and_vmap():
+    weights = 0.3 * jax.random.normal(jax.random.key(0), (2, 6, 8))  # two seeds
+    samples = jax.random.normal(jax.random.key(1), (32, 6))
+    tx = cgalr_jax.scale_by_connectome({"dense": 8}, every=2, signal=rips.wasserstein_signal())
+
+    def probe(params):
+        return {"dense": jnp.tanh(samples @ params)}
+
+    def run(params):
+        def step(carry, key):
+            params, state = carry
+            updates = 0.1 * jax.random.normal(key, params.shape)
+            updates, state = tx.update(updates, state, params, probe=probe)
+            return (params + updates, state), cgalr_jax.metrics(state)["cgalr/distance"]
+
+        keys = jax.random.split(jax.random.key(2), 6)
+        return jax.lax.scan(step, (params, tx.init(params)), keys)[1]
+
+    alone = jnp.stack([jax.jit(run)(w) for w in weights])
+    assert jnp.all(alone[:, 3:] > 0)
+    assert jnp.all(jnp.isfinite(alone))
+    np.testing.assert_allclose(jax.jit(jax.vmap(run))(weights), alone, rtol=1e-4)
 
 
 PROCESS = """
