@@ -97,7 +97,8 @@ def barcode_distance(
     the larger of the two. Use it when cycles matter too; it costs the sort of all P(P-1)/2 edges.
 
     Args:
-      barcode_a: births f32[P - 1] and deaths f32[E - P + 1], ascending.
+      barcode_a: births f32[P - 1] and deaths f32[E - P + 1], ascending. Deaths as quantiles (``bins``) do as
+        well if normalised.
       barcode_b: the same, of P' units; different P need ``normalise``.
       order: 1, 2 or infinity; a static number.
       normalise: see above.

@@ -146,24 +146,26 @@ def barcode(ax: Axes, bars: persistence.Barcode) -> Axes:
 
     Args:
       ax: where to draw.
-      bars: births f32[P - 1] and deaths f32[E - P + 1], ascending.
+      bars: births f32[P - 1] and deaths f32[E - P + 1], or their quantiles, ascending.
 
     Returns:
       The Axes.
     """
     births, deaths = np.concatenate([[0.0], np.asarray(bars.births)]), np.asarray(bars.deaths)
+    units = len(births)
+    cycles = (units - 1) * (units - 2) // 2  # not the length of the deaths, which may be their quantiles
     groups = (
-        (np.stack([births, np.ones_like(births)], axis=1)[::-1], (0.53, 1.0), BLUE, "components"),
-        (np.stack([np.zeros_like(deaths), deaths], axis=1), (0.0, 0.47), ORANGE, "cycles"),
+        (np.stack([births, np.ones_like(births)], axis=1)[::-1], (0.53, 1.0), BLUE, units, "components"),
+        (np.stack([np.zeros_like(deaths), deaths], axis=1), (0.0, 0.47), ORANGE, cycles, "cycles"),
     )
     ticks = []
-    for spans, (bottom, top), color, name in groups:
+    for spans, (bottom, top), color, number, name in groups:
         rows = np.linspace(bottom, top, len(spans) + 1)
         polygons = _bars(spans, rows) if len(spans) <= _SEPARATE_BARS else [_staircase(spans, rows)]
         ax.add_collection(
             matplotlib.collections.PolyCollection(polygons, facecolors=color, linewidths=0, label=name)
         )
-        ticks.append(((bottom + top) / 2, f"{len(spans)}\n{name}"))
+        ticks.append(((bottom + top) / 2, f"{number}\n{name}"))
     ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="threshold: edges of this weight and less are cut")
     ax.set_yticks(*zip(*ticks, strict=True), fontsize=_SMALL, rotation=90, va="center", ha="center")
     ax.tick_params(axis="y", length=0, pad=12)

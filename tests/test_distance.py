@@ -145,6 +145,17 @@ def test_barcode_distance_across_sizes_weighs_births_and_deaths_alike():
     assert distance.barcode_distance(a, b, order=np.inf) == 0.25
 
 
+def test_deaths_may_be_quantiles():
+    rng = np.random.default_rng(0)
+    upper = np.triu(rng.random((2, 24, 24), dtype=np.float32), k=1)
+    pair = upper + upper.transpose(0, 2, 1)
+    exact, approximate = (
+        distance.barcode_distance(*(persistence.barcode(jnp.asarray(c), bins) for c in pair))
+        for bins in (None, 512)
+    )
+    np.testing.assert_allclose(approximate, exact, rtol=0.05)
+
+
 def test_two_units_have_births_only():
     a, b = (barcode(jnp.array([[0.0, w], [w, 0.0]])) for w in (0.25, 0.75))
     assert distance.barcode_distance(a, b) == 0.5

@@ -142,6 +142,14 @@ def test_barcode_of_two_units_has_no_cycles(ax):
     assert [len(c.get_paths()) for c in ax.collections] == [2, 0]
 
 
+@pytest.mark.parametrize("bins", [None, 16])
+def test_barcode_says_how_many_bars_there_are_even_of_quantiles(ax, matrix, bins):
+    plotting.barcode(ax, persistence.barcode(matrix, bins))
+    edges = UNITS * (UNITS - 1) // 2
+    labels = [label.get_text() for label in ax.get_yticklabels()]
+    assert labels == [f"{UNITS}\ncomponents", f"{edges - UNITS + 1}\ncycles"]
+
+
 def test_betti_curve_counts_the_components_that_are_left(ax, matrix):
     births = np.asarray(persistence.births(matrix))
     assert plotting.betti_curve(ax, births, label="now") is ax
