@@ -48,6 +48,7 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--tasks", nargs="+", metavar="TASK", choices=list(tasks.catalogue()))
     parser.add_argument("--methods", nargs="+", metavar="METHOD", choices=list(methods.METHODS))
     parser.add_argument("--seeds", choices=list(SEEDS), default="reporting")
+    parser.add_argument("--publish", action="store_true", help="put the report into benchmarks/README.md")
     parser.add_argument("--report", action="store_true", help="train nothing, report what is there")
     parser.add_argument("--tune", nargs="+", metavar="EXPERIMENT", choices=list(tuning.EXPERIMENTS))
     return parser.parse_args(arguments)
@@ -113,6 +114,8 @@ def main(arguments: list[str] | None = None) -> None:
 
     text = report.write(folder, plan)
     print(text)
+    if options.publish:
+        report.publish(folder, plan, text, pathlib.Path(__file__).parent)
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(report.records(folder, plan)))

@@ -23,15 +23,16 @@ LINES = {
 def _grid(count: int, width: float, height: float) -> tuple:
     columns = min(4, count)
     rows = -(-count // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(width * columns, height * rows), squeeze=False)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(width * columns, height * rows), squeeze=False, layout="constrained"
+    )
     for axis in axes.flat[count:]:
         axis.axis("off")
     return figure, axes.flat[:count]
 
 
 def _finish(figure, path: pathlib.Path, handles: list, names: list[str]) -> None:
-    figure.legend(handles, names, loc="lower center", ncols=len(names), frameon=False, fontsize=9)
-    figure.tight_layout(rect=(0, 0.04, 1, 1))
+    figure.legend(handles, names, loc="outside upper center", ncols=len(names), frameon=False, fontsize=9)
     figure.savefig(path, dpi=90)
     plt.close(figure)
 
@@ -64,7 +65,7 @@ def _rates(path: pathlib.Path, table: protocols.Table, labels: list[str]) -> Non
         axis.title.set_fontsize(9)
         axis.tick_params(labelsize=7)
     axes[0].set_ylabel("test error", fontsize=8)
-    figure.supxlabel("base rate, relative to the middle of the judged range (shaded)", fontsize=9, y=0.035)
+    figure.supxlabel("base rate, relative to the middle of the judged range (shaded)", fontsize=9)
     _finish(figure, path, list(handles.values()), list(handles))
 
 
@@ -86,7 +87,7 @@ def _traces(path: pathlib.Path, table: protocols.Table, labels: list[str]) -> No
         axis.title.set_fontsize(9)
         axis.tick_params(labelsize=7)
     axes[0].set_ylabel("learning rate", fontsize=8)
-    figure.supxlabel("step", fontsize=9, y=0.035)
+    figure.supxlabel("step", fontsize=9)
     _finish(
         figure,
         path,

@@ -14,7 +14,7 @@ import numpy as np
 import optax
 
 import cgalr_jax
-from judge import controls, tasks
+from judge import controls, layerwise, tasks
 
 Config = dict[str, Any]  # "rate": f32[], "shape": f32[steps], and a family's own numbers
 PROBE_SAMPLES = 128
@@ -42,8 +42,11 @@ class Family(NamedTuple):
         return optax.contrib.schedule_free_eval_params(state, params) if self.schedule_free else params
 
     def observe(self, state: Any) -> tuple[jax.Array, jax.Array]:
-        """Scale and distance where there are any, for the traces."""
-        scale, distance = (optax.tree.get(state, name, jnp.ones(())) for name in ("cg_scale", "cg_distance"))
+        """Scale and distance, their means where there are several, 1 where there are none."""
+        found = (optax.tree.get_all_with_path(state, name) for name in ("cg_scale", "cg_distance"))
+        scale, distance = (
+            jnp.mean(jnp.stack([leaf for _, leaf in each] or [jnp.ones(())])) for each in found
+        )
         return scale, distance
 
 
@@ -103,6 +106,7 @@ def connectome_family(
     law: Callable[..., cgalr_jax.Controller] = controls.calibrated,
     every: int | None = None,
     averages: bool = False,
+    per_layer: bool = False,
 ) -> Family:
     """Ours: any base optimizer, then ``scale_by_connectome`` with a signal and a law.
 
@@ -111,13 +115,17 @@ def connectome_family(
 
     def build(task: tasks.Task, config: Config, key: jax.Array, inputs: jax.Array):
         layers = jax.eval_shape(lambda: task.model.apply(task.model.init(key), inputs)[1])
-        block = cgalr_jax.scale_by_connectome(
-            layers,
-            samples=inputs if source == "paired" else None,
-            every=every or max(task.steps // 50, 1),
-            controller=law(config, key),
-            signal=controls.signal(signal, config),
-        )
+        shared = {
+            "samples": inputs if source == "paired" else None,
+            "every": every or max(task.steps // 50, 1),
+            "signal": controls.signal(signal, config),
+        }
+        if per_layer:
+            block = layerwise.scale_layers_by_connectome(
+                layers, make_controller=lambda: law(config, key), **shared
+            )
+        else:
+            block = cgalr_jax.scale_by_connectome(layers, controller=law(config, key), **shared)
         return optax.chain(BASES[base](task, config), block)
 
     return Family(build, source, averages)

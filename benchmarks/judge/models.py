@@ -144,7 +144,7 @@ def gru(inputs: int, width: int, outputs: int, vocabulary: int | None = None) ->
         _, states = jax.lax.scan(lambda state, each: _gru_step(cell, state, each), start, drive)
         states = jnp.swapaxes(states, 0, 1)
         read = states[:, -1] if vocabulary is None else states
-        return _affine(params["head"], read), {"state": states}
+        return _affine(params["head"], read), {"cell": states}
 
     return Model(init, apply)
 
@@ -191,7 +191,7 @@ def transformer(vocabulary: int, width: int, context: int, blocks: int, heads: i
             stream = stream + attended
             expanded = _affine(block["expand"], _standardise(stream, -1))
             stream = stream + _affine(block["contract"], jax.nn.relu(expanded))
-            layers |= {f"block{index}/attention": attended, f"block{index}/expand": expanded}
+            layers |= {f"block{index}/project": attended, f"block{index}/expand": expanded}
         return _affine(params["head"], _standardise(stream, -1)), layers
 
     return Model(init, apply)

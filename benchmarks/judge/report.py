@@ -1,6 +1,8 @@
 """Tables in Markdown, flat records for JSON, all from the files on disk: nothing here is typed by hand."""
 
+import json
 import pathlib
+import shutil
 
 import numpy as np
 
@@ -8,6 +10,7 @@ from judge import figures, methods, protocols, statistics, tasks
 
 OURS = "CG-ALR hybrid"  # the library's defaults
 CONTROL = "update norm"
+BEGIN, END = "<!-- training tables: begin -->", "<!-- training tables: end -->"
 
 
 def write(folder: pathlib.Path, plan: protocols.Plan) -> str:
@@ -24,6 +27,19 @@ def write(folder: pathlib.Path, plan: protocols.Plan) -> str:
     (folder / "report.md").write_text(text + "\n")
     figures.draw(folder, table)
     return text
+
+
+def publish(folder: pathlib.Path, plan: protocols.Plan, text: str, home: pathlib.Path) -> None:
+    """Puts the tables between their markers in home/README.md, the plots and a summary into home/results."""
+    readme, results = home / "README.md", home / "results"
+    before, rest = readme.read_text().split(BEGIN)
+    _, after = rest.split(END)
+    readme.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}")
+    results.mkdir(exist_ok=True)
+    for plot in ("rates.png", "traces.png"):
+        shutil.copy(folder / plot, results / f"training_{plot}")
+    lines = ",\n".join(json.dumps(row) for row in summary(folder, plan))
+    (results / "training.json").write_text(f"[{lines}]\n")
 
 
 def records(folder: pathlib.Path, plan: protocols.Plan) -> list[dict]:
@@ -77,8 +93,10 @@ def _red(pairs: list) -> str:
     return str(statistics.mean_red(pairs)) if pairs else ""
 
 
-def _worst(pairs: list) -> str:
-    return f"{100 * max(statistics.red(*pair).value for pair in pairs):+.1f}" if pairs else ""
+def _extremes(pairs: list) -> str:
+    """Median and worst task."""
+    values = [100 * statistics.red(*pair).value for pair in pairs]
+    return f"{np.median(values):+.1f} / {max(values):+.1f}" if pairs else ""
 
 
 def _markdown(title: str, note: str, header: list[str], rows: list[list[str]]) -> str:
@@ -96,7 +114,7 @@ def _against_baselines(table: protocols.Table) -> str:
             [
                 name,
                 _red(table.protocol_a(OURS, name)),
-                _worst(table.protocol_a(OURS, name)),
+                _extremes(table.protocol_a(OURS, name)),
                 _red(table.against_one_rate(OURS, name)),
                 _red(table.protocol_b(OURS, name)),
                 f"{np.mean(ratios):.2f} / {max(ratios):.2f}",
@@ -116,7 +134,15 @@ def _against_baselines(table: protocols.Table) -> str:
         "mean over its 100x range. Worst/best: of a method's rates in that range, mean / largest over"
         " tasks. No better than guessing: share of its runs. " + own
     )
-    header = ["baseline", "A", "A, worst task", "one rate", "B", "worst/best", "no better than guessing"]
+    header = [
+        "baseline",
+        "A",
+        "A, median / worst task",
+        "one rate",
+        "B",
+        "worst/best",
+        "no better than guessing",
+    ]
     return _markdown("Against the baselines", note, header, rows)
 
 
@@ -133,7 +159,7 @@ def _among_ours(table: protocols.Table) -> str:
             [
                 name,
                 _red(pairs),
-                _worst(pairs),
+                _extremes(pairs),
                 _red(table.protocol_b(name, reference)),
                 "" if name == control else _red(table.protocol_b(name, control)),
                 f"{np.mean(ratios):.2f} / {max(ratios):.2f}",
@@ -148,7 +174,7 @@ def _among_ours(table: protocols.Table) -> str:
     header = [
         "method",
         "A",
-        "A, worst task",
+        "A, median / worst task",
         "B",
         "against the update norm",
         "worst/best",

@@ -96,6 +96,16 @@ for _signal, _source in (("hybrid", "paired"), ("frobenius", "paired"), ("update
     )
 
 
+for _signal, _source in (
+    ("frobenius", "paired"),
+    ("births over min", "paired"),
+    ("update norm", None),
+    ("hybrid", "paired"),
+):
+    _made = connectome_family(_signal, source=_source, per_layer=True)
+    _sweep("per layer", f"{_signal}, per layer", _made, "cosine", RATES, _targets((0.5, 0.7, 1.0, 1.4, 2.0)))
+
+
 def _oracle(folder: pathlib.Path, label: str, reference: str) -> np.ndarray:
     record = store.load(folder, label, reference)
     return record.score[:, statistics.oracle(record.score)]
