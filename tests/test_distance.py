@@ -137,6 +137,18 @@ def test_barcode_distance_summed_pairs_every_edge(pair):
     np.testing.assert_allclose(distance.barcode_distance(a, b, normalise=False), expected, atol=TOLERANCE)
 
 
+@given(connectomes(3), orders, st.booleans())
+def test_barcode_distance_is_a_metric(triple, order, normalise):
+    a, b, c = (barcode(jnp.asarray(x)) for x in triple)
+
+    def measure(x, y):
+        return distance.barcode_distance(x, y, order=order, normalise=normalise)
+
+    assert measure(a, a) == 0
+    np.testing.assert_allclose(measure(a, b), measure(b, a), rtol=1e-6)
+    assert measure(a, c) <= measure(a, b) + measure(b, c) + TOLERANCE * len(triple[0])
+
+
 def test_barcode_distance_across_sizes_weighs_births_and_deaths_alike():
     a = persistence.Barcode(births=jnp.array([0.5, 0.5]), deaths=jnp.array([0.25]))
     b = persistence.Barcode(births=jnp.array([0.75, 0.75, 0.75]), deaths=jnp.array([0.5, 0.5, 0.5]))

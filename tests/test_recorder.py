@@ -5,10 +5,12 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import cgalr_jax
 from cgalr_jax import recorder
 
 keys = st.text(st.characters(exclude_characters="\0", codec="utf-8"), min_size=1, max_size=8)
@@ -28,18 +30,39 @@ def same(a, b):
 
 def test_rows_become_arrays_and_what_is_missing_is_nan():
     trace = recorder.TraceRecorder()
-    trace.record({"cgalr/scale": jnp.float32(0.5)}, loss=2)
+    trace.record({"cgalr/scale": jnp.float32(0.5), "a": 1}, loss=2)
     trace.record({"cgalr/scale": np.float64(0.25), "cgalr/phase": jnp.int32(1)})
     trace.record(loss=jnp.array([3.0], jnp.bfloat16), done=True)
     assert len(trace) == 3
     expected = {
         "cgalr/scale": [0.5, 0.25, math.nan],
+        "a": [1.0, math.nan, math.nan],
         "loss": [2.0, math.nan, 3.0],
         "cgalr/phase": [math.nan, 1.0, math.nan],
         "done": [math.nan, math.nan, 1.0],
     }
     assert same(trace.arrays(), expected)
     assert {array.dtype for array in trace.arrays().values()} == {np.dtype(np.float64)}
+
+
+def test_metrics_of_a_run_are_recorded_and_drawn():
+    figure = pytest.importorskip("matplotlib.figure")
+    tx = optax.chain(optax.sgd(0.1), cgalr_jax.scale_by_connectome({"dense": 4}, every=2))
+    params = jax.random.normal(jax.random.key(0), (3, 4))
+    state, trace = tx.init(params), recorder.TraceRecorder()
+    samples = jax.random.normal(jax.random.key(1), (16, 3))
+    step = jax.jit(
+        lambda params, state: tx.update(params, state, params, probe=lambda p: {"dense": samples @ p}),
+        donate_argnums=1,
+    )
+    for loss in (3.0, 2.0, 1.0, 0.5):
+        updates, state = step(params, state)
+        params = optax.apply_updates(params, updates)
+        trace.record(cgalr_jax.metrics(state), loss=loss)
+    assert trace.arrays()["cgalr/step"].tolist() == [1, 2, 3, 4]
+    assert trace.summary().startswith("loss 0.5 · scale ")
+    axes = trace.plot(figure.Figure().subplots(4, 1), set_point=1.0)
+    np.testing.assert_array_equal(axes[1].lines[0].get_ydata(), trace.arrays()["cgalr/scale"])
 
 
 def test_your_own_scalar_wins():
