@@ -50,10 +50,10 @@ class TraceRecorder:
         Raises:
           ValueError: a value that is not a scalar.
         """
-        row, given = {}, {**(metrics or {}), **scalars}
-        for key, value in zip(
-            given, jax.device_get(list(given.values())), strict=True
-        ):  # a dict would be sorted
+        given = {**(metrics or {}), **scalars}
+        values = jax.device_get(list(given.values()))  # of a dict it would sort the keys
+        row = {}
+        for key, value in zip(given, values, strict=True):
             if np.size(value) != 1:
                 raise ValueError(f"{key} must be a scalar, got shape {np.shape(value)}.")
             row[str(key)] = float(np.reshape(value, ()))
