@@ -3,7 +3,7 @@
 Each function takes the Axes to draw on and returns them; none makes a figure, shows one or touches a file,
 and none changes a style: sizes are relative to yours, so that the pictures stay legible at column width.
 Colours are those of Okabe & Ito ("Color universal design", 2008), which the colour-blind can tell apart; the
-colour map is perceptually uniform and prints in grey.
+colour map falls evenly in lightness, so that it prints in grey.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,7 +18,10 @@ from matplotlib.axes import Axes
 from cgalr_jax import control, persistence
 
 BLUE, ORANGE, GREEN, VERMILION, SKY, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#777777"
-COLOR_MAP = matplotlib.colors.LinearSegmentedColormap.from_list("connectome", ["white", SKY, BLUE, "black"])
+# The places of the colours make lightness fall evenly.
+COLOR_MAP = matplotlib.colors.LinearSegmentedColormap.from_list(
+    "connectome", [(0.0, "white"), (0.3, SKY), (0.54, BLUE), (1.0, "black")]
+)
 
 _CALIBRATED_PHASES = {control.CALIBRATING: ("calibrating", ORANGE), control.ANNEALING: ("annealing", SKY)}
 _GATE_PHASES = {control.FAST: ("fast", SKY), control.SLOW: ("slow", VERMILION)}

@@ -72,6 +72,16 @@ def test_one_unit_has_an_order(ax):
 # --- Connectome and film.
 
 
+def test_the_colour_map_falls_evenly_in_lightness():
+    weights = np.linspace(0, 1, 101)
+    rgb = plotting.COLOR_MAP(weights)[:, :3]
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    luminance = linear @ [0.2126, 0.7152, 0.0722]
+    dark = luminance * 24389 / 27
+    lightness = np.where(luminance > 216 / 24389, 116 * np.cbrt(luminance) - 16, dark)  # CIE L*
+    np.testing.assert_allclose(lightness, 100 * (1 - weights), atol=4)
+
+
 def test_connectome_shows_every_unit_in_the_order_of_the_tree(ax, matrix):
     assert plotting.connectome(ax, matrix) is ax
     order = plotting.tree_order(persistence.spanning_tree(matrix))
