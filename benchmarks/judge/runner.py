@@ -24,8 +24,6 @@ class Outcome(NamedTuple):
     """What K configurations did on S seeds; f32[S, K] and, with a trailing axis, along the run."""
 
     score: Any
-    loss: Any
-    diverged: Any
     curve: Any  # [S, K, CHECKPOINTS]
     scale: Any  # [S, K, steps]
     distance: Any  # [S, K, steps]
@@ -84,12 +82,9 @@ def _train_one(task: tasks.Task, family: methods.Family, prepared: tuple, config
         return jnp.where(value < task.chance, value, task.chance)  # NaN counts as chance too
 
     run = _Run(params, optimizer.init(params), params if family.averages else (), jnp.zeros(()))
-    seen = split.inputs[:CURVE_SAMPLES], _take(split.targets, slice(CURVE_SAMPLES))
-    start = _objective(task, params, *seen)
     run, (observed, curve) = jax.lax.scan(stretch, run, order.reshape(CHECKPOINTS, -1, task.batch))
-    loss = _objective(task, run.params, *seen)
     scale, distance = (leaf.reshape(-1) for leaf in observed)
-    return Outcome(score(run, split), loss, ~(loss <= start), curve, scale, distance)
+    return Outcome(score(run, split), curve, scale, distance)
 
 
 def _prepare(task: tasks.Task, seed: jax.Array) -> tuple:

@@ -18,7 +18,6 @@ class Record(NamedTuple):
     seeds: np.ndarray  # int[S]
     rates: np.ndarray  # f32[K]
     score: np.ndarray  # f32[S, K]
-    loss: np.ndarray  # f32[S, K], training loss at the end
     curve: np.ndarray  # f32[S, K, CHECKPOINTS], scores along the way
     scale: np.ndarray  # f32[S, K, T]: 1 where a method has none; every fifth step
     distance: np.ndarray  # f32[S, K, T]
@@ -106,7 +105,6 @@ def execute(
                 np.array(seeds),
                 np.float32(method.rates),
                 part.score,
-                part.loss,
                 part.curve,
                 part.scale[..., ::THINNING].astype(np.float32),
                 part.distance[..., ::THINNING].astype(np.float32),
