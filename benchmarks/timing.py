@@ -1,0 +1,112 @@
+"""What the kernel and the overhead benchmark share: interleaved timing on one core, flat records, tables."""
+
+import one_core  # isort: skip, before NumPy and JAX
+
+import argparse
+import contextlib
+import json
+import os
+import pathlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+
+import jax
+import numpy as np
+import rich.console
+import rich.table
+
+Record = dict[str, str | int | float | None]
+
+
+def arguments(description: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--json", type=pathlib.Path, help="write the records to this file")
+    parser.add_argument("--quick", action="store_true", help="small sizes, few repeats: seconds")
+    return parser.parse_args()
+
+
+@contextlib.contextmanager
+def all_cores() -> Iterator[None]:
+    """For a rival that is told to use more than one thread."""
+    if one_core.ALL:
+        os.sched_setaffinity(0, one_core.ALL)
+    yield
+    if one_core.ALL:
+        os.sched_setaffinity(0, one_core.ONE)
+
+
+def compiled(function: Callable, *inputs, **jit_options) -> tuple[Callable, float]:
+    """The compiled function and how many ms it took to trace, lower and compile it."""
+    started = time.perf_counter()
+    executable = jax.jit(function, **jit_options).lower(*inputs).compile()
+    return executable, 1e3 * (time.perf_counter() - started)
+
+
+def milliseconds(call: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    jax.block_until_ready(call())
+    return 1e3 * (time.perf_counter() - started)
+
+
+def interleaved(
+    calls: Mapping[str, Callable[[], object]],
+    rounds: int,
+    warm_below: float = 0.0,
+    thrice_above: float = np.inf,
+) -> dict[str, np.ndarray]:
+    """Times every call once a round, so that whatever else the machine does falls on all of them.
+
+    Args:
+        calls: by name; each is called once beforehand.
+        rounds: how many.
+        warm_below: a call shorter than this many ms is made twice a round and timed the second time, so that
+            it does not pay for the caches that the one before it has emptied.
+        thrice_above: a call longer than this many ms takes part in the first three rounds only.
+
+    Returns:
+        By name, ms of every timed call.
+    """
+    first = {name: milliseconds(call) for name, call in calls.items()}
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for turn in range(rounds):
+        for name, call in calls.items():
+            if turn >= 3 and first[name] > thrice_above:
+                continue
+            if first[name] < warm_below:
+                jax.block_until_ready(call())
+            times[name].append(milliseconds(call))
+    return {name: np.array(series) for name, series in times.items()}
+
+
+def spread(times: np.ndarray) -> dict[str, float]:
+    """Median and the middle 80 %."""
+    low, median, high = np.percentile(times, (10, 50, 90))
+    return {"median_ms": float(median), "low_ms": float(low), "high_ms": float(high)}
+
+
+def show(title: str, records: list[Record], columns: Mapping[str, str]) -> None:
+    """Prints records, if any, as a table; `columns` maps their keys to headings."""
+    if not records:
+        return
+    table = rich.table.Table(title=title, title_justify="left")
+    for heading in columns.values():
+        table.add_column(
+            heading, justify="left" if heading in ("kernel", "implementation", "model") else "right"
+        )
+    for record in records:
+        table.add_row(*(_text(record[key]) for key in columns))
+    rich.console.Console(width=150).print(table)
+
+
+def write(path: pathlib.Path | None, records: list[Record]) -> None:
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(records, indent=1))
+
+
+def _text(value: str | int | float | None) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+    return str(value)
