@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from cgalr_jax import distance, persistence
 from cgalr_jax.connectome import layer_units
@@ -23,6 +24,7 @@ Over = Literal["min", "median", "pooled"]
 # looks at.
 _REFERENCE_EVERY = 10
 _MAX_ENTRIES = 4096
+_WHOLE = jax.sharding.PartitionSpec(None)
 
 
 class Signal(NamedTuple):
@@ -196,7 +198,17 @@ def _sample_entries(params: Any) -> jax.Array:
     total = sum(math.prod(jnp.shape(x)) for x in leaves)
     # An odd stride visits all columns of a matrix whose width is a power of two.
     stride = math.ceil(total / _MAX_ENTRIES) | 1
-    return jnp.concatenate([jnp.ravel(x)[::stride].astype(jnp.float32) for x in leaves])
+    return jnp.concatenate([_strided(x, stride).astype(jnp.float32) for x in leaves])
+
+
+def _strided(x: jax.Array, stride: int) -> jax.Array:
+    """Each `stride`-th entry of an array, [n]."""
+    sharding = jax.typeof(x).sharding
+    if not any(sharding.spec):
+        return jnp.ravel(x)[::stride]
+    # Split over an Explicit mesh (on an Auto one the type says nothing): gathered entry by entry.
+    index = np.unravel_index(np.arange(0, x.size, stride), x.shape)
+    return jnp.asarray(x).at[index].get(out_sharding=jax.sharding.NamedSharding(sharding.mesh, _WHOLE))
 
 
 def _positive(set_point: float | None, default: float) -> float:
