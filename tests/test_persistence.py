@@ -168,6 +168,7 @@ def test_auto_lowers_to_the_algorithm_of_the_platform(platform, method):
     other = next(name for name in METHODS if name != method)
     whiles = {name: lowered(name).count("stablehlo.while") for name in ("auto", method, other)}
     assert whiles["auto"] == whiles[method] != whiles[other]
+    assert "custom_call" not in lowered("auto")  # nothing that could wait for the host
 
 
 @pytest.mark.parametrize("method", METHODS)
