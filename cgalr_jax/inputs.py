@@ -98,6 +98,16 @@ def check_extra_arguments(
         )
 
 
+def check_state(found: Any, wanted: Any) -> None:
+    """Raises if what the state holds is not of the form that is measured; some restorers do not look."""
+    found, wanted = (jax.tree.map(jnp.shape, tree) for tree in (found, wanted))
+    if found != wanted:
+        raise ValueError(
+            f"state must hold a reading and a history of shapes {wanted}, got {found}: was it restored from a"
+            " run with other layers, numbers of units, signal or window?"
+        )
+
+
 def check_axes(reading: Any, before: Any, axis_name: Any) -> None:
     """Raises where a `shard_map` splits the samples and the measurement does not know."""
     split = _varying(reading) - _varying(before)

@@ -379,6 +379,7 @@ def _core(
 
     def measure(state: ConnectomeState, after: Any, before: Any, samples: Any) -> ConnectomeState:
         """Compares `after` with what is stored, and stores `before` and `samples` for the next time."""
+        inputs.check_state((state.cg_before, state.cg_history), (after, jnp.zeros(window)))
         inputs.check_axes(after, state.cg_before, axis_name)
         distance = jnp.asarray(signal.compare(state.cg_before, after), jnp.float32)
         in_set_points = distance / set_point
