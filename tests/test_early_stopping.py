@@ -1,0 +1,56 @@
+"""The stopping rules of benchmarks/early_stopping.py, on series written by hand."""
+
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+FILE = pathlib.Path(__file__).parents[1] / "benchmarks" / "early_stopping.py"
+sys.path.insert(0, str(FILE.parent))
+
+pytest.importorskip("rich")
+pytest.importorskip("sklearn")
+
+import early_stopping as rules  # noqa: E402  after the path
+
+
+def epochs(condition):
+    return rules.first(np.atleast_2d(condition)).tolist()
+
+
+def test_the_first_epoch_counts_from_one_and_never_is_the_last():
+    assert epochs([[False, True, True], [False, False, False]]) == [2, 3]
+
+
+def test_a_moving_average_starts_with_what_there_is():
+    series = np.array([[4.0, 2.0, 0.0, 6.0]])
+    np.testing.assert_allclose(rules.moving_average(series, 2), [[4, 3, 1, 3]])
+    np.testing.assert_allclose(rules.moving_average(series, 1), series)
+
+
+@pytest.mark.parametrize(
+    ("series", "stop"),
+    [
+        ([1.0, 4.0, 2.0, 1.0, 1.0], 4),  # a quarter of the peak, not of the start
+        ([1.0, 4.0, 2.0, 2.0, 2.0], 5),  # never
+        ([4.0, 1.0, 4.0, 4.0, 4.0], 2),  # the future does not count
+    ],
+)
+def test_settled_is_a_fraction_of_the_peak_so_far(series, stop):
+    assert epochs(rules.settled(np.array([series]), 1, 0.25)) == [stop]
+
+
+def test_patience_keeps_the_best_epoch_and_says_how_long_it_waited():
+    losses = np.array([[3.0, 2.0, 2.5, 2.1, 1.0, 0.5], [3.0, 2.0, 1.0, 0.9, 0.8, 0.7]])
+    used, kept = rules.patience(losses, 2)
+    assert (used.tolist(), kept.tolist()) == ([4, 6], [2, 6])
+
+
+@pytest.mark.slow
+def test_the_benchmark_runs(tmp_path):
+    command = [sys.executable, str(FILE), "--quick", "--json", str(tmp_path / "records.json")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert "TOP_error_vs_this" in (tmp_path / "records.json").read_text()
