@@ -582,3 +582,37 @@ def test_probe_runs_on_measurement_steps_alone():
         state = update(state)
     jax.effects_barrier()
     assert len(ran) == 3
+
+
+def test_an_optimizer_of_some_of_the_parameters():
+    """The probe takes what the optimizer holds, and the rest from the model."""
+    model, x = NnxCnn(nnx.Rngs(0)), inputs(IMAGES)
+    head = nnx.All(nnx.Param, nnx.PathContains("dense"))
+    example = capture.example(capture.nnx_probe(model), model, x)
+    tx = optax.chain(optax.sgd(0.1), cgalr_jax.scale_by_connectome(example, samples=x, every=1))
+    optimizer = nnx.Optimizer(model, tx, wrt=head)
+
+    @nnx.jit
+    def step(model, optimizer):
+        grads = nnx.grad(lambda model: jnp.mean(model(x) ** 2), argnums=nnx.DiffState(0, head))(model)
+        optimizer.update(model, grads, probe=capture.nnx_probe(model), samples=x)
+
+    conv = np.asarray(model.conv.kernel[...])
+    for _ in range(3):
+        step(model, optimizer)
+    assert int(cgalr_jax.metrics(optimizer)["cgalr/measurements"]) == 2
+    np.testing.assert_array_equal(model.conv.kernel[...], conv)
+
+
+def test_samples_are_an_argument_of_the_step_and_no_constant_of_it():
+    model, x = NnxCnn(nnx.Rngs(0)), inputs(IMAGES)
+    example = capture.example(capture.nnx_probe(model), model, x)
+    tx = cgalr_jax.scale_by_connectome(example)
+
+    def step(model, x):
+        params = nnx.state(model, nnx.Param)
+        return tx.update(params, tx.init(params), params, probe=capture.nnx_probe(model, x))[1].cg_scale
+
+    graphdef, state = nnx.split(model)
+    jaxpr = jax.make_jaxpr(lambda state, x: step(nnx.merge(graphdef, state), x))(state, x)
+    assert all(np.size(constant) < x.size for constant in jaxpr.consts)

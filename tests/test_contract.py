@@ -179,7 +179,7 @@ CONSTRUCTIONS = {
     "beside reduce_on_plateau": Construction(
         lambda: sgd(in_pairs(), optax.contrib.reduce_on_plateau(patience=2)), value(paired)
     ),
-    "before sam, by one line": Construction(
+    "before sam": Construction(
         lambda: optax.chain(
             block(), without_extra_args(optax.contrib.sam(optax.sgd(0.1), optax.sgd(0.01), sync_period=2))
         ),
