@@ -195,8 +195,8 @@ def wasserstein_signal(over: signal.Over = "pooled", *, set_point: float | None 
 
     Args:
       over: "pooled", "min" or "median" over the layers, as `signal.births`.
-      set_point: distance that is fast enough; positive. Default: as `signal.births`, whose scale it shares. H1
-        only adds to the distance, so that it is reached earlier: the careful side.
+      set_point: distance that is fast enough; positive. Default: as `signal.births`, whose scale it shares.
+        H1 only adds to the distance, so that it is reached earlier: the careful side.
 
     Returns:
       A `Signal`; its reading are connectomes, f32[P, P] each.
