@@ -13,21 +13,14 @@ convolutional, attention and recurrent ones, each with what it returns, which is
 activation function (our choice: the paper's full text was not available); the last of them, when it is as
 wide as the model's output, holds the logits and is left out. Positions in an image or a sequence stay axes:
 the connectome counts them as samples.
-
-How a layer is told from a stack of layers: each module notes the rank of what it returns and of its
-parameters, as it sees them. A scan or a vmap adds axes afterwards: to both where each iteration has its own
-parameters (one entry per layer: `blocks/dense/0`, ...), to the output alone where they share them (time: more
-samples). The note is the name under which the value is sown, and so survives jit, remat and scan.
 """
 
-import collections
 import contextlib
 import dataclasses
-import fnmatch
 import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 from unittest import mock
 
 import jax
@@ -37,7 +30,9 @@ import optax
 from flax import linen, nnx
 from flax.training import train_state
 
-Activations = dict[str, jax.Array]
+from cgalr_jax import sown
+
+Activations = sown.Activations
 
 _LINEN_LAYERS = (
     linen.Dense,
@@ -61,7 +56,6 @@ _NNX_LAYERS = (
     nnx.RNNCellBase,
 )
 _RECURRENT = (linen.RNN, linen.RNNCellBase, nnx.RNN, nnx.RNNCellBase)
-_NOTE = "cgalr:"
 
 
 class Choice(TypedDict, total=False):
@@ -112,7 +106,7 @@ def nnx_probe(model: nnx.Module, samples: Any = None, **choice: Unpack[Choice]) 
       {'layers/0': (4, 5)}
     """
     graphdef, state = nnx.split(model)
-    wanted = _Choice(_NNX_LAYERS, **choice)
+    wanted = sown.Wanted(_NNX_LAYERS, **choice)
 
     def probe(params: Any, *batch: Any) -> Activations:
         copy = nnx.merge(graphdef, state, copy=True)
@@ -154,7 +148,7 @@ def linen_probe(
       >>> jax.tree.map(jnp.shape, linen_probe(net)(params, jnp.ones((4, 3))))
       {'layers_0': (4, 5)}
     """
-    wanted = _Choice(_LINEN_LAYERS, **choice)
+    wanted = sown.Wanted(_LINEN_LAYERS, **choice)
 
     def probe(params: Any, *batch: Any) -> Activations:
         inputs = _the_samples(samples, batch)
@@ -188,7 +182,7 @@ def nnx_forward(model: nnx.Module, samples: Any, **choice: Unpack[Choice]) -> tu
       >>> sorted(activations)
       ['layers/0', 'layers/2']
     """
-    return _run_nnx(model, samples, _Choice(_NNX_LAYERS, **choice))
+    return _run_nnx(model, samples, sown.Wanted(_NNX_LAYERS, **choice))
 
 
 def linen_forward(
@@ -224,7 +218,7 @@ def linen_forward(
       >>> output.shape, sorted(activations), changed
       ((4, 2), ['layers_0'], {})
     """
-    return _run_linen(model, variables, samples, _Choice(_LINEN_LAYERS, **choice), rngs, tuple(mutable))
+    return _run_linen(model, variables, samples, sown.Wanted(_LINEN_LAYERS, **choice), rngs, tuple(mutable))
 
 
 def example(probe: Callable[..., Activations], params: Any, *samples: Any) -> Any:
@@ -279,84 +273,9 @@ class TrainState(train_state.TrainState):
         return state.replace(tx=self.tx)
 
 
-class _Choice(NamedTuple):
-    """A `Choice` with its defaults, and the layers of this API."""
-
-    default: tuple[type, ...]
-    layers: Sequence[str | type] | None = None
-    logits: bool = False
-    pooled: bool = False
-    activation: Callable[[jax.Array], jax.Array] | None = None
-    forward: Callable[[Any, Any], Any] | None = None
-
-    def named(self, name: str) -> bool:
-        return any(isinstance(layer, str) and fnmatch.fnmatch(name, layer) for layer in self.layers or ())
-
-    def wants(self, name: str, module: Any) -> bool:
-        types = self.default if self.layers is None else tuple(t for t in self.layers if isinstance(t, type))
-        return name != "" and (self.named(name) or isinstance(module, types))
-
-    def may_sow(self, name: str) -> bool:
-        """Whether something that this module sows itself may be asked for."""
-        parents = [layer.rpartition("/")[0] for layer in self.layers or () if isinstance(layer, str)]
-        return any(fnmatch.fnmatch(name, parent) for parent in parents)
-
-    def run(self, model: Any, samples: Any) -> Any:
-        return model(samples) if self.forward is None else self.forward(model, samples)
-
-
-class _Note(NamedTuple):
-    """What a module knew when it returned; travels as the name under which the value is sown."""
-
-    call: int  # how many modules had returned before, in this forward pass
-    rank: int  # axes of the value, as the module saw it; a module that is not measured sows a scalar
-    parameters: int  # axes of all its parameters together, as it saw them
-    measured: int  # 0 or 1
-
-    def name(self) -> str:
-        return _NOTE + ":".join(map(str, self))
-
-    @classmethod
-    def read(cls, name: str) -> "_Note":
-        return cls(*map(int, name.removeprefix(_NOTE).split(":")))
-
-
-class _Listener:
-    """Notes what the modules of one forward pass return."""
-
-    def __init__(self, choice: _Choice):
-        self.choice = choice
-        self.names: list[str] = []  # of all modules called
-        self.calls = 0
-        self.inside = False  # a measured layer
-
-    def call(
-        self, name: str, module: Any, ranks: Callable[[], list[int]], run: Callable[[], Any], sow: Any
-    ) -> Any:
-        """Runs one module and sows its output if it is wanted, a scalar if only its own sowing may be."""
-        self.names.append(name)
-        wanted = not self.inside and self.choice.wants(name, module)
-        if not wanted and (self.inside or not self.choice.may_sow(name)):
-            return run()
-        self.inside = wanted
-        try:
-            output = run()
-        finally:
-            self.inside = False
-        value = _units_last(module, output) if wanted else jnp.zeros(())
-        note = _Note(self.calls, value.ndim, sum(ranks()), int(wanted))
-        self.calls += 1
-        if sow(note.name(), value) is False and wanted:
-            raise ValueError(
-                f"layers must be reachable, got {name!r} inside an nn.scan or nn.vmap that keeps"
-                " 'intermediates' to itself; add 'intermediates': 0 to its variable_axes, or choose others."
-            )
-        return output
-
-
-def _run_nnx(model: nnx.Module, samples: Any, choice: _Choice) -> tuple[Any, Activations]:
+def _run_nnx(model: nnx.Module, samples: Any, choice: sown.Wanted) -> tuple[Any, Activations]:
     """Runs an nnx model and collects what its modules sow."""
-    listener = _Listener(choice)
+    listener = sown.Listener(choice, _units_last)
     modules = {"/".join(map(str, path)): module for path, module in nnx.iter_modules(model)}
     ranks = {name: _nnx_ranks(module) for name, module in modules.items()}
 
@@ -369,7 +288,7 @@ def _run_nnx(model: nnx.Module, samples: Any, choice: _Choice) -> tuple[Any, Act
 
     try:
         with _listening(modules, listener):
-            output, sown = nnx.capture(run, nnx.Intermediate)(model, samples)
+            output, captured = nnx.capture(run, nnx.Intermediate)(model, samples)
     except (TypeError, ValueError) as error:
         if "__captures__" not in str(error):
             raise
@@ -377,11 +296,11 @@ def _run_nnx(model: nnx.Module, samples: Any, choice: _Choice) -> tuple[Any, Act
             "layers must be reachable, got some inside an nnx.scan that carries or shares its module; choose"
             f" others, such as the nnx.RNN around a cell, among {sorted(set(listener.names) - {''})}."
         ) from error
-    return output, _collect(nnx.to_pure_dict(sown), ranks, listener, output)
+    return output, sown.collect(nnx.to_pure_dict(captured), ranks, listener, output)
 
 
 @contextlib.contextmanager
-def _listening(modules: Mapping[str, nnx.Module], listener: _Listener) -> Iterator[None]:
+def _listening(modules: Mapping[str, nnx.Module], listener: sown.Listener) -> Iterator[None]:
     """Lets the listener hear the calls of nnx modules, what `linen.intercept_methods` does in linen."""
 
     def heard(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -412,12 +331,12 @@ def _run_linen(
     model: linen.Module,
     variables: Mapping[str, Any],
     samples: Any,
-    choice: _Choice,
+    choice: sown.Wanted,
     rngs: Any = None,
     mutable: tuple[str, ...] = (),
 ) -> tuple[Any, Activations, dict[str, Any]]:
     """Runs a linen model and collects what its modules sow."""
-    listener = _Listener(choice)
+    listener = sown.Listener(choice, _units_last)
     variables = {"params": {}, **{key: value for key, value in variables.items() if key != "intermediates"}}
 
     def heard(method: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
@@ -436,132 +355,9 @@ def _run_linen(
         output, changed = model.apply(
             variables, samples, rngs=rngs, mutable=[*mutable, "intermediates"], method=choice.run
         )
-    sown = changed.get("intermediates", {})
     ranks = {name: _ranks(_subtree(variables["params"], name)) for name in listener.names}
-    activations = _collect(sown, ranks, listener, output)
+    activations = sown.collect(changed.get("intermediates", {}), ranks, listener, output)
     return output, activations, {key: value for key, value in changed.items() if key in mutable}
-
-
-class _Found(NamedTuple):
-    """A layer to measure: its last call's number, its name, {suffix of the name: array} of each call."""
-
-    last: int
-    name: str
-    calls: list[Activations]
-
-    @property
-    def width(self) -> int:
-        return next(iter(self.calls[0].values())).shape[-1]
-
-
-def _collect(sown: Any, ranks: Mapping[str, list[int]], listener: _Listener, output: Any) -> Activations:
-    """What the modules sowed -> activations, in the order of the calls.
-
-    Args:
-      sown: nested dict; under a module's path its notes (`_Note.name`) and whatever the model sows itself.
-      ranks: {module name: the rank of each of its parameters, outside of every scan}.
-      listener: the listener of this forward pass.
-      output: what the model returned, to know the logits by their width.
-    """
-    choice = listener.choice
-    notes: dict[str, list[tuple[_Note, jax.Array]]] = collections.defaultdict(list)
-    own: dict[str, list[jax.Array]] = {}
-    for path, values in _sown_entries(sown):
-        module, name = "/".join(path[:-1]), "/".join(path)
-        if path[-1].startswith(_NOTE):
-            notes[module] += [(_Note.read(path[-1]), value) for value in values]
-        elif choice.named(name):
-            own[name] = values
-
-    found: list[_Found] = []
-    for name, heard in notes.items():
-        calls = [
-            (note.call, _unstack(name, value, note, value.ndim - note.rank, ranks[name]))
-            for note, value in heard
-            if note.measured
-        ]
-        if calls:
-            found.append(_Found(max(call for call, _ in calls), name, [arrays for _, arrays in calls]))
-    # A single unit has no connectome.
-    found = [layer for layer in found if layer.width > 1 or choice.named(layer.name)]
-    found = found if choice.logits else _without_logits(found, choice, output)
-
-    for name, values in own.items():
-        module = name.rpartition("/")[0]
-        if any(module.startswith(f"{layer.name}/") for layer in found):
-            continue  # a measured layer hides what is inside it
-        if module not in notes:
-            raise ValueError(f"layers must be called, got {name!r}, sown by a module that never was.")
-        note, marker = notes[module][0]
-        extra = marker.ndim - note.rank
-        outside = [note._replace(rank=value.ndim - extra) for value in values]
-        arrays = [_unstack(name, *pair, extra, ranks[module]) for pair in zip(values, outside, strict=True)]
-        found.append(_Found(note.call, name, arrays))
-
-    _check_found({layer.name for layer in found}, listener, sown)
-    return {
-        layer.name + suffix: _finish([call[suffix] for call in layer.calls], choice)
-        for layer in sorted(found, key=lambda layer: (layer.last, layer.name))
-        for suffix in layer.calls[0]
-    }
-
-
-def _unstack(name: str, value: jax.Array, note: _Note, extra: int, ranks: list[int]) -> dict[str, jax.Array]:
-    """One sown value, with `extra` leading axes from scans and vmaps -> {suffix: array [N, ..., F]}."""
-    if extra == 0:
-        return {"": value}
-    added = sum(ranks) - note.parameters
-    if ranks and added == 0:  # shared parameters: time, or samples
-        return {"": jnp.moveaxis(value, extra, 0) if note.rank > 1 else value}
-    if ranks and added == extra * len(ranks):  # each iteration has its own: layers
-        return {"".join(f"/{i}" for i in index): value[index] for index in np.ndindex(*value.shape[:extra])}
-    raise ValueError(
-        f"layers must have known axes, got {name!r} of shape {value.shape}: its parameters do not tell"
-        f" whether the {extra} leading axes, from scans or vmaps, are layers or samples; choose others."
-    )
-
-
-def _without_logits(found: list[_Found], choice: _Choice, output: Any) -> list[_Found]:
-    """Leaves out the last layer if it is as wide as an output of the model and not asked for by name."""
-    widths = {jnp.shape(leaf)[-1] for leaf in jax.tree.leaves(output) if jnp.ndim(leaf)}
-    last = max(found, default=None, key=lambda layer: layer.last)
-    if last is None or choice.named(last.name):
-        return found
-    return [layer for layer in found if layer is not last] if last.width in widths else found
-
-
-def _finish(calls: list[jax.Array], choice: _Choice) -> jax.Array:
-    """Joins the calls of one layer (an unrolled loop over time: positions), then activation and pooling."""
-    value = calls[0]
-    if len({call.shape for call in calls}) > 1:
-        value = jnp.concatenate([call.reshape(-1, call.shape[-1]) for call in calls])
-    elif len(calls) > 1:
-        value = jnp.stack(calls, axis=1)
-    value = value if choice.activation is None else choice.activation(value)
-    return jnp.mean(value, axis=tuple(range(1, value.ndim - 1))) if choice.pooled else value
-
-
-def _check_found(found: set[str], listener: _Listener, sown: Any) -> None:
-    """Raises if nothing, or not everything asked for by name, was found."""
-    layers = listener.choice.layers
-    named = [layer for layer in layers or () if isinstance(layer, str)]
-    missing = [layer for layer in named if not fnmatch.filter(found, layer)]
-    if found and not missing:
-        return
-    own = {"/".join(path) for path, _ in _sown_entries(sown) if not path[-1].startswith(_NOTE)}
-    wanted = "dense, convolutional, attention or recurrent layers beside the logits"
-    wanted = wanted if layers is None else missing or layers
-    there = sorted({*listener.names, *own} - {""})
-    raise ValueError(f"layers must match some of {there}, got no match for {wanted}.")
-
-
-def _sown_entries(sown: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], list[jax.Array]]]:
-    """Yields (path, values) for every name sown."""
-    if isinstance(sown, Mapping):
-        for key, value in sown.items():
-            yield from _sown_entries(value, (*path, str(key)))
-    else:
-        yield path, jax.tree.leaves(sown)
 
 
 def _units_last(module: Any, output: Any) -> jax.Array:
