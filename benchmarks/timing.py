@@ -8,7 +8,7 @@ import json
 import os
 import pathlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 import jax
 import numpy as np
@@ -42,10 +42,10 @@ def compiled(function: Callable, *inputs, **jit_options) -> tuple[Callable, floa
     return executable, 1e3 * (time.perf_counter() - started)
 
 
-def milliseconds(call: Callable[[], object]) -> float:
-    started = time.perf_counter()
+def milliseconds(call: Callable[[], object], clock: Callable[[], float]) -> float:
+    started = clock()
     jax.block_until_ready(call())
-    return 1e3 * (time.perf_counter() - started)
+    return 1e3 * (clock() - started)
 
 
 def interleaved(
@@ -53,28 +53,35 @@ def interleaved(
     rounds: int,
     warm_below: float = 0.0,
     thrice_above: float = np.inf,
+    threaded: Collection[str] = (),
 ) -> dict[str, np.ndarray]:
     """Times every call once a round, so that whatever else the machine does falls on all of them.
+
+    On a CPU the clock is the CPU time of this process, which is kept to one core: what other processes do may
+    slow it, through caches and memory, but does not count. On other platforms it is the wall clock.
 
     Args:
         calls: by name; each is called once beforehand.
         rounds: how many.
         warm_below: a call shorter than this many ms is made twice a round and timed the second time, so that
             it does not pay for the caches that the one before it has emptied.
-        thrice_above: a call longer than this many ms takes part in the first three rounds only.
+        thrice_above: a call longer than this many ms is timed three times in all.
+        threaded: names of calls that use several threads; timed by the wall clock.
 
     Returns:
         By name, ms of every timed call.
     """
-    first = {name: milliseconds(call) for name, call in calls.items()}
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for turn in range(rounds):
+    clock = time.process_time if jax.default_backend() == "cpu" else time.perf_counter
+    clocks = {name: time.perf_counter if name in threaded else clock for name in calls}
+    first = {name: milliseconds(call, clocks[name]) for name, call in calls.items()}
+    times = {name: [one] if one > thrice_above else [] for name, one in first.items()}
+    for _ in range(rounds):
         for name, call in calls.items():
-            if turn >= 3 and first[name] > thrice_above:
+            if first[name] > thrice_above and len(times[name]) == 3:
                 continue
             if first[name] < warm_below:
                 jax.block_until_ready(call())
-            times[name].append(milliseconds(call))
+            times[name].append(milliseconds(call, clocks[name]))
     return {name: np.array(series) for name, series in times.items()}
 
 
@@ -95,7 +102,7 @@ def show(title: str, records: list[Record], columns: Mapping[str, str]) -> None:
         )
     for record in records:
         table.add_row(*(_text(record[key]) for key in columns))
-    rich.console.Console(width=150).print(table)
+    rich.console.Console(width=165).print(table)
 
 
 def write(path: pathlib.Path | None, records: list[Record]) -> None:
