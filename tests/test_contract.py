@@ -257,7 +257,8 @@ def test_jit_is_eager(name):
         found = compiled(*found, X)
         with jax.disable_jit():
             eager = step(*eager, X)
-    assert_equal(found, eager, rtol=1e-3, atol=1e-5)
+    # The logarithm of a distance of 1e-6, in the history, differs by its rounding.
+    assert_equal(found, eager, rtol=5e-3, atol=1e-5)
 
 
 @constructions("ignores")
