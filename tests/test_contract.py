@@ -600,17 +600,18 @@ def test_before_an_optimizer_that_normalises_the_scale_does_nothing():
     """Why the transformation stands after the optimizer."""
     params = init_params()
     grads = jax.grad(loss)(params, X)
+    adam = optax.adam(0.1, eps=1e-16)  # so small that it does not count
 
     def first(*parts):
         tx = optax.chain(*parts)
         return tx.update(grads, tx.init(params), params, **fixed(params, X))[0]
 
     alone, before, after = (
-        first(optax.adam(0.1)),
-        first(block(), optax.adam(0.1)),
-        first(optax.adam(0.1), block()),
+        first(adam),
+        first(block(), adam),
+        first(adam, block()),
     )
-    assert_equal(before, alone, rtol=1e-2)
+    assert_equal(before, alone, rtol=1e-3)
     assert all(
         np.abs(a).max() < np.abs(b).max() / 10 for a, b in zip(after.values(), alone.values(), strict=True)
     )
