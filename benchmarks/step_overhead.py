@@ -8,9 +8,9 @@ Three networks on one core, SGD with momentum, with and without `scale_by_connec
 - paired: the samples of one measurement forwarded again at the next, two forward passes of a batch;
 - probe: one forward pass of 128 samples that never change.
 
-All programs run interleaved, ten steps each in turn, so that other work on the machine falls on all of them,
-and each stretch is divided by the plain one beside it. The spread is the middle 80 % of these quotients. On a
-CPU the clock is the CPU time of this process.
+The programs of a mode run interleaved, ten steps each in turn, in a new order each time, so that other work
+on the machine falls on all of them; each stretch is divided by the plain one of its round. The spread is the
+middle 80 % of these quotients. On a CPU the clock is the CPU time of this process.
 """
 
 import timing  # isort: skip, before NumPy and JAX
@@ -174,21 +174,20 @@ def _mib(size: int) -> float:
 
 
 def measure(
-    name: str, model: Model, modes: tuple[str, ...], cadences: tuple[int, ...], periods: int
+    name: str, model: Model, mode: str, cadences: tuple[int, ...], periods: int
 ) -> list[timing.Record]:
-    """Overheads of one model in all modes and cadences; a period is as long as the slowest cadence."""
-    variants = {f"{mode} {every}": (mode, every) for mode in modes for every in cadences}
-    programs = {"plain": Program(model, None, 1)} | {
-        key: Program(model, *key_) for key, key_ in variants.items()
-    }
-    calls = {key: program.stretch for key, program in programs.items()}
+    """Overheads of one model in one mode; a period is as long as the slowest cadence."""
+    plain = Program(model, None, 1)
+    programs = {every: Program(model, mode, every) for every in cadences}
+    calls = {str(every): program.stretch for every, program in programs.items()}
     turns = max(cadences) // STRETCH
-    times = timing.interleaved(calls, turns * periods)
-    plain = times["plain"]
+    times = timing.interleaved({"plain": plain.stretch} | calls, turns * periods)
     records = []
-    for key, (mode, every) in variants.items():
+    for every, program in programs.items():
         together = max(every // STRETCH, 1)
-        ratio = times[key].reshape(-1, together).sum(axis=1) / plain.reshape(-1, together).sum(axis=1)
+        ratio = times[str(every)].reshape(-1, together).sum(axis=1) / times["plain"].reshape(
+            -1, together
+        ).sum(axis=1)
         low, median, high = np.percentile(100 * (ratio - 1), (10, 50, 90))
         records.append(
             {
@@ -198,11 +197,11 @@ def measure(
                 "overhead_percent": float(median),
                 "low_percent": float(low),
                 "high_percent": float(high),
-                "step_ms": float(np.median(plain)) / STRETCH,
-                "compile_ms": programs[key].compile_ms,
-                "peak_mib": programs[key].peak_mib,
-                "plain_peak_mib": programs["plain"].peak_mib,
-                "state_mib": programs[key].state_mib,
+                "step_ms": float(np.median(times["plain"])) / STRETCH,
+                "compile_ms": program.compile_ms,
+                "peak_mib": program.peak_mib,
+                "plain_peak_mib": plain.peak_mib,
+                "state_mib": program.state_mib,
                 "params_mib": _mib(sum(leaf.nbytes for leaf in jax.tree.leaves(model.params))),
                 "platform": jax.default_backend(),
             }
@@ -217,9 +216,12 @@ def main() -> None:
         modes, cadences, periods = ("probe",), (10,), 3
     else:
         models = {"MLP": mlp(128, 1024), "CNN": cnn(128, 16), "transformer": transformer(128, 128)}
-        modes, cadences, periods = MODES, (1, 10, 50), 2
+        modes, cadences, periods = MODES, (1, 10, 50), 1
     records = [
-        record for name, model in models.items() for record in measure(name, model, modes, cadences, periods)
+        record
+        for name, model in models.items()
+        for mode in modes
+        for record in measure(name, model, mode, cadences, periods)
     ]
     if jax.default_backend() != "gpu":
         nothing = dict.fromkeys(COLUMNS) | {"mode": "probe", "every": 10, "platform": "not measured on GPU"}

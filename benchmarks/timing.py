@@ -55,7 +55,7 @@ def interleaved(
     thrice_above: float = np.inf,
     threaded: Collection[str] = (),
 ) -> dict[str, np.ndarray]:
-    """Times every call once a round, so that whatever else the machine does falls on all of them.
+    """Times every call once a round, in random order, so that whatever else goes on falls on all of them.
 
     On a CPU the clock is the CPU time of this process, which is kept to one core: what other processes do may
     slow it, through caches and memory, but does not count. On other platforms it is the wall clock.
@@ -75,8 +75,10 @@ def interleaved(
     clocks = {name: time.perf_counter if name in threaded else clock for name in calls}
     first = {name: milliseconds(call, clocks[name]) for name, call in calls.items()}
     times = {name: [one] if one > thrice_above else [] for name, one in first.items()}
+    order = np.random.default_rng(0)
     for _ in range(rounds):
-        for name, call in calls.items():
+        for name in order.permutation(list(calls)):
+            call = calls[name]
             if first[name] > thrice_above and len(times[name]) == 3:
                 continue
             if first[name] < warm_below:

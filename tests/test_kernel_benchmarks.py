@@ -1,0 +1,49 @@
+"""The kernel and the overhead benchmark run, and write what they say they write."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+EXPECTED = {
+    "kernels": {
+        "kernel",
+        "implementation",
+        "units",
+        "samples",
+        "median_ms",
+        "low_ms",
+        "high_ms",
+        "compile_ms",
+    },
+    "step_overhead": {
+        "model",
+        "mode",
+        "every",
+        "overhead_percent",
+        "peak_mib",
+        "plain_peak_mib",
+        "state_mib",
+    },
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXPECTED)
+def test_quick_run_prints_a_table_and_writes_flat_records(name, tmp_path):
+    path = tmp_path / "records.json"
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+    command = [sys.executable, str(ROOT / "benchmarks" / f"{name}.py"), "--quick", "--json", str(path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert "not measured on GPU" in done.stdout
+    records = json.loads(path.read_text())
+    assert all(set(record) == set(records[0]) >= EXPECTED[name] | {"platform"} for record in records)
+    measured = [record for record in records if record["platform"] == "cpu"]
+    assert measured
+    values = [record.get("median_ms", record.get("overhead_percent")) for record in measured]
+    assert all(isinstance(value, float) for value in values)
+    assert len(measured) < len(records)
