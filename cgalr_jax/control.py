@@ -35,6 +35,10 @@ _SMALLEST_SCALE, _LARGEST_SCALE = 1e-6, 1e6
 _RETREAT = 0.8
 # A distance this close to the set-point, in logarithms, has reached it; without noise it only approaches.
 _TOLERANCE = 0.1
+# The target without a schedule, in set-points.
+_UNANNEALED = 0.25
+# The largest factor a measurement on the scale: while calibrating, while annealing, and (inverted) downwards.
+_RAMP, _RISE, _FALL = 8.0, 1.1, 2.0
 
 
 class Measurement(NamedTuple):
@@ -243,10 +247,10 @@ class CalibrationState(NamedTuple):
 def calibrated(
     schedule: optax.Schedule | None = None,
     *,
-    target: float = 1.0,
-    start: float = 0.01,
+    target: float | None = None,
+    start: float = 0.001,
     gain: float = 0.3,
-    patience: int = 2,
+    patience: int = 1,
     guard: float = 12.0,
 ) -> Controller:
     """Our law, the default: find the scale at which the connectome moves at its set-point, then anneal.
@@ -256,10 +260,10 @@ def calibrated(
     to its peak so far:
 
     - **Calibrating.** The scale starts at `start` and each measurement multiplies it by `exp(-gain s)`, at
-      most doubling or halving it. Once `s >= -0.1` for `patience` measurements in a row the scale becomes the
-      **anchor**. The peak guard: if the scale has grown by `guard` since the distance last set a record, the
-      network has stopped answering (it has learnt its data, or it is frozen); the scale of the record becomes
-      the anchor.
+      most by 8 and at least by 1/2: far from the set-point the ramp is steep, near it slow. Once `s >= -0.1`
+      for `patience` measurements in a row the scale becomes the **anchor**. The peak guard: if the scale has
+      grown by `guard` since the distance last set a record, the network has stopped answering (it has learnt
+      its data, or it is frozen); the scale of the record becomes the anchor.
     - **Annealing.** The same law inside `[anchor / 5, 2 anchor]`, rising by at most 10 % a measurement: a
       bounded gate that keeps the motion falling along with the schedule. Without a schedule the decay cannot
       be known, so the upper bound is the anchor itself: the scale may correct itself downwards and never
@@ -275,12 +279,13 @@ def calibrated(
     Args:
         schedule: the base optimizer's own schedule, `step -> learning rate`, if it has one; only its shape
             matters.
-        target: distance to aim at, in set-points of the signal; positive. Choose less than 1 to be careful.
-        start: first scale; positive, at most 1. Small, because a rate that is too small for ten steps does no
-            harm.
+        target: distance to aim at, in set-points of the signal; positive. Default: 1 with a schedule, 0.25
+            without one: a rate that is never annealed must be lower.
+        start: first scale; positive, at most 1. Small, because a rate that is too small for some steps does
+            no harm, and one that is too large for the first ones does.
         gain: of the logarithm of the distance onto that of the scale; in (0, 1]. Above 0.6 it overshoots.
-        patience: measurements in a row at the set-point that end the calibration; at least 1. One is easily
-            fooled by noise.
+        patience: measurements in a row at the set-point that end the calibration; at least 1. More wait for
+            a second opinion that a network which learns its data quickly never gives: the ramp runs away.
         guard: growth of the scale without a new record that ends the calibration; greater than 1.
 
     Returns:
@@ -293,7 +298,7 @@ def calibrated(
         A network whose distance is proportional to its rate, with a base rate that is 1000 times too small:
 
         >>> import jax.numpy as jnp
-        >>> law = calibrated()
+        >>> law = calibrated(target=1.0)
         >>> scale, state = law.init()
         >>> for step in range(60):
         ...     scale, state = law.update(Measurement(scale / 1000, jnp.float32(0), jnp.int32(step)), state)
@@ -302,6 +307,8 @@ def calibrated(
     """
     if schedule is not None and not callable(schedule):
         raise ValueError(f"schedule must be a function of the step or None, got {schedule!r}.")
+    if target is None:
+        target = 1.0 if schedule is not None else _UNANNEALED
     check("target", target, lambda x: x > 0, "positive")
     check("start", start, lambda x: 0 < x <= 1, "in (0, 1]")
     check("gain", gain, lambda x: 0 < x <= 1, "in (0, 1]")
@@ -340,8 +347,9 @@ def calibrated(
         anchor = jnp.where(reached, state.scale, jnp.where(exhausted, record_scale, state.anchor))
         phase = jnp.where(reached | exhausted, ANNEALING, state.phase)
 
-        step = jnp.clip(-gain * excess, -jnp.log(2.0), jnp.where(phase == CALIBRATING, jnp.log(2.0), 0.1))
-        scale = state.scale * jnp.where(finite, jnp.exp(step), _RETREAT)
+        highest_factor = jnp.where(phase == CALIBRATING, _RAMP, _RISE)
+        factor = jnp.clip(jnp.exp(-gain * excess), 1 / _FALL, highest_factor)
+        scale = state.scale * jnp.where(finite, factor, _RETREAT)
         bounded = jnp.clip(scale, lowest * anchor, highest * anchor)
         # A divergence is the one thing that may push the scale out of its bounds, downwards.
         bounded = jnp.where(finite, bounded, jnp.minimum(scale, bounded))

@@ -61,7 +61,7 @@ def births(over: Over = "pooled", *, set_point: float | None = None) -> Signal:
         over: `"pooled"`, one connectome of the units of all layers (positions averaged), as in the paper;
             `"min"` or `"median"`, a connectome a layer (positions as samples) and the smallest or the median
             of their distances.
-        set_point: distance that is fast enough; positive. Default: 0.04 pooled, 0.022 for a connectome a
+        set_point: distance that is fast enough; positive. Default: 0.04 pooled, 0.031 for a connectome a
             layer.
 
     Returns:
@@ -70,7 +70,7 @@ def births(over: Over = "pooled", *, set_point: float | None = None) -> Signal:
     Raises:
         ValueError: if an argument is outside its range.
     """
-    default = 0.04 if over == "pooled" else 0.022
+    default = 0.04 if over == "pooled" else 0.031
     return _from_connectomes(persistence.births, distance.top_distance, over, set_point, default)
 
 
@@ -82,7 +82,7 @@ def frobenius(over: Over = "min", *, set_point: float | None = None) -> Signal:
 
     Args:
         over: `"min"` or `"median"` over the layers, or `"pooled"`: see `births`.
-        set_point: root mean square change of a correlation that is fast enough; positive. Default: 0.065.
+        set_point: root mean square change of a correlation that is fast enough; positive. Default: 0.1.
 
     Returns:
         A `Signal`; its reading are connectomes, f32[P, P] each.
@@ -90,9 +90,7 @@ def frobenius(over: Over = "min", *, set_point: float | None = None) -> Signal:
     Raises:
         ValueError: if an argument is outside its range.
     """
-    return _from_connectomes(
-        lambda connectome: connectome, distance.frobenius_distance, over, set_point, 0.065
-    )
+    return _from_connectomes(lambda connectome: connectome, distance.frobenius_distance, over, set_point, 0.1)
 
 
 def update_norm(*, set_point: float | None = None) -> Signal:
@@ -102,7 +100,7 @@ def update_norm(*, set_point: float | None = None) -> Signal:
     entries. It needs no probe and no activations, and cost nothing in accuracy in our experiments.
 
     Args:
-        set_point: relative change that is fast enough; positive. Default: 0.12.
+        set_point: relative change that is fast enough; positive. Default: 0.18.
 
     Returns:
         A `Signal`; its reading is f32[n], the sub-sampled entries.
@@ -119,7 +117,7 @@ def update_norm(*, set_point: float | None = None) -> Signal:
         norm = jnp.linalg.norm(before)
         return jnp.linalg.norm(after - before) / jnp.where(norm == 0, 1.0, norm)
 
-    return Signal(read, compare, _positive(set_point, 0.12), reads_activations=False, reads_params=True)
+    return Signal(read, compare, _positive(set_point, 0.18), reads_activations=False, reads_params=True)
 
 
 def hybrid(connectome: Signal | None = None, update: Signal | None = None) -> Signal:
@@ -133,7 +131,8 @@ def hybrid(connectome: Signal | None = None, update: Signal | None = None) -> Si
         update: a signal that reads parameters; default `update_norm()`.
 
     Returns:
-        A `Signal` of set-point 1, dimensionless; its reading is the pair of readings.
+        A `Signal` in set-points of the two, of set-point 1.2: together they are steadier and bear more speed
+        than either alone. Its reading is the pair of readings.
     """
     first = frobenius() if connectome is None else connectome
     second = update_norm() if update is None else update
@@ -148,7 +147,7 @@ def hybrid(connectome: Signal | None = None, update: Signal | None = None) -> Si
         ]
         return jnp.sqrt(motions[0]) * jnp.sqrt(motions[1])  # the root of the product could underflow
 
-    return Signal(read, compare, 1.0, growth=(first.growth + second.growth) / 2, reads_params=True)
+    return Signal(read, compare, 1.2, growth=(first.growth + second.growth) / 2, reads_params=True)
 
 
 def _from_connectomes(

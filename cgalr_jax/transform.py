@@ -40,13 +40,6 @@ class ConnectomeState(NamedTuple):
     cg_control: Any  # state of the controller
 
 
-class _Core(NamedTuple):
-    """What the transformation and the schedule share: `init(params)` and `step(state, params, ...)`."""
-
-    init: Callable[[Any], ConnectomeState]
-    step: Callable[..., ConnectomeState]
-
-
 def scale_by_connectome(
     example: Any,
     *,
@@ -124,216 +117,6 @@ def scale_by_connectome(
         >>> values[-1] < values[0] / 2, cgalr_jax.metrics(state)["cgalr/scale"] > 1
         (True, Array(True, dtype=bool))
     """
-    core = _core(
-        example,
-        samples=samples,
-        every=every,
-        controller=controller,
-        signal=signal,
-        max_units=max_units,
-        window=window,
-        bounds=bounds,
-        axis_name=axis_name,
-    )
-
-    def update_fn(
-        updates: optax.Updates,
-        state: ConnectomeState,
-        params: optax.Params | None = None,
-        *,
-        activations: Any = None,
-        probe: Callable[..., Any] | None = None,
-        samples: Any = None,
-        **extra_args: Any,
-    ) -> tuple[optax.Updates, ConnectomeState]:
-        del extra_args
-        state = core.step(state, params, activations, probe, samples)
-        scale = state.cg_scale
-        # The product is computed in float32 and cast back, so that updates keep their own dtype.
-        return jax.tree.map(lambda u: (u * scale).astype(u.dtype), updates), state
-
-    return optax.GradientTransformationExtraArgs(core.init, update_fn)  # pyright: ignore[reportArgumentType]
-
-
-def cgalr(
-    learning_rate: optax.ScalarOrSchedule,
-    example: Any,
-    *,
-    momentum: float | None = 0.9,
-    controller: control.Controller | None = None,
-    **kwargs: Any,
-) -> optax.GradientTransformationExtraArgs:
-    """SGD with momentum and a calibrated rate: `optax.sgd` chained with `scale_by_connectome`.
-
-    Args:
-        learning_rate: a number or a schedule. Only the shape of the schedule matters much: the calibration
-            finds the height.
-        example: see `scale_by_connectome`.
-        momentum: of SGD; None for none.
-        controller: default `calibrated(learning_rate)` with a schedule and `calibrated()` with a number.
-        **kwargs: the other arguments of `scale_by_connectome`.
-
-    Returns:
-        An optimizer that takes the extra arguments of `scale_by_connectome`.
-
-    Raises:
-        ValueError: as `scale_by_connectome`.
-
-    Example:
-        >>> import optax, cgalr_jax
-        >>> tx = cgalr_jax.cgalr(optax.cosine_decay_schedule(0.1, 1000), {"hidden": 32}, every=5)
-    """
-    if controller is None:
-        controller = control.calibrated(learning_rate if callable(learning_rate) else None)
-    return optax.chain(
-        optax.sgd(learning_rate, momentum=momentum),
-        scale_by_connectome(example, controller=controller, **kwargs),
-    )
-
-
-class ConnectomeSchedule:
-    """What `connectome_schedule` returns: an Optax `StatefulSchedule`."""
-
-    def __init__(self, core: _Core, learning_rate: optax.ScalarOrSchedule):
-        self._core = core
-        self._learning_rate = learning_rate
-
-    def init(self) -> ConnectomeState:
-        """The state before the first step."""
-        return self._core.init(None)
-
-    def update(
-        self,
-        state: ConnectomeState,
-        *,
-        activations: Any = None,
-        probe: Callable[..., Any] | None = None,
-        samples: Any = None,
-        **extra_args: Any,
-    ) -> ConnectomeState:
-        """One step: measures if it is time."""
-        del extra_args
-        bound = None if probe is None else (lambda params, *args: probe(*args))
-        return self._core.step(state, (), activations, bound, samples)
-
-    def __call__(self, state: ConnectomeState, **extra_args: Any) -> jax.Array:
-        """The learning rate, f32[]."""
-        del extra_args
-        rate = self._learning_rate(state.cg_step) if callable(self._learning_rate) else self._learning_rate
-        return jnp.asarray(rate, jnp.float32) * state.cg_scale
-
-
-def connectome_schedule(
-    learning_rate: optax.ScalarOrSchedule,
-    example: Any,
-    *,
-    controller: control.Controller | None = None,
-    signal: signals.Signal | None = None,
-    **kwargs: Any,
-) -> ConnectomeSchedule:
-    """The same as an Optax `StatefulSchedule`, for `optax.inject_hyperparams`.
-
-    `opt_state.hyperparams["learning_rate"]` is then the true rate. Optax does not hand the parameters to a
-    schedule. So bind them to the probe, `probe=functools.partial(probe, params)`, and choose a signal that
-    reads activations alone. A measurement acts from the next step on.
-
-    Args:
-        learning_rate: a number or a schedule; it is multiplied by the scale.
-        example: see `scale_by_connectome`.
-        controller: default `calibrated(learning_rate)` with a schedule and `calibrated()` with a number.
-        signal: default `frobenius()`.
-        **kwargs: the other arguments of `scale_by_connectome`.
-
-    Returns:
-        An Optax `StatefulSchedule`.
-
-    Raises:
-        ValueError: as `scale_by_connectome`, and for a signal that reads parameters.
-
-    Example:
-        >>> import jax.numpy as jnp, optax, cgalr_jax
-        >>> schedule = cgalr_jax.connectome_schedule(1e-3, {"hidden": 4})
-        >>> tx = optax.inject_hyperparams(optax.adam)(learning_rate=schedule)
-        >>> params = {"w": jnp.ones((3, 4))}
-        >>> state = tx.init(params)
-        >>> activations = {"hidden": jnp.eye(3) @ params["w"]}
-        >>> updates, state = tx.update(params, state, params, activations=activations)
-        >>> print(f"{state.hyperparams['learning_rate']:.1e}")
-        1.0e-05
-    """
-    signal = signals.frobenius() if signal is None else signal
-    if signal.reads_params:
-        raise ValueError(
-            "signal must read activations alone, because Optax hands no parameters to a schedule; "
-            f"got {signal!r}."
-        )
-    if controller is None:
-        controller = control.calibrated(learning_rate if callable(learning_rate) else None)
-    return ConnectomeSchedule(_core(example, controller=controller, signal=signal, **kwargs), learning_rate)
-
-
-def metrics(opt_state: Any) -> dict[str, jax.Array]:
-    """The scalars worth logging, from any optimizer state that contains a `ConnectomeState`.
-
-    Args:
-        opt_state: an Optax state however nested, a flax `TrainState`, an `nnx.Optimizer` or its state.
-
-    Returns:
-        A flat dict of scalars, still on the device: nothing waits for them until they are read.
-        `cgalr/scale`, `cgalr/distance` (in the unit of the signal), `cgalr/z`, `cgalr/measurements`,
-        `cgalr/skipped`, `cgalr/step`, and `cgalr/phase` and `cgalr/anchor` where the controller has them.
-        With several instances: `cgalr/0/scale`, `cgalr/1/scale`, ...
-
-    Raises:
-        ValueError: if there is no `ConnectomeState` in it.
-
-    Example:
-        >>> import jax.numpy as jnp, optax, cgalr_jax
-        >>> tx = optax.chain(optax.adam(1e-3), cgalr_jax.scale_by_connectome({"hidden": 8}))
-        >>> sorted(cgalr_jax.metrics(tx.init({"w": jnp.ones(3)})))[:3]
-        ['cgalr/anchor', 'cgalr/distance', 'cgalr/measurements']
-    """
-    tree = getattr(opt_state, "opt_state", opt_state)
-    states = [x for x in jax.tree.leaves(tree, is_leaf=_is_connectome_state) if _is_connectome_state(x)]
-    if not states:
-        raise ValueError(
-            "opt_state must contain the state of scale_by_connectome, cgalr or connectome_schedule, got one "
-            f"without: {type(opt_state).__name__}."
-        )
-    found = {}
-    for number, state in enumerate(states):
-        prefix = "cgalr" if len(states) == 1 else f"cgalr/{number}"
-        shown = {name: getattr(state, f"cg_{name}") for name in _SHOWN}
-        shown |= {
-            name: getattr(state.cg_control, name)
-            for name in ("phase", "anchor")
-            if hasattr(state.cg_control, name)
-        }
-        # The leaves of an nnx state are variables; [...] is the array of either.
-        found |= {f"{prefix}/{name}": value[...] for name, value in shown.items()}
-    return found
-
-
-_SHOWN = ("scale", "distance", "z", "measurements", "skipped", "step")
-
-
-def _is_connectome_state(node: Any) -> bool:
-    return isinstance(node, ConnectomeState)
-
-
-def _core(
-    example: Any,
-    *,
-    samples: Any = None,
-    every: int = 10,
-    controller: control.Controller | None = None,
-    signal: signals.Signal | None = None,
-    max_units: int = 256,
-    window: int = 10,
-    bounds: Bounds | None = None,
-    axis_name: Hashable | None = None,
-) -> _Core:
-    """Checks the arguments and closes over them."""
     control.check("every", every, lambda x: int(x) == x >= 1, "an integer of at least 1")
     control.check("max_units", max_units, lambda x: int(x) == x >= 2, "an integer of at least 2")
     control.check("window", window, lambda x: int(x) == x >= 5, "an integer of at least 5")
@@ -356,7 +139,7 @@ def _core(
         layers, params = jax.lax.stop_gradient((layers, params))
         return signal.read(layers, params, connect)
 
-    def init(params: Any) -> ConnectomeState:
+    def init_fn(params: Any) -> ConnectomeState:
         layers = {name: jax.ShapeDtypeStruct((2, len(units)), jnp.float32) for name, units in chosen.items()}
         # Shapes alone: the mapped axis is not there yet, and no concrete value is touched.
         local = functools.partial(_connect, axis_name=None)
@@ -409,13 +192,17 @@ def _core(
             cg_control=keep(state.cg_valid, law, state.cg_control),
         )
 
-    def step(
+    def update_fn(
+        updates: optax.Updates,
         state: ConnectomeState,
-        params: Any,
-        activations: Any,
-        probe: Callable[..., Any] | None,
-        samples: Any,
-    ) -> ConnectomeState:
+        params: optax.Params | None = None,
+        *,
+        activations: Any = None,
+        probe: Callable[..., Any] | None = None,
+        samples: Any = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, ConnectomeState]:
+        del extra_args
         inputs.check_extra_arguments(signal, stored, params, activations, probe, samples)
         if not signal.reads_activations:
             activations, probe, samples = {}, None, None
@@ -437,9 +224,96 @@ def _core(
         if bounds is not None:
             low, high = bounds(state.cg_step)
             scale = jnp.clip(scale, low, high)
-        return state._replace(cg_scale=scale, cg_step=optax.safe_increment(state.cg_step))
+        state = state._replace(cg_scale=scale, cg_step=optax.safe_increment(state.cg_step))
+        # The product is computed in float32 and cast back, so that updates keep their own dtype.
+        return jax.tree.map(lambda u: (u * scale).astype(u.dtype), updates), state
 
-    return _Core(init, step)
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)  # pyright: ignore[reportArgumentType]
+
+
+def cgalr(
+    learning_rate: optax.ScalarOrSchedule,
+    example: Any,
+    *,
+    momentum: float | None = 0.9,
+    controller: control.Controller | None = None,
+    **kwargs: Any,
+) -> optax.GradientTransformationExtraArgs:
+    """SGD with momentum and a calibrated rate: `optax.sgd` chained with `scale_by_connectome`.
+
+    Args:
+        learning_rate: a number or a schedule. Only the shape of the schedule matters much: the calibration
+            finds the height.
+        example: see `scale_by_connectome`.
+        momentum: of SGD; None for none.
+        controller: default `calibrated(learning_rate)` with a schedule and `calibrated()` with a number.
+        **kwargs: the other arguments of `scale_by_connectome`.
+
+    Returns:
+        An optimizer that takes the extra arguments of `scale_by_connectome`.
+
+    Raises:
+        ValueError: as `scale_by_connectome`.
+
+    Example:
+        >>> import optax, cgalr_jax
+        >>> tx = cgalr_jax.cgalr(optax.cosine_decay_schedule(0.1, 1000), {"hidden": 32}, every=5)
+    """
+    if controller is None:
+        controller = control.calibrated(learning_rate if callable(learning_rate) else None)
+    return optax.chain(
+        optax.sgd(learning_rate, momentum=momentum),
+        scale_by_connectome(example, controller=controller, **kwargs),
+    )
+
+
+def metrics(opt_state: Any) -> dict[str, jax.Array]:
+    """The scalars worth logging, from any optimizer state that contains a `ConnectomeState`.
+
+    Args:
+        opt_state: an Optax state however nested, a flax `TrainState`, an `nnx.Optimizer` or its state.
+
+    Returns:
+        A flat dict of scalars, still on the device: nothing waits for them until they are read.
+        `cgalr/scale`, `cgalr/distance` (in the unit of the signal), `cgalr/z`, `cgalr/measurements`,
+        `cgalr/skipped`, `cgalr/step`, and `cgalr/phase` and `cgalr/anchor` where the controller has them.
+        With several instances: `cgalr/0/scale`, `cgalr/1/scale`, ...
+
+    Raises:
+        ValueError: if there is no `ConnectomeState` in it.
+
+    Example:
+        >>> import jax.numpy as jnp, optax, cgalr_jax
+        >>> tx = optax.chain(optax.adam(1e-3), cgalr_jax.scale_by_connectome({"hidden": 8}))
+        >>> sorted(cgalr_jax.metrics(tx.init({"w": jnp.ones(3)})))[:3]
+        ['cgalr/anchor', 'cgalr/distance', 'cgalr/measurements']
+    """
+    tree = getattr(opt_state, "opt_state", opt_state)
+    states = [x for x in jax.tree.leaves(tree, is_leaf=_is_connectome_state) if _is_connectome_state(x)]
+    if not states:
+        raise ValueError(
+            "opt_state must contain the state of scale_by_connectome, cgalr or connectome_schedule, got one "
+            f"without: {type(opt_state).__name__}."
+        )
+    found = {}
+    for number, state in enumerate(states):
+        prefix = "cgalr" if len(states) == 1 else f"cgalr/{number}"
+        shown = {name: getattr(state, f"cg_{name}") for name in _SHOWN}
+        shown |= {
+            name: getattr(state.cg_control, name)
+            for name in ("phase", "anchor")
+            if hasattr(state.cg_control, name)
+        }
+        # The leaves of an nnx state are variables; [...] is the array of either.
+        found |= {f"{prefix}/{name}": value[...] for name, value in shown.items()}
+    return found
+
+
+_SHOWN = ("scale", "distance", "z", "measurements", "skipped", "step")
+
+
+def _is_connectome_state(node: Any) -> bool:
+    return isinstance(node, ConnectomeState)
 
 
 def _connect(units: jax.Array, axis_name: Hashable | None) -> jax.Array:

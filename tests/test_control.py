@@ -126,12 +126,12 @@ def calibration(scale=0.1, anchor=0.01, phase=CALIBRATING, hits=0, record=-1.0, 
 
 E = np.e
 
-# gain 0.3, patience 2, guard 12; the distance is in set-points, so its logarithm is s.
+# gain 0.3, guard 12; the distance is in set-points, so its logarithm is s.
 CALIBRATION = {
-    "ramp at most doubles": (
+    "ramp grows at most eightfold": (
         calibration(scale=0.1, record=-9.0),
         E**-8,
-        dict(scale=0.2, phase=CALIBRATING, hits=0, record=-8.0, record_scale=0.1),
+        dict(scale=0.8, phase=CALIBRATING, hits=0, record=-8.0, record_scale=0.1),
     ),
     "ramp slows down near the set-point": (
         calibration(scale=0.1, record=-9.0),
@@ -143,40 +143,30 @@ CALIBRATION = {
         E**-2,
         dict(scale=0.4 * E**0.6, record=-1.0, record_scale=0.1),
     ),
-    "one hit does not calibrate": (
+    "a hit calibrates, with the scale that was measured": (
         calibration(scale=0.5, record=-1.0),
-        E**1,
-        dict(scale=0.5 * E**-0.3, phase=CALIBRATING, hits=1, anchor=0.01),
-    ),
-    "the second does, with the scale that was measured": (
-        calibration(scale=0.5, hits=1, record=1.0),
         E**1,
         dict(scale=0.5 * E**-0.3, phase=ANNEALING, anchor=0.5),
     ),
-    "a miss between two hits starts again": (
-        calibration(scale=0.5, hits=1, record=1.0),
-        E**-1,
-        dict(phase=CALIBRATING, hits=0, anchor=0.01),
-    ),
     "a little below the set-point is a hit": (
-        calibration(scale=0.5, hits=1, record=1.0),
+        calibration(scale=0.5, record=-1.0),
         E**-0.09,
         dict(phase=ANNEALING, anchor=0.5),
     ),
     "peak guard: back to the scale of the record": (
         calibration(scale=1.3, record=-1.0, record_scale=0.1),
         E**-2,
-        dict(scale=0.2, phase=ANNEALING, anchor=0.1),  # 1.3 e^0.1, cut at twice the anchor
+        dict(scale=0.2, phase=ANNEALING, anchor=0.1),  # 1.3 x 1.1, cut at twice the anchor
     ),
     "peak guard: not before 12 times the scale of the record": (
         calibration(scale=1.1, record=-1.0, record_scale=0.1),
         E**-2,
         dict(scale=1.1 * E**0.6, phase=CALIBRATING),
     ),
-    "annealing rises by at most e^0.1": (
+    "annealing rises by at most a tenth": (
         calibration(scale=0.5, anchor=0.5, phase=ANNEALING),
         E**-3,
-        dict(scale=0.5 * E**0.1, phase=ANNEALING, anchor=0.5),
+        dict(scale=0.55, phase=ANNEALING, anchor=0.5),
     ),
     "annealing falls by at most half": (
         calibration(scale=0.5, anchor=0.5, phase=ANNEALING),
@@ -206,7 +196,7 @@ CALIBRATION = {
     "exactly no motion is a number": (
         calibration(scale=0.1, record=control._NO_RECORD),
         0.0,
-        dict(scale=0.2, record=np.log(1e-8), record_scale=0.1),
+        dict(scale=0.8, record=np.log(1e-8), record_scale=0.1),
     ),
     "never above a million": (
         calibration(scale=9e5, record=-9.0, record_scale=9e5),
@@ -216,12 +206,35 @@ CALIBRATION = {
 }
 
 
+# The same with patience 2.
+PATIENT = {
+    "one hit does not calibrate": (
+        calibration(scale=0.5, record=-1.0),
+        E**1,
+        dict(scale=0.5 * E**-0.3, phase=CALIBRATING, hits=1, anchor=0.01),
+    ),
+    "the second does, with the scale that was measured": (
+        calibration(scale=0.5, hits=1, record=1.0),
+        E**1,
+        dict(scale=0.5 * E**-0.3, phase=ANNEALING, anchor=0.5),
+    ),
+    "a miss between two hits starts again": (
+        calibration(scale=0.5, hits=1, record=1.0),
+        E**-1,
+        dict(phase=CALIBRATING, hits=0, anchor=0.01),
+    ),
+}
+
+
 class TestCalibrated:
-    @pytest.mark.parametrize("name", CALIBRATION)
-    def test_transition(self, name):
-        state, distance, expected = CALIBRATION[name]
+    @pytest.mark.parametrize(
+        ("patience", "name"), [(1, name) for name in CALIBRATION] + [(2, name) for name in PATIENT]
+    )
+    def test_transition(self, patience, name):
+        state, distance, expected = (CALIBRATION if patience == 1 else PATIENT)[name]
         # A constant schedule: known, and no decay.
-        scale, after = control.calibrated(optax.constant_schedule(0.1)).update(measured(distance), state)
+        law = control.calibrated(optax.constant_schedule(0.1), patience=patience)
+        scale, after = law.update(measured(distance), state)
         assert scale == after.scale
         for field, value in expected.items():
             np.testing.assert_allclose(getattr(after, field), value, rtol=1e-5, err_msg=f"{name}: {field}")
