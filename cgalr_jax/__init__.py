@@ -23,11 +23,11 @@ from cgalr_jax.control import (
 from cgalr_jax.distance import frobenius_distance, top_distance
 from cgalr_jax.finder import LearningRateCurve, find_learning_rate
 from cgalr_jax.persistence import Barcode, barcode, births, spanning_tree
+from cgalr_jax.schedule import connectome_schedule
 from cgalr_jax.signal import Signal
 from cgalr_jax.transform import (
     ConnectomeState,
     cgalr,
-    connectome_schedule,
     metrics,
     scale_by_connectome,
 )

@@ -1,0 +1,94 @@
+"""The learning rate itself as an Optax `StatefulSchedule`: the transformation, without updates to scale."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from cgalr_jax import control, transform
+from cgalr_jax import signal as signals
+
+
+class ConnectomeSchedule:
+    """What `connectome_schedule` returns: an Optax `StatefulSchedule`."""
+
+    def __init__(self, block: optax.GradientTransformationExtraArgs, learning_rate: optax.ScalarOrSchedule):
+        self._block = block
+        self._learning_rate = learning_rate
+
+    def init(self) -> transform.ConnectomeState:
+        """The state before the first step."""
+        return self._block.init(())  # pyright: ignore[reportReturnType]
+
+    def update(
+        self,
+        state: transform.ConnectomeState,
+        *,
+        activations: Any = None,
+        probe: Callable[..., Any] | None = None,
+        samples: Any = None,
+        **extra_args: Any,
+    ) -> transform.ConnectomeState:
+        """One step: measures if it is time."""
+        del extra_args
+        bound = None if probe is None else (lambda params, *args: probe(*args))
+        extra = {"activations": activations, "probe": bound, "samples": samples}
+        return self._block.update((), state, (), **extra)[1]  # pyright: ignore[reportReturnType]
+
+    def __call__(self, state: transform.ConnectomeState, **extra_args: Any) -> jax.Array:
+        """The learning rate, f32[]."""
+        del extra_args
+        rate = self._learning_rate(state.cg_step) if callable(self._learning_rate) else self._learning_rate
+        return jnp.asarray(rate, jnp.float32) * state.cg_scale
+
+
+def connectome_schedule(
+    learning_rate: optax.ScalarOrSchedule,
+    example: Any,
+    *,
+    controller: control.Controller | None = None,
+    signal: signals.Signal | None = None,
+    **kwargs: Any,
+) -> ConnectomeSchedule:
+    """The same as an Optax `StatefulSchedule`, for `optax.inject_hyperparams`.
+
+    `opt_state.hyperparams["learning_rate"]` is then the true rate. Optax does not hand the parameters to a
+    schedule. So bind them to the probe, `probe=functools.partial(probe, params)`, and choose a signal that
+    reads activations alone. A measurement acts from the next step on.
+
+    Args:
+        learning_rate: a number or a schedule; it is multiplied by the scale.
+        example: see `scale_by_connectome`.
+        controller: default `calibrated(learning_rate)` with a schedule and `calibrated()` with a number.
+        signal: default `frobenius()`.
+        **kwargs: the other arguments of `scale_by_connectome`.
+
+    Returns:
+        An Optax `StatefulSchedule`.
+
+    Raises:
+        ValueError: as `scale_by_connectome`, and for a signal that reads parameters.
+
+    Example:
+        >>> import jax.numpy as jnp, optax, cgalr_jax
+        >>> schedule = cgalr_jax.connectome_schedule(1e-3, {"hidden": 4})
+        >>> tx = optax.inject_hyperparams(optax.adam)(learning_rate=schedule)
+        >>> params = {"w": jnp.ones((3, 4))}
+        >>> state = tx.init(params)
+        >>> activations = {"hidden": jnp.eye(3) @ params["w"]}
+        >>> updates, state = tx.update(params, state, params, activations=activations)
+        >>> 0 < state.hyperparams["learning_rate"] < 1e-3
+        Array(True, dtype=bool)
+    """
+    signal = signals.frobenius() if signal is None else signal
+    if signal.reads_params:
+        raise ValueError(
+            "signal must read activations alone, because Optax hands no parameters to a schedule; "
+            f"got {signal!r}."
+        )
+    if controller is None:
+        controller = control.calibrated(learning_rate if callable(learning_rate) else None)
+    block = transform.scale_by_connectome(example, controller=controller, signal=signal, **kwargs)
+    return ConnectomeSchedule(block, learning_rate)
