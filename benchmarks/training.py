@@ -18,7 +18,7 @@ from rich import progress
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))  # `judge` lies beside this file
 
-from judge import methods, store, tasks, tuning
+from judge import methods, seconds, store, tasks, tuning
 
 SEEDS = {"tuning": tuple(range(8)), "reporting": tuple(range(200, 208))}
 QUICK_TASKS = ("cancer", "graph (karate club)")
@@ -50,6 +50,7 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seeds", choices=list(SEEDS), default="reporting")
     parser.add_argument("--publish", action="store_true", help="put the report into benchmarks/README.md")
     parser.add_argument("--report", action="store_true", help="train nothing, report what is there")
+    parser.add_argument("--seconds", action="store_true", help="measure what a step costs, and report")
     parser.add_argument("--tune", nargs="+", metavar="EXPERIMENT", choices=list(tuning.EXPERIMENTS))
     return parser.parse_args(arguments)
 
@@ -103,13 +104,15 @@ def main(arguments: list[str] | None = None) -> None:
             _train(folder, dict.fromkeys(labels, chosen), tuning.FAMILIES, SEEDS["tuning"])
         print(tuning.table(folder, labels, options.tune))
         return
-    seeds = (0, 1) if options.quick else SEEDS[options.seeds]
+    chosen_seeds = (0, 1) if options.quick else SEEDS[options.seeds]
     folder = options.out / ("quick" if options.quick else options.seeds)
     labels = options.tasks or list(QUICK_TASKS if options.quick else tasks.catalogue())
     names = options.methods or list(QUICK_METHODS if options.quick else methods.METHODS)
     plan = plan_of(labels, names)
-    if not options.report:
-        _train(folder, plan, methods.FAMILIES, seeds)
+    if options.seconds:
+        seconds.measure(folder / "seconds.json")
+    elif not options.report:
+        _train(folder, plan, methods.FAMILIES, chosen_seeds)
     from judge import report  # matplotlib is slow to import
 
     text = report.write(folder, plan)

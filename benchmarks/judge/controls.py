@@ -16,6 +16,8 @@ from cgalr_jax import control
 from cgalr_jax import signal as signals
 
 Config = dict[str, Any]
+SIGNALS = ("hybrid", "frobenius", "births", "births over min", "update norm")
+LAWS = ("calibrated", "anytime", "gate", "random distance")
 _TUNED = ("target", "start", "gain", "patience", "guard")
 
 
@@ -33,6 +35,43 @@ def signal(name: str, config: Config) -> signals.Signal:
 
 def _set(made: signals.Signal, config: Config, key: str) -> signals.Signal:
     return made._replace(set_point=config[key]) if key in config else made
+
+
+def chosen_signal(config: Config) -> signals.Signal:
+    """The library's signals, all read, the one whose number in `SIGNALS` is in the configuration compared.
+
+    So they share one compilation, which takes far longer here than the training.
+    """
+    both = signals.hybrid()
+    parts = {"hybrid": both} | {name: signal(name, {}) for name in SIGNALS[1:]}
+
+    def read(*measured: Any) -> dict[str, Any]:
+        readings = {name: parts[name].read(*measured) for name in SIGNALS[1:]}
+        return readings | {"hybrid": (readings["frobenius"], readings["update norm"])}
+
+    def compare(before: dict[str, Any], after: dict[str, Any]) -> jax.Array:
+        distances = [
+            parts[name].compare(before[name], after[name]) / parts[name].set_point for name in SIGNALS
+        ]
+        return jnp.stack(distances)[jnp.int32(config["signal"])]
+
+    return signals.Signal(read, compare, 1.0, growth=both.growth, reads_params=True)
+
+
+def chosen_law(config: Config, key: jax.Array) -> cgalr_jax.Controller:
+    """All laws run side by side, the one whose number in `LAWS` is in the configuration is heard."""
+    laws = [make(config, key) for make in (calibrated, anytime, gate, random_distance)]
+
+    def init() -> tuple[jax.Array, tuple]:
+        scales, states = zip(*(law.init() for law in laws), strict=True)
+        return jnp.stack(scales)[jnp.int32(config["law"])], states
+
+    def update(measurement: control.Measurement, states: tuple) -> tuple[jax.Array, tuple]:
+        pairs = [law.update(measurement, state) for law, state in zip(laws, states, strict=True)]
+        scales, states = zip(*pairs, strict=True)
+        return jnp.stack(scales)[jnp.int32(config["law"])], states
+
+    return control.Controller(init, update)
 
 
 def calibrated(config: Config, key: jax.Array) -> cgalr_jax.Controller:

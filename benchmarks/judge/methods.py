@@ -25,7 +25,9 @@ class Family(NamedTuple):
 
     build: Callable[..., optax.GradientTransformation]
     source: str | None = None  # where activations come from: None, "probe", "paired" or "batch"
-    averages: bool = False  # scores the polynomial decay average of the parameters
+    averages: bool = (
+        False  # scores the polynomial decay average of the parameters (where the configuration says)
+    )
     schedule_free: bool = False  # scores the parameters schedule-free asks for
 
     def extras(self, task: tasks.Task, split: Any, inputs: jax.Array) -> dict[str, Any]:
@@ -99,7 +101,7 @@ def _plain(base: Callable[..., optax.GradientTransformation], **rest: Any) -> Fa
 
 
 def connectome_family(
-    signal: str = "hybrid",
+    signal: str | None,
     *,
     base: str = "sgd",
     source: str | None = "paired",
@@ -118,7 +120,7 @@ def connectome_family(
         shared = {
             "samples": inputs if source == "paired" else None,
             "every": every or max(task.steps // 50, 1),
-            "signal": controls.signal(signal, config),
+            "signal": controls.signal(signal, config) if signal else controls.chosen_signal(config),
         }
         if per_layer:
             block = layerwise.scale_layers_by_connectome(
@@ -154,19 +156,12 @@ FAMILIES: dict[str, Family] = {
     "schedule-free": _plain(
         lambda task, config: optax.contrib.schedule_free_sgd(config["rate"]), schedule_free=True
     ),
-    "hybrid": connectome_family("hybrid"),
-    "hybrid probe": connectome_family("hybrid", source="probe"),
-    "frobenius": connectome_family("frobenius"),
-    "frobenius probe": connectome_family("frobenius", source="probe"),
-    "births": connectome_family("births"),
-    "births probe": connectome_family("births", source="probe"),
-    "update norm": connectome_family("update norm", source=None),
-    "hybrid adamw": connectome_family("hybrid", base="adamw"),
-    "update norm adamw": connectome_family("update norm", base="adamw", source=None),
-    "hybrid anytime": connectome_family("hybrid", law=controls.anytime, averages=True),
-    "gate": connectome_family("births", source="probe", law=controls.gate),
-    "random distance": connectome_family("update norm", source=None, law=controls.random_distance),
+    "ours": connectome_family(None, law=controls.chosen_law, averages=True),
+    "ours on AdamW": connectome_family(None, law=controls.chosen_law, averages=True, base="adamw"),
     "yoked": connectome_family("update norm", source=None, law=controls.replay),
+    "probe": connectome_family("hybrid", source="probe"),
+    "per layer": connectome_family("frobenius", per_layer=True),
+    "update norm per layer": connectome_family("update norm", source=None, per_layer=True),
 }
 
 BASELINES: dict[str, Method] = {
@@ -188,24 +183,40 @@ BASELINES: dict[str, Method] = {
     "D-Adapt AdamW": Method("d-adapt", "constant", FACTORS),
 }
 
+
+def _ours(
+    signal: str, law: str = "calibrated", base: str = "SGD", target: float = 1.0, listen: float = 1.0
+) -> Method:
+    numbers = {
+        "signal": float(controls.SIGNALS.index(signal)),
+        "law": float(controls.LAWS.index(law)),
+        "averaged": float(law == "anytime"),
+        "target": target,
+        "listen": listen,
+    }
+    family, rates = ("ours", OURS) if base == "SGD" else (f"ours on {base}", ADAM_RATES[1:6])
+    return Method(family, "constant" if law == "anytime" else "cosine", rates, numbers)
+
+
 CONNECTOME: dict[str, Method] = {
-    "CG-ALR hybrid": Method("hybrid", "cosine", OURS),
-    "CG-ALR hybrid, probe": Method("hybrid probe", "cosine", OURS),
-    "CG-ALR Frobenius": Method("frobenius", "cosine", OURS),
-    "CG-ALR Frobenius, probe": Method("frobenius probe", "cosine", OURS),
-    "CG-ALR births": Method("births", "cosine", OURS),
-    "CG-ALR births, probe": Method("births probe", "cosine", OURS),
-    "CG-ALR hybrid AdamW": Method("hybrid adamw", "cosine", ADAM_RATES[1:6]),
-    "CG-ALR hybrid, no horizon": Method("hybrid anytime", "constant", OURS, {"target": 0.6}),
-    "paper's gate": Method("gate", "cosine", OURS, {"listen": 1.0}),
+    "CG-ALR hybrid": _ours("hybrid"),
+    "CG-ALR hybrid, probe": Method("probe", "cosine", OURS),
+    "CG-ALR Frobenius": _ours("frobenius"),
+    "CG-ALR births": _ours("births"),
+    "CG-ALR births, each layer": _ours("births over min"),
+    "CG-ALR Frobenius, a scale a layer": Method("per layer", "cosine", OURS, {"target": 1.3}),
+    "CG-ALR hybrid AdamW": _ours("hybrid", base="AdamW"),
+    "CG-ALR hybrid, no horizon": _ours("hybrid", "anytime", target=0.25),
+    "paper's gate": _ours("births", "gate"),
 }
 
 CONTROLS: dict[str, Method] = {
-    "update norm": Method("update norm", "cosine", OURS),
-    "update norm AdamW": Method("update norm adamw", "cosine", ADAM_RATES[1:6]),
-    "random gate": Method("gate", "cosine", OURS, {"listen": 0.0}),
-    "reversed gate": Method("gate", "cosine", OURS, {"listen": -1.0}),
-    "random distance": Method("random distance", "cosine", OURS),
+    "update norm": _ours("update norm"),
+    "update norm, a scale a layer": Method("update norm per layer", "cosine", OURS, {"target": 0.5}),
+    "update norm AdamW": _ours("update norm", base="AdamW"),
+    "random gate": _ours("births", "gate", listen=0.0),
+    "reversed gate": _ours("births", "gate", listen=-1.0),
+    "random distance": _ours("update norm", "random distance"),
     "yoked hybrid": Method("yoked", "cosine", OURS),
 }
 

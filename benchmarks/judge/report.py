@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 
-from judge import figures, methods, protocols, statistics, tasks
+from judge import figures, methods, protocols, seconds, statistics, tasks
 
 OURS = "CG-ALR hybrid"  # the library's defaults
 CONTROL = "update norm"
@@ -17,11 +17,12 @@ def write(folder: pathlib.Path, plan: protocols.Plan) -> str:
     """Writes report.md and the plots into the folder; returns the text."""
     table = protocols.read(folder, plan)
     sections = [
+        _targets(table),
         _against_baselines(table),
         _among_ours(table),
         _by_task(table),
         _time_to_target(table),
-        _targets(table),
+        _seconds(folder, table),
     ]
     text = "\n\n".join(section for section in sections if section)
     (folder / "report.md").write_text(text + "\n")
@@ -215,15 +216,42 @@ def _by_task(table: protocols.Table) -> str:
     return _markdown("Task by task", note, header, rows) if rows else ""
 
 
-def _reached(table: protocols.Table, label: str, name: str, tuned: bool) -> str:
+def _share_to_target(table: protocols.Table, label: str, name: str, tuned: bool) -> tuple[float, float]:
+    """Median share of a run until the target, infinite where half of them miss it; share that reach it."""
     steps = table.steps_to_target(label, name)
     columns = [statistics.oracle(table.records[label][name].score)] if tuned else methods.METHODS[name].judged
-    chosen = steps[:, columns]
-    share = np.mean(~np.isnan(chosen))
-    if share <= 0.5:
-        return f"- ({100 * share:.0f} %)"
-    median = np.median(np.where(np.isnan(chosen), np.inf, chosen)) / tasks.catalogue()[label].steps
-    return f"{median:.2f} ({100 * share:.0f} %)"
+    shares = steps[:, columns] / tasks.catalogue()[label].steps
+    return float(np.median(np.nan_to_num(shares, nan=np.inf))), float(np.mean(~np.isnan(shares)))
+
+
+def _reached(table: protocols.Table, label: str, name: str, tuned: bool) -> str:
+    median, reached = _share_to_target(table, label, name, tuned)
+    return f"{median:.2f} ({100 * reached:.0f} %)" if np.isfinite(median) else f"- ({100 * reached:.0f} %)"
+
+
+def _seconds(folder: pathlib.Path, table: protocols.Table) -> str:
+    found = seconds.load(folder / "seconds.json")
+    rows = []
+    for label, each in found.items():
+        if label not in table.records:
+            continue
+        row = [label]
+        for name in (name for name in seconds.METHODS if name in each):
+            relative = each[name] / each[protocols.REFERENCE]
+            tuned = name == protocols.REFERENCE
+            median = (
+                _share_to_target(table, label, name, tuned)[0] if name in table.records[label] else np.inf
+            )
+            row.append(
+                f"{relative:.2f} / " + (f"{median * each[name]:.2f} s" if np.isfinite(median) else "-")
+            )
+        rows.append(row)
+    note = (
+        "Processor time of a run relative to SGD cosine / processor seconds until the target, median. One "
+        "network at a time; SGD cosine at its oracle rate, the others over their 100x range. The networks "
+        "are tiny, so that what a measurement costs is seen at its worst."
+    )
+    return _markdown("Seconds", note, ["task", *seconds.METHODS], rows) if rows else ""
 
 
 def _time_to_target(table: protocols.Table) -> str:

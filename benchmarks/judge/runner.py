@@ -77,7 +77,10 @@ def _train_one(task: tasks.Task, family: methods.Family, prepared: tuple, config
         return run, (observed, score(run, curve_split))
 
     def score(run: _Run, split: data.Split) -> jax.Array:
-        params = run.average if family.averages else family.evaluated(run.state, run.params)
+        params = family.evaluated(run.state, run.params)
+        if family.averages:
+            use = config.get("averaged", jnp.ones(())) > 0
+            params = jax.tree.map(lambda mean, last: jnp.where(use, mean, last), run.average, params)
         value = task.score(task.model, params, split)
         return jnp.where(value < task.chance, value, task.chance)  # NaN counts as chance too
 

@@ -1,0 +1,52 @@
+"""What a step costs: processor seconds of a run, one network at a time, nothing scored along the way."""
+
+import json
+import pathlib
+import time
+from collections.abc import Callable
+
+import jax.numpy as jnp
+
+from judge import methods, runner, tasks
+
+TASKS = ("digits-10%", "classes", "digits-cnn", "gru", "transformer", "graph")
+# Each signal by itself: in the comparison they share a compilation and are all read.
+FAMILIES = {
+    "SGD cosine": methods.FAMILIES["sgd"],
+    "AdamW cosine": methods.FAMILIES["adamw"],
+    "Prodigy cosine": methods.FAMILIES["prodigy"],
+    "CG-ALR hybrid": methods.connectome_family("hybrid"),
+    "CG-ALR Frobenius": methods.connectome_family("frobenius"),
+    "CG-ALR births, each layer": methods.connectome_family("births over min"),
+    "update norm": methods.connectome_family("update norm", source=None),
+}
+METHODS = tuple(FAMILIES)
+
+
+def measure(file: pathlib.Path, repeats: int = 5) -> None:
+    """Writes ``{task: {method: seconds a run}}``: the smallest of some repeats.
+
+    Processor time, because it stays the same when the machine does something else beside.
+    """
+    found: dict[str, dict[str, float]] = {}
+    for label in TASKS:
+        task = tasks.catalogue()[label]._replace(score=lambda model, params, split: jnp.zeros(()))
+        found[label] = {}
+        for name in METHODS:
+            method = methods.METHODS[name]._replace(rates=(methods.METHODS[name].rates[2],))
+            configs = methods.configurations(task, [method], 1)
+            train, _ = runner.compile_family(task, FAMILIES[name], (0,), configs)
+            found[label][name] = min(_seconds(train) for _ in range(repeats))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(found, indent=1))
+
+
+def _seconds(train: Callable[[], runner.Outcome]) -> float:
+    began = time.process_time()
+    train()
+    return time.process_time() - began
+
+
+def load(file: pathlib.Path) -> dict[str, dict[str, float]]:
+    """What `measure` wrote, or nothing."""
+    return json.loads(file.read_text()) if file.exists() else {}
