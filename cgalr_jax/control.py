@@ -11,6 +11,7 @@ Both see a `Measurement` after each block of `every` steps and never raise: what
 scale smaller.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -35,6 +36,9 @@ _SMALLEST_SCALE, _LARGEST_SCALE = 1e-6, 1e6
 _RETREAT = 0.8
 # A distance this close to the set-point, in logarithms, has reached it; without noise it only approaches.
 _TOLERANCE = 0.1
+# A distance within a factor of two of the set-point, in logarithms, is near it. A network that came so near
+# and settled, although the scale went on growing by this factor, is not pushed: it may break next.
+_NEAR, _NEAR_GUARD = math.log(2.0), 1.5
 # The target without a schedule, in set-points.
 _UNANNEALED = 0.25
 # The largest factor a measurement on the scale: while calibrating, while annealing, and (inverted) downwards.
@@ -261,9 +265,11 @@ def calibrated(
 
     - **Calibrating.** The scale starts at `start` and each measurement multiplies it by `exp(-gain s)`, at
       most by 8 and at least by 1/2: far from the set-point the ramp is steep, near it slow. Once `s >= -0.1`
-      for `patience` measurements in a row the scale becomes the **anchor**. The peak guard: if the scale has
-      grown by `guard` since the distance last set a record, the network has stopped answering (it has learnt
-      its data, or it is frozen); the scale of the record becomes the anchor.
+      for `patience` measurements in a row the scale becomes the **anchor**; had it jumped to more than twice
+      the set-point, the scale divided by the excess over that. The peak guard: if the scale has grown by
+      `guard` since the distance last set a record, the network has stopped answering (it has learnt its data,
+      or it is frozen), and the scale of the record becomes the anchor. A record of half the set-point or more
+      was an answer: then growth by 1.5 is enough, since a smooth network moves no faster until it breaks.
     - **Annealing.** The same law inside `[anchor / 5, 2 anchor]`, rising by at most 10 % a measurement: a
       bounded gate that keeps the motion falling along with the schedule. Without a schedule the decay cannot
       be known, so the upper bound is the anchor itself: the scale may correct itself downwards and never
@@ -343,8 +349,11 @@ def calibrated(
         record = jnp.where(is_record, excess, state.record)
         record_scale = jnp.where(is_record, state.scale, state.record_scale)
         reached = calibrating & (hits >= patience)
-        exhausted = calibrating & ~reached & finite & (state.scale > guard * record_scale)
-        anchor = jnp.where(reached, state.scale, jnp.where(exhausted, record_scale, state.anchor))
+        limit = jnp.where(record >= -_NEAR, _NEAR_GUARD, guard) * record_scale
+        exhausted = calibrating & ~reached & finite & (state.scale > limit)
+        overshoot = jnp.exp(jnp.maximum(excess - _NEAR, 0.0))
+        anchor = jnp.where(exhausted, record_scale, state.anchor)
+        anchor = jnp.where(reached, state.scale / overshoot, anchor)
         phase = jnp.where(reached | exhausted, ANNEALING, state.phase)
 
         highest_factor = jnp.where(phase == CALIBRATING, _RAMP, _RISE)

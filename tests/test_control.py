@@ -145,8 +145,8 @@ CALIBRATION = {
     ),
     "a hit calibrates, with the scale that was measured": (
         calibration(scale=0.5, record=-1.0),
-        E**1,
-        dict(scale=0.5 * E**-0.3, phase=ANNEALING, anchor=0.5),
+        E**0.5,
+        dict(scale=0.5 * E**-0.15, phase=ANNEALING, anchor=0.5),
     ),
     "a little below the set-point is a hit": (
         calibration(scale=0.5, record=-1.0),
@@ -157,6 +157,21 @@ CALIBRATION = {
         calibration(scale=1.3, record=-1.0, record_scale=0.1),
         E**-2,
         dict(scale=0.2, phase=ANNEALING, anchor=0.1),  # 1.3 x 1.1, cut at twice the anchor
+    ),
+    "peak guard: near the set-point 1.5 times is enough": (
+        calibration(scale=0.16, record=-0.6, record_scale=0.1),
+        E**-0.65,
+        dict(phase=ANNEALING, anchor=0.1),
+    ),
+    "peak guard: near the set-point, not before 1.5 times": (
+        calibration(scale=0.14, record=-0.6, record_scale=0.1),
+        E**-0.65,
+        dict(scale=0.14 * E**0.195, phase=CALIBRATING),
+    ),
+    "a jump far beyond the set-point: the anchor is where it was twice the set-point": (
+        calibration(scale=0.5, hits=1, record=-1.0),
+        20.0,
+        dict(scale=0.1, phase=ANNEALING, anchor=0.05),
     ),
     "peak guard: not before 12 times the scale of the record": (
         calibration(scale=1.1, record=-1.0, record_scale=0.1),
@@ -210,16 +225,16 @@ CALIBRATION = {
 PATIENT = {
     "one hit does not calibrate": (
         calibration(scale=0.5, record=-1.0),
-        E**1,
-        dict(scale=0.5 * E**-0.3, phase=CALIBRATING, hits=1, anchor=0.01),
+        E**0.5,
+        dict(scale=0.5 * E**-0.15, phase=CALIBRATING, hits=1, anchor=0.01),
     ),
     "the second does, with the scale that was measured": (
-        calibration(scale=0.5, hits=1, record=1.0),
-        E**1,
-        dict(scale=0.5 * E**-0.3, phase=ANNEALING, anchor=0.5),
+        calibration(scale=0.5, hits=1, record=1.0, record_scale=0.5),
+        E**0.5,
+        dict(scale=0.5 * E**-0.15, phase=ANNEALING, anchor=0.5),
     ),
     "a miss between two hits starts again": (
-        calibration(scale=0.5, hits=1, record=1.0),
+        calibration(scale=0.5, hits=1, record=1.0, record_scale=0.5),
         E**-1,
         dict(phase=CALIBRATING, hits=0, anchor=0.01),
     ),
