@@ -131,8 +131,7 @@ def hybrid(connectome: Signal | None = None, update: Signal | None = None) -> Si
         update: a signal that reads parameters; default `update_norm()`.
 
     Returns:
-        A `Signal` in set-points of the two, of set-point 1.2: together they are steadier and bear more speed
-        than either alone. Its reading is the pair of readings.
+        A `Signal` of set-point 1, in set-points of the two; its reading is the pair of readings.
     """
     first = frobenius() if connectome is None else connectome
     second = update_norm() if update is None else update
@@ -147,7 +146,7 @@ def hybrid(connectome: Signal | None = None, update: Signal | None = None) -> Si
         ]
         return jnp.sqrt(motions[0]) * jnp.sqrt(motions[1])  # the root of the product could underflow
 
-    return Signal(read, compare, 1.2, growth=(first.growth + second.growth) / 2, reads_params=True)
+    return Signal(read, compare, 1.0, growth=(first.growth + second.growth) / 2, reads_params=True)
 
 
 def _from_connectomes(

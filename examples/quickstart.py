@@ -98,7 +98,8 @@ def draw(runs, path):
         label = f"base rate {rate:g}" if with_cgalr else None
         axes["rate"].plot(steps, trace["rate"], style, color=RATES[rate], label=label)
         if with_cgalr:
-            axes["distance"].plot(steps[10::10], trace["cgalr/distance"][10::10], color=RATES[rate])
+            in_set_points = trace["cgalr/distance"] / cgalr_jax.signal.hybrid().set_point_at(10)
+            axes["distance"].plot(steps[10::10], in_set_points[10::10], color=RATES[rate])
             axes["z"].plot(steps[10::10], trace["cgalr/z"][10::10], color=RATES[rate])
     axes["rate"].set(yscale="log", ylabel="learning rate", ylim=(1e-5, 5))
     axes["rate"].set_title("solid: with CG-ALR, dotted: the schedule alone", fontsize="medium")
@@ -109,6 +110,7 @@ def draw(runs, path):
     for name, matrix in zip(("before", "after"), runs[SHOWN, True][1], strict=True):
         plotting.connectome(axes[name], matrix, layers={"hidden 1": 64, "hidden 2": 64})
         axes[name].set_title(f"connectome {name} (base rate {SHOWN:g})", fontsize="medium")
+    figure.draw_without_rendering()  # lets the layout see the colour bars
     figure.savefig(path, dpi=150)
 
 

@@ -123,7 +123,7 @@ def test_hybrid_is_the_geometric_mean_in_set_points():
     np.testing.assert_allclose(
         law.compare(read(law, before, old), read(law, after, new)), expected, rtol=1e-5
     )
-    assert law.set_point == 1.2
+    assert law.set_point == 1
 
 
 def test_set_point_grows_with_every():
