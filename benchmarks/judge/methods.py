@@ -184,9 +184,10 @@ BASELINES: dict[str, Method] = {
 }
 
 
-def _ours(
+def ours(
     signal: str, law: str = "calibrated", base: str = "SGD", target: float = 1.0, listen: float = 1.0
 ) -> Method:
+    """A method of ours: which signal, which law, on which base, and the numbers of both."""
     numbers = {
         "signal": float(controls.SIGNALS.index(signal)),
         "law": float(controls.LAWS.index(law)),
@@ -199,24 +200,24 @@ def _ours(
 
 
 CONNECTOME: dict[str, Method] = {
-    "CG-ALR hybrid": _ours("hybrid"),
+    "CG-ALR hybrid": ours("hybrid"),
     "CG-ALR hybrid, probe": Method("probe", "cosine", OURS),
-    "CG-ALR Frobenius": _ours("frobenius"),
-    "CG-ALR births": _ours("births"),
-    "CG-ALR births, each layer": _ours("births over min"),
+    "CG-ALR Frobenius": ours("frobenius"),
+    "CG-ALR births": ours("births"),
+    "CG-ALR births, each layer": ours("births over min"),
     "CG-ALR Frobenius, a scale a layer": Method("per layer", "cosine", OURS, {"target": 1.3}),
-    "CG-ALR hybrid AdamW": _ours("hybrid", base="AdamW"),
-    "CG-ALR hybrid, no horizon": _ours("hybrid", "anytime", target=0.25),
-    "paper's gate": _ours("births", "gate"),
+    "CG-ALR hybrid AdamW": ours("hybrid", base="AdamW"),
+    "CG-ALR hybrid, no horizon": ours("hybrid", "anytime", target=0.25),
+    "paper's gate": ours("births", "gate"),
 }
 
 CONTROLS: dict[str, Method] = {
-    "update norm": _ours("update norm"),
+    "update norm": ours("update norm"),
     "update norm, a scale a layer": Method("update norm per layer", "cosine", OURS, {"target": 0.5}),
-    "update norm AdamW": _ours("update norm", base="AdamW"),
-    "random gate": _ours("births", "gate", listen=0.0),
-    "reversed gate": _ours("births", "gate", listen=-1.0),
-    "random distance": _ours("update norm", "random distance"),
+    "update norm AdamW": ours("update norm", base="AdamW"),
+    "random gate": ours("births", "gate", listen=0.0),
+    "reversed gate": ours("births", "gate", listen=-1.0),
+    "random distance": ours("update norm", "random distance"),
     "yoked hybrid": Method("yoked", "cosine", OURS),
 }
 

@@ -198,6 +198,8 @@ def _by_task(table: protocols.Table) -> str:
         )
         if table.tasks_with(name)
     ]
+    if OURS not in names:
+        return ""
     rows = []
     for label in table.tasks_with(*names):
         best = table.records[label][protocols.REFERENCE]

@@ -1,7 +1,7 @@
 """Experiments that set the library's defaults: on tuning seeds only, and never on a variant.
 
-Each is a family with several set-points or constants; the report compares them with SGD cosine (or the base
-optimizer's own cosine) at its oracle rate on the same seeds.
+Each varies numbers of a family; the table compares them with SGD cosine, or the base optimizer's own cosine,
+at its oracle rate on the same seeds.
 """
 
 import pathlib
@@ -9,101 +9,66 @@ import pathlib
 import numpy as np
 
 from judge import controls, methods, statistics, store, tasks
-from judge.methods import Method, connectome_family
 
 RATES = (0.003, 0.03, 0.3)
-FACTORS = (0.35, 0.5, 0.7, 1.0, 1.4, 2.0)
+FACTORS = (0.5, 0.7, 1.0, 1.4, 2.0)
+CONSTANTS = {"start": 0.001, "gain": 0.3, "patience": 1.0, "guard": 12.0}
 
 FAMILIES = dict(methods.FAMILIES)
-EXPERIMENTS: dict[str, dict[str, Method]] = {}
-
-
-def _sweep(
-    experiment: str, family: str, made: methods.Family, shape: str, rates, settings: dict[str, dict]
-) -> None:
-    FAMILIES[family] = made
-    EXPERIMENTS.setdefault(experiment, {}).update(
-        {f"{family}: {label}": Method(family, shape, rates, numbers) for label, numbers in settings.items()}
-    )
-
-
-def _targets(factors=FACTORS) -> dict[str, dict[str, float]]:
-    return {f"x{factor}": {"target": factor} for factor in factors}
-
-
-EXPERIMENTS["reference"] = {
-    "SGD cosine": methods.BASELINES["SGD cosine"],
-    "SGD constant": methods.BASELINES["SGD constant"],
-    "AdamW cosine": methods.BASELINES["AdamW cosine"],
-    "Muon cosine": Method("muon", "cosine", methods.ADAM_RATES[2:]),
-    "SGD constant, averaged": Method("sgd averaged", "constant", methods.SGD_RATES),
+EXPERIMENTS: dict[str, dict[str, methods.Method]] = {
+    "reference": {
+        "SGD cosine": methods.BASELINES["SGD cosine"],
+        "AdamW cosine": methods.BASELINES["AdamW cosine"],
+    }
 }
-FAMILIES["muon"] = methods.Family(lambda task, config, key, inputs: methods.BASES["muon"](task, config))
-FAMILIES["sgd averaged"] = methods.Family(
-    lambda task, config, key, inputs: methods.BASES["sgd"](task, config), averages=True
-)
-
-for _signal in ("frobenius", "births", "births over min", "hybrid"):
-    for _source in ("paired", "probe"):
-        _name = f"{_signal}, {_source}"
-        _sweep("set-point", _name, connectome_family(_signal, source=_source), "cosine", RATES, _targets())
-_sweep("set-point", "update norm", connectome_family("update norm", source=None), "cosine", RATES, _targets())
-for _every in (5, 10, 20):
-    for _signal, _source in (("hybrid", "paired"), ("frobenius", "paired"), ("update norm", None)):
-        _name = f"{_signal}, every {_every}"
-        _made = connectome_family(_signal, source=_source, every=_every)
-        _sweep("cadence", _name, _made, "cosine", RATES, _targets((0.5, 0.7, 1.0, 1.4)))
-
-_sweep(
-    "constants",
-    "hybrid, constants",
-    connectome_family("hybrid"),
-    "cosine",
-    RATES,
-    {
-        f"start {start}, gain {gain}, patience {patience}, guard {guard}": {
-            "start": start,
-            "gain": gain,
-            "patience": patience,
-            "guard": guard,
-        }
-        for start, gain, patience, guard in (
-            (0.01, 0.3, 2, 12.0),
-            (0.001, 0.3, 2, 12.0),
-            (0.1, 0.3, 2, 12.0),
-            (0.01, 0.15, 2, 12.0),
-            (0.01, 0.5, 2, 12.0),
-            (0.01, 0.3, 1, 12.0),
-            (0.01, 0.3, 3, 12.0),
-            (0.01, 0.3, 2, 6.0),
-            (0.01, 0.3, 2, 30.0),
-        )
-    },
-)
-
-for _base, _rates in (("adamw", 0.1), ("adam", 0.1), ("muon", 0.1)):
-    for _signal, _source in (("hybrid", "paired"), ("frobenius", "paired"), ("update norm", None)):
-        _name = f"{_signal} {_base}"
-        _made = connectome_family(_signal, source=_source, base=_base)
-        _few = tuple(_rates * rate for rate in RATES)
-        if (_base, _signal) != ("adam", "frobenius"):
-            _sweep("base", _name, _made, "cosine", _few, _targets((0.35, 0.5, 0.7, 1.0, 1.4)))
-
-for _signal, _source in (("hybrid", "paired"), ("frobenius", "paired"), ("update norm", None)):
-    _made = connectome_family(_signal, source=_source, law=controls.anytime, averages=True)
-    _sweep(
-        "horizon", f"{_signal}, no horizon", _made, "constant", RATES, _targets((0.25, 0.35, 0.5, 0.7, 1.0))
-    )
 
 
-for _signal, _source in (
-    ("frobenius", "paired"),
-    ("births over min", "paired"),
-    ("update norm", None),
-    ("hybrid", "paired"),
+def _add(
+    experiment: str, name: str, family: methods.Family, method: methods.Method, **numbers: float
+) -> None:
+    """One more line; a family of its own for each experiment, since the numbers that it varies differ."""
+    own = f"{experiment}: {method.family}"
+    FAMILIES[own] = family
+    scale = method.rates[2] / methods.OURS[2]  # 1 for SGD, 0.1 for the Adam family
+    rates = tuple(scale * rate for rate in RATES)
+    method = method._replace(family=own, rates=rates, numbers={**method.numbers, **numbers})
+    EXPERIMENTS.setdefault(experiment, {})[name] = method
+
+
+def _add_ours(experiment: str, name: str, method: methods.Method, **numbers: float) -> None:
+    _add(experiment, name, methods.FAMILIES[method.family], method, **numbers)
+
+
+for _factor in FACTORS:
+    for _signal in controls.SIGNALS:
+        _add_ours("set-point", f"{_signal} x{_factor}", methods.ours(_signal, target=_factor))
+        if _signal in ("hybrid", "update norm"):
+            _name = f"{_signal}, AdamW x{_factor}"
+            _add_ours("base", _name, methods.ours(_signal, base="AdamW", target=_factor))
+    for _kind in ("per layer", "update norm per layer", "probe"):
+        _method = methods.Method(_kind, "cosine", methods.OURS)
+        _add_ours(_kind, f"{_kind} x{_factor}", _method, target=_factor)
+    _target = 0.25 * _factor
+    _add_ours("horizon", f"target {_target:g}", methods.ours("hybrid", "anytime", target=_target))
+    for _every in (5, 10, 20):
+        _made = methods.connectome_family(None, law=controls.chosen_law, averages=True, every=_every)
+        for _signal in ("hybrid", "frobenius", "update norm"):
+            _method = methods.ours(_signal, target=_factor)._replace(family=f"every {_every}")
+            _add("cadence", f"{_signal}, every {_every}, x{_factor}", _made, _method)
+
+for _change in (
+    {},
+    {"start": 0.0001},
+    {"start": 0.01},
+    {"gain": 0.15},
+    {"gain": 0.5},
+    {"patience": 2.0},
+    {"guard": 6.0},
+    {"guard": 24.0},
 ):
-    _made = connectome_family(_signal, source=_source, per_layer=True)
-    _sweep("per layer", f"{_signal}, per layer", _made, "cosine", RATES, _targets((0.5, 0.7, 1.0, 1.4, 2.0)))
+    for _signal in ("hybrid", "frobenius", "update norm"):
+        _label = ", ".join(f"{key} {value:g}" for key, value in _change.items()) or "as shipped"
+        _add_ours("constants", f"{_signal}, {_label}", methods.ours(_signal), **{**CONSTANTS, **_change})
 
 
 def _oracle(folder: pathlib.Path, label: str, reference: str) -> np.ndarray:
@@ -112,8 +77,7 @@ def _oracle(folder: pathlib.Path, label: str, reference: str) -> np.ndarray:
 
 
 def _reference_of(name: str) -> str:
-    base = name.partition(":")[0].rpartition(" ")[2]
-    return {"adamw": "AdamW cosine", "adam": "AdamW cosine", "muon": "Muon cosine"}.get(base, "SGD cosine")
+    return "AdamW cosine" if "AdamW" in name else "SGD cosine"
 
 
 def table(folder: pathlib.Path, labels: list[str], experiments: list[str]) -> str:
