@@ -38,7 +38,7 @@ _RETREAT = 0.8
 _TOLERANCE = 0.1
 # A distance within a factor of two of the set-point, in logarithms, is near it. A network that came so near
 # and settled, although the scale went on growing by this factor, is not pushed: it may break next.
-_NEAR, _NEAR_GUARD = math.log(2.0), 1.5
+_NEAR, _NEAR_GUARD = math.log(2.0), 2.0
 # The target without a schedule, in set-points.
 _UNANNEALED = 0.25
 # The largest factor a measurement on the scale: while calibrating, while annealing, and (inverted) downwards.
@@ -269,7 +269,7 @@ def calibrated(
       the set-point, the scale divided by the excess over that. The peak guard: if the scale has grown by
       `guard` since the distance last set a record, the network has stopped answering (it has learnt its data,
       or it is frozen), and the scale of the record becomes the anchor. A record of half the set-point or more
-      was an answer: then growth by 1.5 is enough, since a smooth network moves no faster until it breaks.
+      was an answer: then growth by 2 is enough, since a smooth network moves no faster until it breaks.
     - **Annealing.** The same law inside `[anchor / 5, 2 anchor]`, rising by at most 10 % a measurement: a
       bounded gate that keeps the motion falling along with the schedule. Without a schedule the decay cannot
       be known, so the upper bound is the anchor itself: the scale may correct itself downwards and never

@@ -158,15 +158,15 @@ CALIBRATION = {
         E**-2,
         dict(scale=0.2, phase=ANNEALING, anchor=0.1),  # 1.3 x 1.1, cut at twice the anchor
     ),
-    "peak guard: near the set-point 1.5 times is enough": (
-        calibration(scale=0.16, record=-0.6, record_scale=0.1),
+    "peak guard: near the set-point twice is enough": (
+        calibration(scale=0.21, record=-0.6, record_scale=0.1),
         E**-0.65,
         dict(phase=ANNEALING, anchor=0.1),
     ),
-    "peak guard: near the set-point, not before 1.5 times": (
-        calibration(scale=0.14, record=-0.6, record_scale=0.1),
+    "peak guard: near the set-point, not before twice": (
+        calibration(scale=0.19, record=-0.6, record_scale=0.1),
         E**-0.65,
-        dict(scale=0.14 * E**0.195, phase=CALIBRATING),
+        dict(scale=0.19 * E**0.195, phase=CALIBRATING),
     ),
     "a jump far beyond the set-point: the anchor is where it was twice the set-point": (
         calibration(scale=0.5, hits=1, record=-1.0),
