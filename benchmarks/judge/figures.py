@@ -33,7 +33,7 @@ def _grid(count: int, width: float, height: float) -> tuple:
 
 def _finish(figure, path: pathlib.Path, handles: list, names: list[str]) -> None:
     figure.legend(handles, names, loc="outside upper center", ncols=len(names), frameon=False, fontsize=9)
-    figure.savefig(path, dpi=90)
+    figure.savefig(path, dpi=80)
     plt.close(figure)
 
 
