@@ -24,7 +24,7 @@ class Family(NamedTuple):
     """One computation; ``build(task, config, key, inputs)`` makes its optimizer from an example batch."""
 
     build: Callable[..., optax.GradientTransformation]
-    source: str | None = None  # where activations come from: None, "probe", "paired" or "batch"
+    source: str | None = None  # where activations come from: None, "probe" or "paired"
     averages: bool = (
         False  # scores the polynomial decay average of the parameters (where the configuration says)
     )
@@ -92,7 +92,6 @@ BASES = {
     "sgd": _sgd,
     "adam": lambda task, config: optax.adam(rate_of(config)),
     "adamw": lambda task, config: optax.adamw(rate_of(config)),
-    "muon": lambda task, config: optax.contrib.muon(rate_of(config)),
 }
 
 
