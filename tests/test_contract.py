@@ -120,7 +120,7 @@ CONSTRUCTIONS = {
     "the paper's gate in an envelope": Construction(
         lambda: block(
             controller=cgalr_jax.hysteresis_gate(),
-            bounds=cgalr_jax.robbins_monro_bounds(0.01, 10.0, tau=20.0),
+            bounds=cgalr_jax.robbins_monro_bounds(1e-4, 0.01, tau=20.0),
         )
     ),
     "sub-sampled units": Construction(lambda: block(max_units=4)),
