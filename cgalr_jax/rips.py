@@ -207,7 +207,7 @@ def wasserstein_signal(over: signal.Over = "pooled", *, set_point: float | None 
     """
     _ripser_parallel()
     default = signal.births(over).set_point
-    return signal._from_connectomes(lambda c: c, wasserstein_distance, over, set_point, default)
+    return signal.from_connectomes(lambda c: c, wasserstein_distance, over, set_point, default)
 
 
 def _as_diagram(name: str, diagram: np.ndarray | Sequence[Sequence[float]]) -> np.ndarray:

@@ -71,7 +71,7 @@ def births(over: Over = "pooled", *, set_point: float | None = None) -> Signal:
         ValueError: if an argument is outside its range.
     """
     default = 0.04 if over == "pooled" else 0.031
-    return _from_connectomes(persistence.births, distance.top_distance, over, set_point, default)
+    return from_connectomes(persistence.births, distance.top_distance, over, set_point, default)
 
 
 def frobenius(over: Over = "min", *, set_point: float | None = None) -> Signal:
@@ -90,7 +90,7 @@ def frobenius(over: Over = "min", *, set_point: float | None = None) -> Signal:
     Raises:
         ValueError: if an argument is outside its range.
     """
-    return _from_connectomes(lambda connectome: connectome, distance.frobenius_distance, over, set_point, 0.1)
+    return from_connectomes(lambda connectome: connectome, distance.frobenius_distance, over, set_point, 0.1)
 
 
 def update_norm(*, set_point: float | None = None) -> Signal:
@@ -149,7 +149,7 @@ def hybrid(connectome: Signal | None = None, update: Signal | None = None) -> Si
     return Signal(read, compare, 1.0, growth=(first.growth + second.growth) / 2, reads_params=True)
 
 
-def _from_connectomes(
+def from_connectomes(
     summarise: Callable[[jax.Array], jax.Array],
     compare: Callable[[jax.Array, jax.Array], jax.Array],
     over: Over,
