@@ -74,6 +74,57 @@ def births(over: Over = "pooled", *, set_point: float | None = None) -> Signal:
     return from_connectomes(persistence.births, distance.top_distance, over, set_point, default)
 
 
+def deaths(over: Over = "pooled", *, set_point: float | None = None) -> Signal:
+    """The TOP distance of the deaths of cycles: all correlations outside of the maximum spanning tree.
+
+    They are sorted exactly, P(P-1)/2 numbers a connectome: the quantiles of `barcode(bins=)` are cheaper, but
+    coarser than the set-point.
+
+    Args:
+        over: as for `births`.
+        set_point: distance that is fast enough; positive. Default: 0.02.
+
+    Returns:
+        A `Signal`; its reading are deaths, f32[(P - 1)(P - 2) / 2] a connectome. Reading raises a ValueError
+        if a connectome has less than three units: it has no cycles.
+
+    Raises:
+        ValueError: if an argument is outside its range.
+    """
+
+    def summarise(connectome: jax.Array) -> jax.Array:
+        found = _with_cycles(connectome)
+        # Edges that are not numbers count as the heaviest: the tree has them, and no death would show it.
+        return jnp.where(jnp.isnan(found.births).any(), jnp.nan, found.deaths)
+
+    return from_connectomes(summarise, distance.top_distance, over, set_point, 0.02)
+
+
+def barcode(over: Over = "pooled", *, set_point: float | None = None) -> Signal:
+    """The TOP distance of births and deaths together, half of the weight each (`distance.barcode_distance`).
+
+    Args:
+        over: as for `births`.
+        set_point: distance that is fast enough; positive. Default: 0.03.
+
+    Returns:
+        A `Signal`; its reading are a `Barcode` a connectome, f32[P(P - 1) / 2] in all. Reading raises a
+        ValueError if a connectome has less than three units.
+
+    Raises:
+        ValueError: if an argument is outside its range.
+    """
+    return from_connectomes(_with_cycles, distance.barcode_distance, over, set_point, 0.03)
+
+
+def _with_cycles(connectome: jax.Array) -> persistence.Barcode:
+    if connectome.shape[0] < 3:
+        raise ValueError(
+            f"A connectome must have at least 3 units to have cycles, got {connectome.shape[0]}."
+        )
+    return persistence.barcode(connectome)
+
+
 def frobenius(over: Over = "min", *, set_point: float | None = None) -> Signal:
     """The root mean square change of all correlations: no topology, half the noise of births.
 
@@ -150,8 +201,8 @@ def hybrid(connectome: Signal | None = None, update: Signal | None = None) -> Si
 
 
 def from_connectomes(
-    summarise: Callable[[jax.Array], jax.Array],
-    compare: Callable[[jax.Array, jax.Array], jax.Array],
+    summarise: Callable[[jax.Array], Any],
+    compare: Callable[[Any, Any], jax.Array],
     over: Over,
     set_point: float | None,
     default: float,
@@ -160,18 +211,21 @@ def from_connectomes(
     if over not in ("min", "median", "pooled"):
         raise ValueError(f"over must be 'min', 'median' or 'pooled', got {over!r}.")
 
-    def read(layers: Layers, params: Any, connect: Connect) -> dict[str, jax.Array]:
+    def read(layers: Layers, params: Any, connect: Connect) -> dict[str, Any]:
         del params
         units = (
             {"pooled": _pool(layers)} if over == "pooled" else {k: layer_units(v) for k, v in layers.items()}
         )
         return {name: summarise(connect(unit)) for name, unit in units.items()}
 
-    def reduce(before: dict[str, jax.Array], after: dict[str, jax.Array]) -> jax.Array:
+    def silent(summary: Any) -> jax.Array:
+        return jnp.stack([jnp.all(x == 0) for x in jax.tree.leaves(summary)]).all()
+
+    def reduce(before: dict[str, Any], after: dict[str, Any]) -> jax.Array:
         # A layer without two live units has an all-zero connectome: no motion there says anything. The
         # comparison is true for NaN, so that a layer that overflowed counts and its distance, NaN, is the
         # result.
-        alive = jnp.stack([~(jnp.all(before[name] == 0) | jnp.all(after[name] == 0)) for name in after])
+        alive = jnp.stack([~(silent(before[name]) | silent(after[name])) for name in after])
         distances = jnp.stack([compare(before[name], after[name]) for name in after])
         ordered = jnp.sort(jnp.where(alive, distances, jnp.inf))  # NaN sorts last: look for it apart
         middle = jnp.maximum(jnp.sum(alive) - 1, 0) // 2 if over == "median" else 0

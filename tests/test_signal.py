@@ -11,6 +11,10 @@ ALL = {
     "births pooled": signal.births(),
     "births min": signal.births("min"),
     "births median": signal.births("median"),
+    "deaths pooled": signal.deaths(),
+    "deaths min": signal.deaths("min"),
+    "barcode pooled": signal.barcode(),
+    "barcode median": signal.barcode("median"),
     "frobenius pooled": signal.frobenius("pooled"),
     "frobenius min": signal.frobenius(),
     "frobenius median": signal.frobenius("median"),
@@ -51,7 +55,7 @@ class TestAll:
         assert not jnp.isfinite(law.compare(read(law, dead), read(law, dead)))
 
 
-@pytest.mark.parametrize("make", [signal.births, signal.frobenius])
+@pytest.mark.parametrize("make", [signal.births, signal.deaths, signal.barcode, signal.frobenius])
 def test_minimum_and_median_over_the_layers(make):
     before, after = layers(0), layers(1)
     apart = [
