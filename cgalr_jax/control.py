@@ -39,8 +39,10 @@ _TOLERANCE = 0.1
 # A distance within a factor of two of the set-point, in logarithms, is near it. A network that came so near
 # and settled, although the scale went on growing by this factor, is not pushed: it may break next.
 _NEAR, _NEAR_GUARD = math.log(2.0), 2.0
-# The target without a schedule, in set-points.
-_UNANNEALED = 0.25
+# Measurements after which a rate without a schedule has halved: half of the fifty that a run should have.
+_HALVED_AFTER = 25
+# While annealing the scale stays within these multiples of the anchor.
+_LOWEST, _HIGHEST = 0.2, 2.0
 # The largest factor a measurement on the scale: while calibrating, while annealing, and (inverted) downwards.
 _RAMP, _RISE, _FALL = 8.0, 1.1, 2.0
 
@@ -239,19 +241,20 @@ def hysteresis_gate(
 class CalibrationState(NamedTuple):
     """State of `calibrated`."""
 
-    scale: jax.Array  # f32[]
+    scale: jax.Array  # f32[], without a schedule before it is multiplied by the law's own decay
     anchor: jax.Array  # f32[], the calibrated scale; the first scale until there is one
     phase: jax.Array  # i32[], CALIBRATING or ANNEALING
     hits: jax.Array  # i32[], measurements in a row at or above the set-point
     record: jax.Array  # f32[], logarithm of the largest distance seen while calibrating
     record_scale: jax.Array  # f32[], the scale that gave it
     peak: jax.Array  # f32[], the largest value of the schedule so far
+    measurements: jax.Array  # i32[], how many there were
 
 
 def calibrated(
     schedule: optax.Schedule | None = None,
     *,
-    target: float | None = None,
+    target: float = 1.0,
     start: float = 0.001,
     gain: float = 0.3,
     patience: int = 1,
@@ -261,7 +264,7 @@ def calibrated(
 
     Correlations live in [0, 1], so a distance between connectomes has a unit of its own, and one set-point
     serves many networks. With `s = log(distance / target) - log(decay)`, `decay` being the schedule relative
-    to its peak so far:
+    to its peak so far (without a schedule `1 / (1 + m / 25)` after m measurements, see below):
 
     - **Calibrating.** The scale starts at `start` and each measurement multiplies it by `exp(-gain s)`, at
       most by 8 and at least by 1/2: far from the set-point the ramp is steep, near it slow. Once `s >= -0.1`
@@ -271,9 +274,12 @@ def calibrated(
       or it is frozen), and the scale of the record becomes the anchor. A record of half the set-point or more
       was an answer: then growth by 2 is enough, since a smooth network moves no faster until it breaks.
     - **Annealing.** The same law inside `[anchor / 5, 2 anchor]`, rising by at most 10 % a measurement: a
-      bounded gate that keeps the motion falling along with the schedule. Without a schedule the decay cannot
-      be known, so the upper bound is the anchor itself: the scale may correct itself downwards and never
-      undoes a decay that it cannot see.
+      bounded gate that keeps the motion falling along with the schedule.
+
+    **Without a schedule**, where the end of the run is not known, the law brings its own: it multiplies the
+    scale by the Robbins-Monro decay `1 / (1 + m / 25)` after m measurements and expects the motion to fall
+    likewise. Evaluate the averaged parameters then (`polynomial_averaging`): the average does the rest of the
+    annealing, at any step.
 
     Why absolute, and why these numbers: a gate on z alone was not distinguishable from a random one in our
     experiments. All of it is our choice; the paper has the relative gate only.
@@ -284,9 +290,8 @@ def calibrated(
 
     Args:
         schedule: the base optimizer's own schedule, `step -> learning rate`, if it has one; only its shape
-            matters.
-        target: distance to aim at, in set-points of the signal; positive. Default: 1 with a schedule, 0.25
-            without one: a rate that is never annealed must be lower.
+            matters. None: the base rate is constant, and the law anneals by itself.
+        target: distance to aim at, in set-points of the signal; positive.
         start: first scale; positive, at most 1. Small, because a rate that is too small for some steps does
             no harm, and one that is too large for the first ones does.
         gain: of the logarithm of the distance onto that of the scale; in (0, 1]. Above 0.6 it overshoots.
@@ -304,7 +309,7 @@ def calibrated(
         A network whose distance is proportional to its rate, with a base rate that is 1000 times too small:
 
         >>> import jax.numpy as jnp
-        >>> law = calibrated(target=1.0)
+        >>> law = calibrated(optax.constant_schedule(1.0))
         >>> scale, state = law.init()
         >>> for step in range(60):
         ...     scale, state = law.update(Measurement(scale / 1000, jnp.float32(0), jnp.int32(step)), state)
@@ -313,14 +318,11 @@ def calibrated(
     """
     if schedule is not None and not callable(schedule):
         raise ValueError(f"schedule must be a function of the step or None, got {schedule!r}.")
-    if target is None:
-        target = 1.0 if schedule is not None else _UNANNEALED
     check("target", target, lambda x: x > 0, "positive")
     check("start", start, lambda x: 0 < x <= 1, "in (0, 1]")
     check("gain", gain, lambda x: 0 < x <= 1, "in (0, 1]")
     check("patience", patience, lambda x: x >= 1, "at least 1")
     check("guard", guard, lambda x: x > 1, "greater than 1")
-    lowest, highest = 0.2, 1.0 if schedule is None else 2.0
 
     def init() -> tuple[jax.Array, CalibrationState]:
         def f32(value: float) -> jax.Array:  # a fresh buffer each: shared ones cannot be donated
@@ -334,12 +336,17 @@ def calibrated(
             record=f32(_NO_RECORD),
             record_scale=f32(start),
             peak=f32(0.0),
+            measurements=jnp.zeros((), jnp.int32),
         )
         return f32(start), state
 
     def update(measurement: Measurement, state: CalibrationState) -> tuple[jax.Array, CalibrationState]:
         finite = jnp.isfinite(measurement.distance)
-        decay, peak = _decay(schedule, measurement.step, state.peak)
+        measurements = optax.safe_increment(state.measurements)
+        if schedule is None:
+            decay, peak = 1 / (1 + measurements.astype(jnp.float32) / _HALVED_AFTER), state.peak
+        else:
+            decay, peak = _decay(schedule, measurement.step, state.peak)
         distance = jnp.maximum(jnp.where(finite, measurement.distance, 1.0), _SMALLEST_DISTANCE)
         excess = jnp.log(distance / target) - jnp.log(decay)
 
@@ -359,22 +366,28 @@ def calibrated(
         highest_factor = jnp.where(phase == CALIBRATING, _RAMP, _RISE)
         factor = jnp.clip(jnp.exp(-gain * excess), 1 / _FALL, highest_factor)
         scale = state.scale * jnp.where(finite, factor, _RETREAT)
-        bounded = jnp.clip(scale, lowest * anchor, highest * anchor)
+        bounded = jnp.clip(scale, _LOWEST * anchor, _HIGHEST * anchor)
         # A divergence is the one thing that may push the scale out of its bounds, downwards.
         bounded = jnp.where(finite, bounded, jnp.minimum(scale, bounded))
         scale = jnp.where(phase == CALIBRATING, scale, bounded)
         scale = jnp.clip(scale, _SMALLEST_SCALE, _LARGEST_SCALE)
-        return scale, CalibrationState(
-            scale, anchor, phase.astype(jnp.int32), hits.astype(jnp.int32), record, record_scale, peak
+        state = CalibrationState(
+            scale,
+            anchor,
+            phase.astype(jnp.int32),
+            hits.astype(jnp.int32),
+            record,
+            record_scale,
+            peak,
+            measurements,
         )
+        return scale * decay if schedule is None else scale, state
 
     return Controller(init, update)
 
 
-def _decay(schedule: optax.Schedule | None, step: jax.Array, peak: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _decay(schedule: optax.Schedule, step: jax.Array, peak: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The schedule relative to its peak so far, in [1e-3, 1] (a warm-up is no decay), and that peak."""
-    if schedule is None:
-        return jnp.ones((), jnp.float32), peak
     value = jnp.asarray(schedule(step), jnp.float32)
     peak = jnp.maximum(peak, value)
     return jnp.clip(jnp.where(peak > 0, value / peak, 1.0), 1e-3, 1.0), peak

@@ -118,9 +118,11 @@ class TestHysteresisGate:
             control.hysteresis_gate(**{argument: value})
 
 
-def calibration(scale=0.1, anchor=0.01, phase=CALIBRATING, hits=0, record=-1.0, record_scale=0.1, peak=0.0):
+def calibration(
+    scale=0.1, anchor=0.01, phase=CALIBRATING, hits=0, record=-1.0, record_scale=0.1, peak=0.0, seen=0
+):
     return control.CalibrationState(
-        f32(scale), f32(anchor), i32(phase), i32(hits), f32(record), f32(record_scale), f32(peak)
+        f32(scale), f32(anchor), i32(phase), i32(hits), f32(record), f32(record_scale), f32(peak), i32(seen)
     )
 
 
@@ -269,10 +271,27 @@ class TestCalibrated:
             scale, state = law.update(measured(E**-1, step=step), state)
             np.testing.assert_allclose(scale, before * E**0.3, rtol=1e-5)
 
-    def test_without_a_schedule_it_never_undoes_a_decay(self):
+    def test_without_a_schedule_it_brings_its_own_decay(self):
         law = control.calibrated()
-        state = calibration(scale=0.5, anchor=0.5, phase=ANNEALING)
-        assert law.update(measured(1e-4), state)[0] == 0.5
+        state = calibration(scale=0.5, anchor=0.5, phase=ANNEALING, seen=24)
+        # After 25 measurements half of the motion is wanted, and half of the scale is given.
+        scale, after = law.update(measured(0.5), state)
+        np.testing.assert_allclose((scale, after.scale), (0.25, 0.5), rtol=1e-5)
+        scale, after = law.update(measured(0.5 * E), state)
+        np.testing.assert_allclose((scale, after.scale), (0.25 * E**-0.3, 0.5 * E**-0.3), rtol=1e-5)
+        assert after.measurements == 25
+
+    def test_without_a_schedule_the_rates_are_those_of_robbins_and_monro(self):
+        """The scale is a bounded multiple of 1 / (1 + m / 25), whatever the distances are."""
+        law = control.calibrated()
+        distances = np.random.default_rng(0).lognormal(sigma=3, size=400)
+        _, state = law.init()
+        for number, distance in enumerate(distances, start=1):
+            scale, state = law.update(measured(distance), state)
+            if state.phase == ANNEALING:
+                relative = scale * (1 + number / 25) / state.anchor
+                assert 0.2 * (1 - 1e-5) <= relative <= 2 * (1 + 1e-5)
+        assert state.phase == ANNEALING
 
     def test_never_nan(self):
         law = control.calibrated()
