@@ -22,6 +22,7 @@ from cgalr_jax.control import (
 )
 from cgalr_jax.distance import frobenius_distance, top_distance
 from cgalr_jax.finder import LearningRateCurve, find_learning_rate
+from cgalr_jax.inputs import check_checkpoint
 from cgalr_jax.persistence import Barcode, barcode, births, spanning_tree
 from cgalr_jax.schedule import connectome_schedule
 from cgalr_jax.signal import Signal
@@ -46,6 +47,7 @@ __all__ = [
     "births",
     "calibrated",
     "cgalr",
+    "check_checkpoint",
     "connectome_from_moments",
     "connectome_schedule",
     "find_learning_rate",

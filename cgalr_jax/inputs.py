@@ -1,5 +1,6 @@
 """What users hand in, checked as early as it can be known: example, activations, samples, extra arguments."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -98,14 +99,93 @@ def check_extra_arguments(
         )
 
 
-def check_state(found: Any, wanted: Any) -> None:
-    """Raises if what the state holds is not of the form that is measured; some restorers do not look."""
-    found, wanted = (jax.tree.map(jnp.shape, tree) for tree in (found, wanted))
-    if found != wanted:
+def check_checkpoint(stored: Any, opt_state: Any) -> None:
+    """Raises if a checkpoint does not fit the state that it is to be restored into: call it before restoring.
+
+    Orbax refuses arrays of other shapes by itself, but names neither layers nor units; `flax.serialization`
+    restores whatever it finds. Only the states of `scale_by_connectome` are compared, and only their shapes.
+
+    Args:
+        stored: what is in the checkpoint, shapes or arrays: `checkpointer.metadata(path)`;
+            `manager.item_metadata(step)` of an Orbax `CheckpointManager` made with
+            `item_handlers=ocp.StandardCheckpointHandler()` (Orbax tells no shapes without);
+            `flax.serialization.msgpack_restore(data)`; or a state already restored. Named tuples may have
+            become dictionaries or lists, and more than the optimizer's state may be in it.
+        opt_state: what it is to be restored into: `tx.init(params)` or its shapes, a flax `TrainState`, an
+            `nnx.Optimizer` or its state.
+
+    Raises:
+        ValueError: if a layer, its number of units, the signal, the controller, the samples or the window
+            differ, naming each; or if the two do not hold as many states, at least one.
+
+    Example:
+        >>> import jax.numpy as jnp, cgalr_jax
+        >>> params = {"w": jnp.ones(3)}
+        >>> stored = cgalr_jax.cgalr(0.1, {"hidden": 8}).init(params)
+        >>> cgalr_jax.check_checkpoint(stored, cgalr_jax.cgalr(0.1, {"hidden": 8}).init(params))
+        >>> cgalr_jax.check_checkpoint(stored, cgalr_jax.cgalr(0.1, {"hidden": 12}).init(params))
+        Traceback (most recent call last):
+        ...
+        ValueError: stored must fit the optimizer: layer 'hidden' must have 12 units, got 8 units. Was ...
+    """
+    if not isinstance(stored, Mapping):  # Orbax may tell it in a record of the step
+        stored = getattr(stored, "item_metadata", getattr(stored, "metadata", stored))
+    if isinstance(stored, Mapping):  # several items, in a mapping that JAX does not look into
+        stored = dict(stored)
+    check_state("stored", stored, getattr(opt_state, "opt_state", opt_state))
+
+
+def check_state(argument: str, found: Any, wanted: Any) -> None:
+    """Raises if what was restored is not of the form that is measured; some restorers do not look."""
+    found, wanted = _connectome_states(found), _connectome_states(wanted)
+    if not found or len(found) != len(wanted):
         raise ValueError(
-            f"state must hold a reading and a history of shapes {wanted}, got {found}: was it restored from a"
-            " run with other layers, numbers of units, signal or window?"
+            f"{argument} must hold as many states of scale_by_connectome as the optimizer, at least one: "
+            f"{len(wanted)}, got {len(found)}. An Orbax CheckpointManager tells what it stored if it is made "
+            "with item_handlers=ocp.StandardCheckpointHandler()."
         )
+    wrong = [
+        _difference(path, here.get(path), there.get(path))
+        for here, there in zip(found, wanted, strict=True)
+        for path in sorted(here.keys() | there.keys())
+        if here.get(path) != there.get(path)
+    ]
+    if wrong:
+        raise ValueError(
+            f"{argument} must fit the optimizer: {'; '.join(wrong)}. Was it saved by a run with other "
+            "layers, numbers of units, signal, controller, samples or window?"
+        )
+
+
+def _connectome_states(tree: Any) -> list[dict[tuple[str, ...], tuple[int, ...]]]:
+    """The shapes in each `ConnectomeState`, found by name: tuples may have become mappings."""
+    states: dict[tuple[str, ...], dict[tuple[str, ...], tuple[int, ...]]] = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        keys = tuple(jax.tree_util.keystr((key,), simple=True) for key in path)
+        at = next((i for i, key in enumerate(keys) if key.startswith("cg_")), None)
+        if at is not None:
+            states.setdefault(keys[:at], {})[keys[at:]] = tuple(getattr(leaf, "shape", ()))
+
+    def place(keys: tuple[str, ...]) -> list[tuple[int, str]]:
+        return [(int(key) if key.isdigit() else -1, key) for key in keys]
+
+    # By place, "10" after "2" as in a tuple; in an nnx state a leaf is the value of a variable.
+    return [
+        {path[:-1] if ("cg_step", "value") in states[keys] else path: x for path, x in states[keys].items()}
+        for keys in sorted(states, key=place)
+    ]
+
+
+def _difference(path: tuple[str, ...], found: Any, wanted: Any) -> str:
+    """What is wrong with one array of the state: a square one in the reading is the connectome of a layer."""
+    shapes = [shape for shape in (found, wanted) if shape is not None]
+    if path[0] == "cg_before" and all(len(shape) == 2 and shape[0] == shape[1] for shape in shapes):
+        name = f"layer {path[-1]!r}"
+        found, wanted = (shape and f"{shape[0]} units" for shape in (found, wanted))
+    else:
+        name = "/".join(path)
+        found, wanted = (shape if shape is None else f"shape {shape}" for shape in (found, wanted))
+    return f"{name} must {'not be there' if wanted is None else f'have {wanted}'}, got {found or 'none'}"
 
 
 def check_axes(reading: Any, before: Any, axis_name: Any) -> None:

@@ -162,7 +162,8 @@ def scale_by_connectome(
 
     def measure(state: ConnectomeState, after: Any, before: Any, samples: Any) -> ConnectomeState:
         """Compares `after` with what is stored, and stores `before` and `samples` for the next time."""
-        inputs.check_state((state.cg_before, state.cg_history), (after, jnp.zeros(window)))
+        form = state._replace(cg_before=after, cg_history=jnp.zeros(window))
+        inputs.check_state("opt_state", state, form)
         inputs.check_axes(after, state.cg_before, axis_name)
         distance = jnp.asarray(signal.compare(state.cg_before, after), jnp.float32)
         in_set_points = distance / set_point

@@ -47,10 +47,14 @@ def run(folder, steps, seed, kill_at):
         return state.apply_gradients(grads=jax.grad(loss_fn)(state.params), probe=probe, samples=x)
 
     options = ocp.CheckpointManagerOptions(max_to_keep=2, save_interval_steps=5)
-    with ocp.CheckpointManager(pathlib.Path(folder).resolve(), options=options) as manager:
+    folder = pathlib.Path(folder).resolve()
+    handler = ocp.StandardCheckpointHandler()  # with it the manager can tell what is in a step
+    with ocp.CheckpointManager(folder, item_handlers=handler, options=options) as manager:
         arrays = {"params": state.params, "opt_state": state.opt_state}
         start = 0
         if (last := manager.latest_step()) is not None:
+            # A run with other layers or numbers of units is refused here, by name.
+            cgalr_jax.check_checkpoint(manager.item_metadata(last), state)
             # Always restore into what `tx.init` gives: names, shapes and dtypes come from there.
             arrays = manager.restore(last, args=ocp.args.StandardRestore(arrays))
             start = last + 1

@@ -1,5 +1,6 @@
 """Checkpoints: exact through Orbax and flax.serialization; a killed run goes on as if nothing had been."""
 
+import importlib
 import os
 import pathlib
 import signal as signals
@@ -14,7 +15,7 @@ import numpy as np
 import optax
 import orbax.checkpoint as ocp
 import pytest
-from flax import nnx
+from flax import linen, nnx
 
 import cgalr_jax
 from cgalr_jax import capture, signal
@@ -136,8 +137,120 @@ def test_another_number_of_units_is_our_error(tmp_path):
     small, large = block(8), block(12)
     state = through_flax(small.init(init_params(8)), large.init(init_params(12)), tmp_path)
     params = init_params(12)
-    with pytest.raises(ValueError, match=r"state must hold a reading .*\(12, 12\).*\(8, 8\).* restored"):
+    with pytest.raises(ValueError, match=r"^opt_state must fit .*'hidden' must have 12 units, got 8 units"):
         large.update(params, state, params, probe=forward, samples=X)
+
+
+def of_flax(state, folder):
+    del folder
+    return flax.serialization.msgpack_restore(flax.serialization.to_bytes(state))
+
+
+def of_orbax(state, folder):
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(folder / "state", state)
+        checkpointer.wait_until_finished()
+        return checkpointer.metadata(folder / "state")
+
+
+def of_orbax_without_a_target(state, folder):
+    of_orbax(state, folder)
+    with ocp.StandardCheckpointer() as checkpointer:
+        return checkpointer.restore(folder / "state")
+
+
+def of_an_orbax_manager(state, folder):
+    with ocp.CheckpointManager(folder) as manager:
+        manager.save(3, args=ocp.args.StandardSave({"opt_state": state, "params": jnp.ones(3)}))
+    with ocp.CheckpointManager(folder, item_handlers=ocp.StandardCheckpointHandler()) as manager:
+        return manager.item_metadata(3)
+
+
+def of_an_orbax_manager_of_items(state, folder):
+    with ocp.CheckpointManager(folder) as manager:
+        manager.save(3, args=ocp.args.Composite(state=ocp.args.StandardSave(state)))
+    with ocp.CheckpointManager(folder, item_handlers={"state": ocp.StandardCheckpointHandler()}) as manager:
+        return manager.item_metadata(3)
+
+
+STORED = [of_flax, of_orbax, of_orbax_without_a_target, of_an_orbax_manager, of_an_orbax_manager_of_items]
+
+
+@pytest.mark.parametrize("stored", STORED)
+def test_another_number_of_units_is_our_error_before_anything_is_restored(stored, tmp_path):
+    told = stored(OPTIMIZERS["cgalr"](8).init(init_params(8)), tmp_path)
+    cgalr_jax.check_checkpoint(told, OPTIMIZERS["cgalr"](8).init(init_params(8)))
+    cgalr_jax.check_checkpoint(told, jax.eval_shape(OPTIMIZERS["cgalr"](8).init, init_params(8)))
+    with pytest.raises(ValueError, match=r"^stored must fit .*'hidden' must have 12 units, got 8 units"):
+        cgalr_jax.check_checkpoint(told, OPTIMIZERS["cgalr"](12).init(init_params(12)))
+
+
+@pytest.mark.parametrize("arrays", [nnx.state, lambda node: nnx.to_pure_dict(nnx.state(node))])
+def test_the_checkpoint_of_an_nnx_optimizer_is_checked(arrays, tmp_path):
+    def make(units):
+        rngs = nnx.Rngs(0)
+        model = nnx.Sequential(nnx.Linear(5, units, rngs=rngs), nnx.relu, nnx.Linear(units, 2, rngs=rngs))
+        example = capture.example(capture.nnx_probe(model), model, X)
+        return model, nnx.Optimizer(model, cgalr_jax.cgalr(0.1, example, samples=X, every=2), wrt=nnx.Param)
+
+    told = of_orbax(arrays(make(8)), tmp_path)
+    for like in (make(8)[1], arrays(make(8))):
+        cgalr_jax.check_checkpoint(told, like)
+    for unlike in (make(12)[1], arrays(make(12))):
+        with pytest.raises(ValueError, match="layer 'layers/0' must have 12 units, got 8 units"):
+            cgalr_jax.check_checkpoint(told, unlike)
+
+
+DIFFERENCES = {
+    r"cg_history must have shape \(20,\), got shape \(10,\)": {"window": 20},
+    r"cg_samples must have shape \(8, 5\), got shape \(16, 5\)": {"samples": X[:8]},
+    "cg_samples must not be there": {"samples": None},
+    r"layer 'hidden' must not be there, got 8 units.*cg_before/pooled must have shape \(7,\), got none": {
+        "signal": signal.births()
+    },
+    "cg_control/anchor must not be there": {"controller": cgalr_jax.hysteresis_gate()},
+    "layer 'more' must have 3 units, got none": {"example": {"hidden": 8, "more": 3}},
+    "layer 'hidden' must not be there.*layer 'other' must have 8 units, got none": {"example": {"other": 8}},
+}
+
+
+@pytest.mark.parametrize("message", DIFFERENCES)
+def test_a_checkpoint_of_another_construction_is_refused(message, tmp_path):
+    def state(example=None, **kwargs):
+        kwargs = {"samples": X, "signal": signal.frobenius(), **kwargs}
+        return cgalr_jax.scale_by_connectome(example or {"hidden": 8}, **kwargs).init(init_params())
+
+    told = of_orbax(state(), tmp_path)
+    cgalr_jax.check_checkpoint(told, state())
+    with pytest.raises(ValueError, match=message):
+        cgalr_jax.check_checkpoint(told, state(**DIFFERENCES[message]))
+
+
+def test_several_instances_are_checked_in_their_order(tmp_path):
+    """Orbax sorts the tuple of a chain as text; the eleventh element is not the second."""
+
+    def state(*units):
+        places = [optax.identity()] * 12
+        for place, n in zip((2, 10, 11), units, strict=False):
+            places[place] = block(n)
+        return optax.chain(*places).init(init_params())
+
+    told = of_orbax(nnx.to_pure_dict(nnx.state(nnx.Dict(state=nnx.data(state(8, 9, 10))))), tmp_path)
+    cgalr_jax.check_checkpoint(told, state(8, 9, 10))
+    with pytest.raises(ValueError, match=r"layer 'hidden' must have 7 units, got 9 units(?!.*got (8|10))"):
+        cgalr_jax.check_checkpoint(told, state(8, 7, 10))
+    with pytest.raises(ValueError, match=r"as many states .*: 2, got 3"):
+        cgalr_jax.check_checkpoint(told, state(8, 9))
+
+
+def test_a_checkpoint_without_our_state_is_refused(tmp_path):
+    state = block(8).init(init_params())
+    through_an_orbax_manager(state, state, tmp_path)
+    with ocp.CheckpointManager(tmp_path / "manager") as manager:  # a new process: Orbax has forgotten how
+        told = manager.item_metadata(3)
+    for stored in (told, None, {}, {"params": jnp.ones(3)}):
+        with pytest.raises(ValueError, match="1, got 0.*item_handlers=ocp.StandardCheckpointHandler"):
+            cgalr_jax.check_checkpoint(stored, state)
 
 
 REFUSED = """
@@ -178,3 +291,12 @@ def test_a_killed_run_is_resumed_bit_for_bit(tmp_path):
     assert killed.returncode == -signals.SIGKILL, f"{kill_at=} {killed.stderr}"
     assert "resumed after step" in resumed.stdout, f"{kill_at=} {resumed.stderr}"
     assert resumed.stdout.splitlines()[-1] == unbroken.stdout.splitlines()[-1], f"{kill_at=}"
+
+
+def test_the_example_refuses_to_resume_with_other_units(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(RESUME.parent)
+    resume = importlib.import_module("resume")
+    resume.run(tmp_path, 6, seed=0, kill_at=None)
+    monkeypatch.setattr(resume, "NETWORK", linen.Sequential([linen.Dense(48), linen.relu, linen.Dense(10)]))
+    with pytest.raises(ValueError, match="'layers_0' must have 48 units, got 32 units"):
+        resume.run(tmp_path, 9, seed=0, kill_at=None)
