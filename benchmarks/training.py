@@ -2,11 +2,10 @@
 
     python benchmarks/training.py                      # everything, resumable: out/training
     python benchmarks/training.py --quick              # two tasks, a few methods, two seeds: a minute or two
-    python benchmarks/training.py --report             # tables and plots from what is there, nothing is
-    trained python benchmarks/training.py --tune set-point     # the experiments that set the defaults, on
-    tuning seeds
+    python benchmarks/training.py --report             # tables and plots from what is there, trains nothing
+    python benchmarks/training.py --tune set-point     # experiments that set the defaults, on tuning seeds
 
-Tuning seeds (0 ... 7) are never reported, reporting seeds (200 ... 207) are never tuned on.
+Tuning seeds (0 ... 7) are never reported, reporting seeds (1000 ... 1015) are never tuned on.
 """
 
 import argparse
@@ -18,9 +17,9 @@ from rich import progress
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))  # `judge` lies beside this file
 
-from judge import methods, seconds, store, tasks, tuning
+from judge import methods, seconds, tasks, tuning, workers
 
-SEEDS = {"tuning": tuple(range(8)), "reporting": tuple(range(200, 208))}
+SEEDS = {"tuning": tuple(range(8)), "reporting": tuple(range(1000, 1016))}
 QUICK_TASKS = ("cancer", "graph (karate club)")
 QUICK_METHODS = ("SGD cosine", "AdamW cosine", "CG-ALR hybrid", "update norm", "yoked hybrid")
 # On a variant only what the time to target compares.
@@ -48,6 +47,7 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--tasks", nargs="+", metavar="TASK", choices=list(tasks.catalogue()))
     parser.add_argument("--methods", nargs="+", metavar="METHOD", choices=list(methods.METHODS))
     parser.add_argument("--seeds", choices=list(SEEDS), default="reporting")
+    parser.add_argument("--processes", type=int, default=workers.cores(), help="default: one for each core")
     parser.add_argument("--publish", action="store_true", help="put the report into benchmarks/README.md")
     parser.add_argument("--report", action="store_true", help="train nothing, report what is there")
     parser.add_argument("--seconds", action="store_true", help="measure what a step costs, and report")
@@ -56,10 +56,7 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def _train(
-    folder: pathlib.Path,
-    plan: dict[str, dict[str, methods.Method]],
-    families: dict[str, methods.Family],
-    seeds: tuple[int, ...],
+    folder: pathlib.Path, plan: dict[str, dict[str, methods.Method]], seeds: tuple[int, ...], processes: int
 ) -> None:
     """Trains what is missing of ``{task: {name: method}}``, with a progress bar that knows the time left."""
     columns = (
@@ -69,15 +66,11 @@ def _train(
         progress.TimeElapsedColumn(),
         progress.TimeRemainingColumn(),
     )
-    total = sum(len(store.pending(folder, [label], chosen, seeds)) for label, chosen in plan.items())
+    jobs = workers.pending(folder, plan, seeds)
     with progress.Progress(*columns) as bar:
-        meter = bar.add_task("training", total=total)
-        for label, chosen in plan.items():
-            work = store.pending(folder, [label], chosen, seeds)
-            replayed = lambda task: store.load(folder, task, "CG-ALR hybrid")  # noqa: E731
-            for number, line in enumerate(store.execute(folder, work, chosen, families, seeds, replayed)):
-                bar.update(meter, description=line[:60].ljust(60), advance=bool(number))
-            bar.advance(meter, bool(work))
+        meter = bar.add_task("training", total=len(jobs))
+        for done in workers.run(jobs, min(processes, max(len(jobs), 1))):
+            bar.update(meter, description=f"{done.task}: {', '.join(done.methods)}"[:60].ljust(60), advance=1)
 
 
 def plan_of(labels: list[str], names: list[str]) -> dict[str, dict[str, methods.Method]]:
@@ -92,6 +85,11 @@ def plan_of(labels: list[str], names: list[str]) -> dict[str, dict[str, methods.
     }
 
 
+def reported() -> list[str]:
+    """The tasks and variants of the report."""
+    return [label for label, task in tasks.catalogue().items() if not task.tuning]
+
+
 def main(arguments: list[str] | None = None) -> None:
     options = _arguments(arguments)
     if options.tune:
@@ -101,18 +99,18 @@ def main(arguments: list[str] | None = None) -> None:
         labels = options.tasks or [label for label, task in tasks.catalogue().items() if not task.variant]
         folder = options.out / "tuning"
         if not options.report:
-            _train(folder, dict.fromkeys(labels, chosen), tuning.FAMILIES, SEEDS["tuning"])
+            _train(folder, dict.fromkeys(labels, chosen), SEEDS["tuning"], options.processes)
         print(tuning.table(folder, labels, options.tune))
         return
     chosen_seeds = (0, 1) if options.quick else SEEDS[options.seeds]
     folder = options.out / ("quick" if options.quick else options.seeds)
-    labels = options.tasks or list(QUICK_TASKS if options.quick else tasks.catalogue())
+    labels = options.tasks or list(QUICK_TASKS if options.quick else reported())
     names = options.methods or list(QUICK_METHODS if options.quick else methods.METHODS)
     plan = plan_of(labels, names)
     if options.seconds:
         seconds.measure(folder / "seconds.json")
     elif not options.report:
-        _train(folder, plan, methods.FAMILIES, chosen_seeds)
+        _train(folder, plan, chosen_seeds, options.processes)
     from judge import report  # matplotlib is slow to import
 
     text = report.write(folder, plan)

@@ -258,7 +258,7 @@ def calibrated(
     start: float = 0.001,
     gain: float = 0.3,
     patience: int = 1,
-    guard: float = 12.0,
+    guard: float = 24.0,
 ) -> Controller:
     """Our law, the default: find the scale at which the connectome moves at its set-point, then anneal.
 

@@ -250,7 +250,7 @@ class TestCalibrated:
     def test_transition(self, patience, name):
         state, distance, expected = (CALIBRATION if patience == 1 else PATIENT)[name]
         # A constant schedule: known, and no decay.
-        law = control.calibrated(optax.constant_schedule(0.1), patience=patience)
+        law = control.calibrated(optax.constant_schedule(0.1), patience=patience, guard=12.0)
         scale, after = law.update(measured(distance), state)
         assert scale == after.scale
         for field, value in expected.items():

@@ -161,7 +161,7 @@ def test_quick_run_writes_records_tables_and_plots(tmp_path, monkeypatch):
     monkeypatch.setattr(training, "QUICK_TASKS", ("graph (karate club)",))
     monkeypatch.setattr(training, "QUICK_METHODS", ("SGD cosine", "update norm"))
     file = tmp_path / "runs.json"
-    arguments = ["--quick", "--out", str(tmp_path), "--json", str(file)]
+    arguments = ["--quick", "--processes", "1", "--out", str(tmp_path), "--json", str(file)]
     training.main(arguments)
     records = json.loads(file.read_text())
     fields = {

@@ -25,16 +25,37 @@ def signal(name: str, config: Config) -> signals.Signal:
     """A signal by name; `set_point` and `update_set_point` in the configuration replace its own."""
     first, _, over = name.partition(" over ")
     if first == "hybrid":
-        return signals.hybrid(
+        made = signals.hybrid(
             signal("frobenius", config), _set(signals.update_norm(), config, "update_set_point")
         )
-    makers = {"births": signals.births, "frobenius": signals.frobenius, "update norm": signals.update_norm}
+        return _share(made, config["share"]) if "share" in config else made
+    makers = {
+        "births": signals.births,
+        "deaths": signals.deaths,
+        "barcode": signals.barcode,
+        "frobenius": signals.frobenius,
+        "update norm": signals.update_norm,
+    }
     made = makers[first](over) if over else makers[first]()
     return _set(made, config, "set_point")
 
 
 def _set(made: signals.Signal, config: Config, key: str) -> signals.Signal:
     return made._replace(set_point=config[key]) if key in config else made
+
+
+def _share(hybrid: signals.Signal, share: jax.Array) -> signals.Signal:
+    """The hybrid with another weight of the update norm in its geometric mean than one half."""
+    parts = signals.frobenius(), signals.update_norm()
+
+    def compare(before: tuple[Any, Any], after: tuple[Any, Any]) -> jax.Array:
+        motion, update = (
+            part.compare(old, new) / part.set_point
+            for part, old, new in zip(parts, before, after, strict=True)
+        )
+        return motion ** (1 - share) * update**share
+
+    return hybrid._replace(compare=compare)
 
 
 def chosen_signal(config: Config) -> signals.Signal:

@@ -92,6 +92,7 @@ BASES = {
     "sgd": _sgd,
     "adam": lambda task, config: optax.adam(rate_of(config)),
     "adamw": lambda task, config: optax.adamw(rate_of(config)),
+    "muon": lambda task, config: optax.contrib.muon(rate_of(config)),
 }
 
 
@@ -106,19 +107,20 @@ def connectome_family(
     source: str | None = "paired",
     law: Callable[..., cgalr_jax.Controller] = controls.calibrated,
     every: int | None = None,
+    measurements: int = 50,
     averages: bool = False,
     per_layer: bool = False,
 ) -> Family:
     """Ours: any base optimizer, then ``scale_by_connectome`` with a signal and a law.
 
-    Without ``every`` a run has fifty measurements, as the documentation advises.
+    Without ``every`` a run has fifty measurements, as the documentation advises, or as many as are asked for.
     """
 
     def build(task: tasks.Task, config: Config, key: jax.Array, inputs: jax.Array):
         layers = jax.eval_shape(lambda: task.model.apply(task.model.init(key), inputs)[1])
         shared = {
             "samples": inputs if source == "paired" else None,
-            "every": every or max(task.steps // 50, 1),
+            "every": every or max(task.steps // measurements, 1),
             "signal": controls.signal(signal, config) if signal else controls.chosen_signal(config),
         }
         if per_layer:
@@ -147,6 +149,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "adamw": _plain(BASES["adamw"]),
     "adam": _plain(BASES["adam"]),
+    "muon": _plain(BASES["muon"]),
     "dog": _plain(lambda task, config: optax.contrib.dog(rate_of(config)), averages=True),
     "dowg": _plain(lambda task, config: optax.contrib.dowg(rate_of(config)), averages=True),
     "prodigy": _plain(lambda task, config: optax.contrib.prodigy(rate_of(config))),
@@ -157,6 +160,12 @@ FAMILIES: dict[str, Family] = {
     ),
     "ours": connectome_family(None, law=controls.chosen_law, averages=True),
     "ours on AdamW": connectome_family(None, law=controls.chosen_law, averages=True, base="adamw"),
+    "ours on Muon": connectome_family(None, law=controls.chosen_law, averages=True, base="muon"),
+    "deaths": connectome_family("deaths"),
+    "deaths over min": connectome_family("deaths over min"),
+    "barcode": connectome_family("barcode"),
+    "barcode over min": connectome_family("barcode over min"),
+    "sgd averaged": _plain(_sgd, averages=True),
     "yoked": connectome_family("update norm", source=None, law=controls.replay),
     "probe": connectome_family("hybrid", source="probe"),
     "per layer": connectome_family("frobenius", per_layer=True),
@@ -173,6 +182,7 @@ BASELINES: dict[str, Method] = {
     "SGD on plateau": Method("plateau", "constant", SGD_RATES),
     "AdamW cosine": Method("adamw", "cosine", ADAM_RATES),
     "Adam": Method("adam", "constant", ADAM_RATES),
+    "Muon cosine": Method("muon", "cosine", ADAM_RATES),
     "schedule-free SGD": Method("schedule-free", "constant", SGD_RATES),
     "mechanic SGD cosine": Method("mechanic", "cosine", SGD_RATES[1:6]),
     "DoG": Method("dog", "constant", FACTORS),
@@ -206,7 +216,8 @@ CONNECTOME: dict[str, Method] = {
     "CG-ALR births, each layer": ours("births over min"),
     "CG-ALR Frobenius, a scale a layer": Method("per layer", "cosine", OURS, {"target": 1.3}),
     "CG-ALR hybrid AdamW": ours("hybrid", base="AdamW"),
-    "CG-ALR hybrid, no horizon": ours("hybrid", "anytime", target=0.25),
+    "CG-ALR hybrid Muon": ours("hybrid", base="Muon"),
+    "CG-ALR hybrid, no horizon": ours("hybrid", "anytime"),
     "paper's gate": ours("births", "gate"),
 }
 
@@ -214,6 +225,7 @@ CONTROLS: dict[str, Method] = {
     "update norm": ours("update norm"),
     "update norm, a scale a layer": Method("update norm per layer", "cosine", OURS, {"target": 0.5}),
     "update norm AdamW": ours("update norm", base="AdamW"),
+    "update norm Muon": ours("update norm", base="Muon"),
     "random gate": ours("births", "gate", listen=0.0),
     "reversed gate": ours("births", "gate", listen=-1.0),
     "random distance": ours("update norm", "random distance"),

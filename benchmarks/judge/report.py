@@ -152,8 +152,9 @@ def _among_ours(table: protocols.Table) -> str:
     for name in methods.CONNECTOME | methods.CONTROLS:
         if not table.tasks_with(name):
             continue
-        reference = "AdamW cosine" if name.endswith("AdamW") else protocols.REFERENCE
-        control = CONTROL + " AdamW" if name.endswith("AdamW") else CONTROL
+        base = next((base for base in ("AdamW", "Muon") if name.endswith(base)), "")
+        reference = f"{base} cosine" if base else protocols.REFERENCE
+        control = f"{CONTROL} {base}".strip()
         pairs = table.protocol_a(name, reference)
         ratios = table.ratios(name)
         rows.append(
@@ -168,8 +169,8 @@ def _among_ours(table: protocols.Table) -> str:
             ]
         )
     note = (
-        "The signals and the controls, all untuned. A and B: against SGD cosine (AdamW cosine for "
-        "those on AdamW), as above. The last comparison is with the calibrated law on the update norm"
+        "The signals and the controls, all untuned. A and B: against SGD cosine (AdamW or Muon cosine for "
+        "those on AdamW or Muon), as above. The last comparison is with the calibrated law on the update norm"
         " alone, no connectome at all."
     )
     header = [

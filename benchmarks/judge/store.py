@@ -2,14 +2,9 @@
 
 import pathlib
 import re
-import time
-from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-import jax
 import numpy as np
-
-from judge import methods, runner, tasks
 
 
 class Record(NamedTuple):
@@ -41,74 +36,18 @@ def load(folder: pathlib.Path, task: str, method: str) -> Record | None:
         return Record(**held)
 
 
-def _save(folder: pathlib.Path, task: str, method: str, record: Record) -> None:
+def holds(
+    folder: pathlib.Path, task: str, method: str, rates: tuple[float, ...], seeds: tuple[int, ...]
+) -> bool:
+    """Whether there is a record of these rates and seeds."""
+    record = load(folder, task, method)
+    return record is not None and tuple(record.seeds) == seeds and np.allclose(record.rates, rates)
+
+
+def save(folder: pathlib.Path, task: str, method: str, record: Record) -> None:
+    """Writes the record; a file that exists is whole."""
     path = path_of(folder, task, method)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial.npz")
     np.savez_compressed(partial, **record._asdict())
-    partial.rename(path)  # a file that exists is whole
-
-
-def pending(
-    folder: pathlib.Path,
-    task_labels: Sequence[str],
-    chosen: dict[str, methods.Method],
-    seeds: tuple[int, ...],
-) -> list[tuple[str, str, list[str]]]:
-    """What is left to do, as (task, family, methods of that family); who is replayed comes first."""
-    work = []
-    for label in task_labels:
-        missing: dict[str, list[str]] = {}
-        for name, method in chosen.items():
-            record = load(folder, label, name)
-            same = (
-                record is not None
-                and tuple(record.seeds) == seeds
-                and np.allclose(record.rates, method.rates)
-            )
-            if not same:
-                missing.setdefault(method.family, []).append(name)
-        work += [(label, family, names) for family, names in missing.items()]
-    return work
-
-
-def execute(
-    folder: pathlib.Path,
-    work: Sequence[tuple[str, str, list[str]]],
-    chosen: dict[str, methods.Method],
-    families: dict[str, methods.Family],
-    seeds: tuple[int, ...],
-    replayed: Callable[[str], Record | None],
-) -> Iterator[str]:
-    """Runs what is left, saving after each family; yields a line for the progress bar before each."""
-    for label, family, names in work:
-        yield f"{label}: {', '.join(names)}"
-        task, members = tasks.catalogue()[label], [chosen[name] for name in names]
-        configs = methods.configurations(task, members, len(seeds))
-        if family == "yoked":
-            record = replayed(label)
-            if record is None:
-                continue
-            # Each seed is given the scales of the next one at the same base rate.
-            others = np.roll(np.repeat(record.scale, THINNING, -1)[..., : task.steps], 1, axis=0)
-            configs["replayed"] = others
-        train, _ = runner.compile_family(task, families[family], seeds, configs)
-        began = time.perf_counter()
-        outcome = train()
-        seconds = np.float32((time.perf_counter() - began) / outcome.score.size)
-        first = 0
-        for name, method in zip(names, members, strict=True):
-            columns = slice(first, first + len(method.rates))
-            first = columns.stop
-            part = jax.tree.map(lambda leaf, columns=columns: leaf[:, columns], outcome)
-            record = Record(
-                np.array(seeds),
-                np.float32(method.rates),
-                part.score,
-                part.curve,
-                part.scale[..., ::THINNING].astype(np.float32),
-                part.distance[..., ::THINNING].astype(np.float32),
-                seconds,
-            )
-            _save(folder, label, name, record)
-        jax.clear_caches()
+    partial.rename(path)

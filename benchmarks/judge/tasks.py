@@ -34,6 +34,7 @@ class Task(NamedTuple):
     score: Callable[[models.Model, models.Params, data.Split], jax.Array]
     momentum: float = 0.9
     variant: str = ""
+    tuning: bool = False  # only for the experiments that set the defaults
 
 
 def cross_entropy(logits: jax.Array, classes: jax.Array) -> jax.Array:
@@ -180,6 +181,14 @@ def _build() -> list[Task]:
         _characters("gru", models.gru(16, 24, data.VOCABULARY, data.VOCABULARY), 12, 400, 16, "characters"),
         _characters("transformer", models.transformer(data.VOCABULARY, 16, 12, 2), 12, 400, 16, "two blocks"),
         _graph("graph", data.karate(), 8, 200, "karate club"),
+        # How the set-points change with width and depth.
+        *(
+            _classifier(
+                "classes", models.mlp((30, *depth * (width,), 6)), first,
+                variant=f"{depth} x {width}", tuning=True, **synthetic,
+            )
+            for depth, width in ((2, 8), (2, 16), (2, 64), (2, 128), (1, 32), (4, 32), (8, 32))
+        ),
     ]  # fmt: skip
 
 

@@ -12,13 +12,14 @@ from judge import controls, methods, statistics, store, tasks
 
 RATES = (0.003, 0.03, 0.3)
 FACTORS = (0.5, 0.7, 1.0, 1.4, 2.0)
-CONSTANTS = {"start": 0.001, "gain": 0.3, "patience": 1.0, "guard": 12.0}
+CONSTANTS = {"start": 0.001, "gain": 0.3, "patience": 1.0, "guard": 24.0}
 
 FAMILIES = dict(methods.FAMILIES)
 EXPERIMENTS: dict[str, dict[str, methods.Method]] = {
     "reference": {
         "SGD cosine": methods.BASELINES["SGD cosine"],
         "AdamW cosine": methods.BASELINES["AdamW cosine"],
+        "Muon cosine": methods.BASELINES["Muon cosine"],
     }
 }
 
@@ -45,28 +46,56 @@ for _factor in FACTORS:
         if _signal in ("hybrid", "update norm"):
             _name = f"{_signal}, AdamW x{_factor}"
             _add_ours("base", _name, methods.ours(_signal, base="AdamW", target=_factor))
+    for _signal in ("hybrid", "update norm"):
+        _name = f"{_signal}, Muon x{_factor}"
+        _add_ours("muon", _name, methods.ours(_signal, base="Muon", target=_factor))
+    for _kind in ("deaths", "deaths over min", "barcode", "barcode over min"):
+        _method = methods.Method(_kind, "cosine", methods.OURS)
+        _add_ours("cycles", f"{_kind} x{_factor}", _method, target=_factor)
+    for _share in (0.3, 0.5, 0.7, 0.85):
+        _method = methods.Method("share", "cosine", methods.OURS)
+        _made = methods.connectome_family("hybrid")
+        _add("share", f"share {_share:g} x{_factor}", _made, _method, target=_factor, share=_share)
     for _kind in ("per layer", "update norm per layer", "probe"):
         _method = methods.Method(_kind, "cosine", methods.OURS)
         _add_ours(_kind, f"{_kind} x{_factor}", _method, target=_factor)
-    _target = 0.25 * _factor
-    _add_ours("horizon", f"target {_target:g}", methods.ours("hybrid", "anytime", target=_target))
     for _every in (5, 10, 20):
         _made = methods.connectome_family(None, law=controls.chosen_law, averages=True, every=_every)
         for _signal in ("hybrid", "frobenius", "update norm"):
             _method = methods.ours(_signal, target=_factor)._replace(family=f"every {_every}")
             _add("cadence", f"{_signal}, every {_every}, x{_factor}", _made, _method)
 
+for _target in (0.7, 1.0, 1.4):
+    _method = methods.ours("hybrid", "anytime", target=_target)
+    for _measurements in (25, 50, 100, 200):
+        _made = methods.connectome_family(
+            None, law=controls.chosen_law, averages=True, measurements=_measurements
+        )
+        _name = f"{_measurements} measurements, target {_target:g}"
+        _add("horizon", _name, _made, _method._replace(family=f"{_measurements} measurements"))
+    _add_ours("horizon", f"not averaged, target {_target:g}", _method, averaged=0.0)
+    _add_ours(
+        "horizon",
+        f"a cosine that it is not told, target {_target:g}",
+        _method._replace(shape="cosine"),
+        averaged=0.0,
+    )
+EXPERIMENTS["averaged"] = {
+    "SGD constant, averaged": methods.Method("sgd averaged", "constant", methods.SGD_RATES)
+}
+
 for _change in (
     {},
+    {"start": 0.00001},
     {"start": 0.0001},
     {"start": 0.01},
     {"gain": 0.15},
     {"gain": 0.5},
     {"patience": 2.0},
-    {"guard": 6.0},
-    {"guard": 24.0},
+    {"guard": 12.0},
+    {"guard": 48.0},
 ):
-    for _signal in ("hybrid", "frobenius", "update norm"):
+    for _signal in ("hybrid", "update norm"):
         _label = ", ".join(f"{key} {value:g}" for key, value in _change.items()) or "as shipped"
         _add_ours("constants", f"{_signal}, {_label}", methods.ours(_signal), **{**CONSTANTS, **_change})
 
@@ -77,7 +106,7 @@ def _oracle(folder: pathlib.Path, label: str, reference: str) -> np.ndarray:
 
 
 def _reference_of(name: str) -> str:
-    return "AdamW cosine" if "AdamW" in name else "SGD cosine"
+    return next((f"{base} cosine" for base in ("AdamW", "Muon") if base in name), "SGD cosine")
 
 
 def table(folder: pathlib.Path, labels: list[str], experiments: list[str]) -> str:
