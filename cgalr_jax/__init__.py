@@ -5,6 +5,7 @@ scale -> updates. Nothing optional is imported here: `cgalr_jax.capture` needs f
 giotto-ph and SciPy, `cgalr_jax.plotting` matplotlib, and each says so.
 """
 
+from cgalr_jax.averaging import averaged_params, polynomial_averaging
 from cgalr_jax.connectome import (
     Moments,
     connectome_from_moments,
@@ -43,6 +44,7 @@ __all__ = [
     "Measurement",
     "Moments",
     "Signal",
+    "averaged_params",
     "barcode",
     "births",
     "calibrated",
@@ -57,6 +59,7 @@ __all__ = [
     "init_moments",
     "merge_moments",
     "metrics",
+    "polynomial_averaging",
     "robbins_monro_bounds",
     "scale_by_connectome",
     "spanning_tree",

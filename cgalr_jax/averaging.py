@@ -1,0 +1,112 @@
+"""The average of the parameters along a run: the annealing of a run whose end is not known.
+
+A schedule that ends lowers the rate so that the noise of the gradients averages out. Where no end is known,
+the average of the parameters does that instead, at any step, while the parameters themselves go on moving.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from cgalr_jax import control
+
+
+class AveragingState(NamedTuple):
+    """State of `polynomial_averaging`."""
+
+    averaging_step: jax.Array  # i32[], updates seen
+    averaging_params: Any  # the average, f32 like the parameters
+
+
+def polynomial_averaging(eta: float = 8.0) -> optax.GradientTransformationExtraArgs:
+    r"""Keeps the polynomial-decay average of the parameters; the updates pass unchanged.
+
+    After update t = 1, 2, ... the parameters x_t enter the average with the weight
+
+    .. math:: \bar x_t = \bar x_{t-1} + \frac{\eta + 1}{t + \eta} (x_t - \bar x_{t-1})
+
+    (Shamir and Zhang, "Stochastic gradient descent for non-smooth optimization", arXiv 1212.1824). The
+    weights grow like t^eta, so that about the last 1 / (eta + 1) of any run counts, however long it is: no
+    decay to choose, unlike in an exponential average. The default eta is the one that DoG's authors advise.
+
+    Put it last in the chain: it has to see the updates that are applied. Evaluate `averaged_params`, and go
+    on training with the parameters themselves.
+
+    Args:
+        eta: at least 0; 0 is the plain mean, larger values forget sooner.
+
+    Returns:
+        A transformation that needs `params`. Its state is one float32 copy of the parameters.
+
+    Raises:
+        ValueError: if eta is out of range, or `params` is missing from the update.
+
+    Example:
+        >>> import jax.numpy as jnp, optax, cgalr_jax
+        >>> tx = optax.chain(optax.sgd(1.0), cgalr_jax.polynomial_averaging(eta=0.0))
+        >>> params = {"w": jnp.zeros(())}
+        >>> state = tx.init(params)
+        >>> for gradient in (-1.0, -1.0, -1.0):  # w = 1, 2, 3
+        ...     updates, state = tx.update({"w": jnp.float32(gradient)}, state, params)
+        ...     params = optax.apply_updates(params, updates)
+        >>> print(params["w"], cgalr_jax.averaged_params(state, params)["w"])
+        3.0 2.0
+    """
+    control.check("eta", eta, lambda x: 0 <= x < float("inf"), "finite and at least 0")
+
+    def init_fn(params: optax.Params) -> AveragingState:
+        # A copy, so that the parameters and the state can both be donated.
+        average = jax.tree.map(lambda x: jnp.array(x, jnp.float32, copy=True), params)
+        return AveragingState(jnp.zeros((), jnp.int32), average)
+
+    def update_fn(
+        updates: optax.Updates, state: AveragingState, params: optax.Params | None = None, **extra_args: Any
+    ) -> tuple[optax.Updates, AveragingState]:
+        del extra_args
+        if params is None:
+            raise ValueError(
+                "params must be passed to update, tx.update(grads, opt_state, params); got None."
+            )
+        step = optax.safe_increment(state.averaging_step)
+        weight = (eta + 1) / (step.astype(jnp.float32) + eta)
+        average = jax.tree.map(
+            lambda mean, new: mean + weight * (new.astype(jnp.float32) - mean),
+            state.averaging_params,
+            optax.apply_updates(params, updates),
+        )
+        return updates, AveragingState(step, average)
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)  # pyright: ignore[reportArgumentType]
+
+
+def averaged_params(opt_state: Any, params: optax.Params) -> optax.Params:
+    """The parameters to evaluate: the average that `polynomial_averaging` keeps.
+
+    Args:
+        opt_state: an Optax state however nested, a flax `TrainState`, an `nnx.Optimizer` or its state.
+        params: the current parameters, for the structure and the dtypes.
+
+    Returns:
+        The average, in the form of `params`.
+
+    Raises:
+        ValueError: if there is not exactly one `AveragingState` in it.
+    """
+    tree = getattr(opt_state, "opt_state", opt_state)
+    found = [x for x in jax.tree.leaves(tree, is_leaf=_is_averaging_state) if _is_averaging_state(x)]
+    if len(found) != 1:
+        raise ValueError(
+            f"opt_state must contain one state of polynomial_averaging, got one with {len(found)}: "
+            f"{type(opt_state).__name__}."
+        )
+    leaves, form = jax.tree.flatten(params)
+    means = jax.tree.leaves(found[0].averaging_params)
+    return jax.tree.unflatten(
+        form, [mean.astype(leaf.dtype) for mean, leaf in zip(means, leaves, strict=True)]
+    )
+
+
+def _is_averaging_state(node: Any) -> bool:
+    return isinstance(node, AveragingState)
