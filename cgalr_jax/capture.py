@@ -96,7 +96,8 @@ def nnx_probe(model: nnx.Module, samples: Any = None, **choice: Unpack[Choice]) 
       `probe(params, samples) -> activations`; `probe(params) -> activations` where `samples` is given here.
 
     Raises:
-      ValueError: from the probe, when nothing matches, or when the axes of an array cannot be known.
+      ValueError: when `model` is not one; from the probe, when nothing matches, or when the axes of an array
+        cannot be known.
 
     Example:
       >>> from flax import nnx
@@ -105,8 +106,8 @@ def nnx_probe(model: nnx.Module, samples: Any = None, **choice: Unpack[Choice]) 
       >>> jax.tree.map(jnp.shape, nnx_probe(net)(nnx.state(net, nnx.Param), jnp.ones((4, 3))))
       {'layers/0': (4, 5)}
     """
+    wanted = _choose(model, nnx.Module, _NNX_LAYERS, choice)
     graphdef, state = nnx.split(model)
-    wanted = sown.Wanted(_NNX_LAYERS, **choice)
 
     def probe(params: Any, *batch: Any) -> Activations:
         copy = nnx.merge(graphdef, state, copy=True)
@@ -139,7 +140,8 @@ def linen_probe(
       `probe(params, samples) -> activations`; `probe(params) -> activations` where `samples` is given here.
 
     Raises:
-      ValueError: from the probe, when nothing matches, or when the axes of an array cannot be known.
+      ValueError: when `model` is not one; from the probe, when nothing matches, or when the axes of an array
+        cannot be known.
 
     Example:
       >>> from flax import linen
@@ -148,7 +150,7 @@ def linen_probe(
       >>> jax.tree.map(jnp.shape, linen_probe(net)(params, jnp.ones((4, 3))))
       {'layers_0': (4, 5)}
     """
-    wanted = sown.Wanted(_LINEN_LAYERS, **choice)
+    wanted = _choose(model, linen.Module, _LINEN_LAYERS, choice)
 
     def probe(params: Any, *batch: Any) -> Activations:
         inputs = _the_samples(samples, batch)
@@ -172,7 +174,7 @@ def nnx_forward(model: nnx.Module, samples: Any, **choice: Unpack[Choice]) -> tu
       The model's output, and the activations {layer name: array [N, ..., F]}.
 
     Raises:
-      ValueError: when nothing matches, or when the axes of an array cannot be known.
+      ValueError: when `model` is not one, when nothing matches, or when the axes of an array cannot be known.
 
     Example:
       >>> from flax import nnx
@@ -182,7 +184,7 @@ def nnx_forward(model: nnx.Module, samples: Any, **choice: Unpack[Choice]) -> tu
       >>> sorted(activations)
       ['layers/0', 'layers/2']
     """
-    return _run_nnx(model, samples, sown.Wanted(_NNX_LAYERS, **choice))
+    return _run_nnx(model, samples, _choose(model, nnx.Module, _NNX_LAYERS, choice))
 
 
 def linen_forward(
@@ -208,7 +210,7 @@ def linen_forward(
       The model's output, the activations {layer name: array [N, ..., F]}, the collections in `mutable`.
 
     Raises:
-      ValueError: when nothing matches, or when the axes of an array cannot be known.
+      ValueError: when `model` is not one, when nothing matches, or when the axes of an array cannot be known.
 
     Example:
       >>> from flax import linen
@@ -218,7 +220,8 @@ def linen_forward(
       >>> output.shape, sorted(activations), changed
       ((4, 2), ['layers_0'], {})
     """
-    return _run_linen(model, variables, samples, sown.Wanted(_LINEN_LAYERS, **choice), rngs, tuple(mutable))
+    wanted = _choose(model, linen.Module, _LINEN_LAYERS, choice)
+    return _run_linen(model, variables, samples, wanted, rngs, tuple(mutable))
 
 
 def example(probe: Callable[..., Activations], params: Any, *samples: Any) -> Any:
@@ -271,6 +274,17 @@ class TrainState(train_state.TrainState):
         # Flax's own method does the rest (it knows about fp8 parameters), with `kwargs` bound to the update.
         state = train_state.TrainState.apply_gradients(self.replace(tx=tx), grads=grads, **replaced)
         return state.replace(tx=self.tx)
+
+
+def _choose(model: Any, kind: type, default: tuple[type, ...], choice: Choice) -> sown.Wanted:
+    """The choice with its defaults, after a check of the two arguments that are easily taken for others."""
+    if not isinstance(model, kind):
+        flax = "linen" if kind is linen.Module else "nnx"
+        raise ValueError(f"model must be a flax.{flax}.Module, an instance, got {model!r}.")
+    layers = choice.get("layers")
+    if isinstance(layers, (str, type)):
+        raise ValueError(f"layers must be a list of names and types, got {layers!r}, which is not in a list.")
+    return sown.Wanted(default, **choice)
 
 
 def _run_nnx(model: nnx.Module, samples: Any, choice: sown.Wanted) -> tuple[Any, Activations]:

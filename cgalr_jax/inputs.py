@@ -88,7 +88,7 @@ def check_extra_arguments(
         if activations is not None and not (probe is None and samples is None and stored is None):
             raise ValueError(f"activations must come alone, got probe or samples too.\n{_WAYS}")
         if probe is not None and not callable(probe):
-            raise ValueError(f"probe must be a function of the parameters, got {probe!r}.")
+            raise ValueError(f"probe must be a function of the parameters, got a {type(probe).__name__}.")
         if (samples is None) != (stored is None):
             there = "update" if stored is None else "scale_by_connectome"
             raise ValueError(f"samples must be passed to both, got {there} only.\n{_WAYS}")
@@ -137,7 +137,13 @@ def check_checkpoint(stored: Any, opt_state: Any) -> None:
 
 def check_state(argument: str, found: Any, wanted: Any) -> None:
     """Raises if what was restored is not of the form that is measured; some restorers do not look."""
-    found, wanted = _connectome_states(found), _connectome_states(wanted)
+    found, wanted = (
+        [
+            {path: tuple(getattr(x, "shape", ())) for path, x in state.items()}
+            for state in connectome_states(tree)
+        ]
+        for tree in (found, wanted)
+    )
     if not found or len(found) != len(wanted):
         raise ValueError(
             f"{argument} must hold as many states of scale_by_connectome as the optimizer, at least one: "
@@ -157,14 +163,14 @@ def check_state(argument: str, found: Any, wanted: Any) -> None:
         )
 
 
-def _connectome_states(tree: Any) -> list[dict[tuple[str, ...], tuple[int, ...]]]:
-    """The shapes in each `ConnectomeState`, found by name: tuples may have become mappings."""
-    states: dict[tuple[str, ...], dict[tuple[str, ...], tuple[int, ...]]] = {}
+def connectome_states(tree: Any) -> list[dict[tuple[str, ...], Any]]:
+    """The leaves of each `ConnectomeState` by path, found by name: its tuples may have become mappings."""
+    states: dict[tuple[str, ...], dict[tuple[str, ...], Any]] = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         keys = tuple(jax.tree_util.keystr((key,), simple=True) for key in path)
         at = next((i for i, key in enumerate(keys) if key.startswith("cg_")), None)
         if at is not None:
-            states.setdefault(keys[:at], {})[keys[at:]] = tuple(getattr(leaf, "shape", ()))
+            states.setdefault(keys[:at], {})[keys[at:]] = leaf
 
     def place(keys: tuple[str, ...]) -> list[tuple[int, str]]:
         return [(int(key) if key.isdigit() else -1, key) for key in keys]

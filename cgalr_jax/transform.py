@@ -128,6 +128,8 @@ def scale_by_connectome(
     ):
         if not isinstance(value, kind):
             raise ValueError(f"{name} must be a cgalr_jax.{kind.__name__}, got {value!r}.")
+    if bounds is not None and not callable(bounds):
+        raise ValueError(f"bounds must be a function, step -> (low, high), got {bounds!r}.")
     widths = inputs.layer_widths(example)
     chosen = {name: inputs.choose_units(width, max_units) for name, width in widths.items()}
     stored = jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), samples)
@@ -272,7 +274,8 @@ def metrics(opt_state: Any) -> dict[str, jax.Array]:
     """The scalars worth logging, from any optimizer state that contains a `ConnectomeState`.
 
     Args:
-        opt_state: an Optax state however nested, a flax `TrainState`, an `nnx.Optimizer` or its state.
+        opt_state: an Optax state however nested, a flax `TrainState`, an `nnx.Optimizer`, its `nnx.state` or
+            the pure dict of that.
 
     Returns:
         A flat dict of scalars, still on the device: nothing waits for them until they are read.
@@ -290,7 +293,7 @@ def metrics(opt_state: Any) -> dict[str, jax.Array]:
         ['cgalr/anchor', 'cgalr/distance', 'cgalr/measurements']
     """
     tree = getattr(opt_state, "opt_state", opt_state)
-    states = [x for x in jax.tree.leaves(tree, is_leaf=_is_connectome_state) if _is_connectome_state(x)]
+    states = inputs.connectome_states(tree)
     if not states:
         raise ValueError(
             "opt_state must contain the state of scale_by_connectome, cgalr or connectome_schedule, got one "
@@ -299,22 +302,13 @@ def metrics(opt_state: Any) -> dict[str, jax.Array]:
     found = {}
     for number, state in enumerate(states):
         prefix = "cgalr" if len(states) == 1 else f"cgalr/{number}"
-        shown = {name: getattr(state, f"cg_{name}") for name in _SHOWN}
-        shown |= {
-            name: getattr(state.cg_control, name)
-            for name in ("phase", "anchor")
-            if hasattr(state.cg_control, name)
-        }
-        # The leaves of an nnx state are variables; [...] is the array of either.
-        found |= {f"{prefix}/{name}": value[...] for name, value in shown.items()}
+        found |= {f"{prefix}/{name}": state[path] for name, path in _SHOWN.items() if path in state}
     return found
 
 
-_SHOWN = ("scale", "distance", "z", "measurements", "skipped", "step")
-
-
-def _is_connectome_state(node: Any) -> bool:
-    return isinstance(node, ConnectomeState)
+_SHOWN = {name: (f"cg_{name}",) for name in ("scale", "distance", "z", "measurements", "skipped", "step")} | {
+    name: ("cg_control", name) for name in ("phase", "anchor")
+}
 
 
 def _connect(units: jax.Array, axis_name: Hashable | None) -> jax.Array:

@@ -504,6 +504,8 @@ def test_nnx_optimizer(how):
     found = cgalr_jax.metrics(optimizer)
     assert int(found["cgalr/measurements"]) == 2
     assert float(found["cgalr/distance"]) > 0
+    for state in (nnx.state(optimizer), nnx.to_pure_dict(nnx.state((model, optimizer)))):
+        assert cgalr_jax.metrics(state) == found
 
 
 @pytest.mark.parametrize("how", ["paired", "fixed", "activations"])
@@ -616,3 +618,22 @@ def test_samples_are_an_argument_of_the_step_and_no_constant_of_it():
     graphdef, state = nnx.split(model)
     jaxpr = jax.make_jaxpr(lambda state, x: step(nnx.merge(graphdef, state), x))(state, x)
     assert all(np.size(constant) < x.size for constant in jaxpr.consts)
+
+
+@pytest.mark.parametrize("layers", ["layers/0", nnx.Linear])
+def test_a_layer_that_is_not_in_a_list_is_refused(layers):
+    with pytest.raises(ValueError, match="layers must be a list of names and types, got .*(layers/0|Linear)"):
+        capture.nnx_probe(nnx.Linear(2, 3, rngs=nnx.Rngs(0)), layers=layers)
+
+
+def test_a_model_of_the_other_api_is_refused():
+    one, other = nnx.Linear(2, 3, rngs=nnx.Rngs(0)), linen.Dense(3)
+    x = jnp.ones((4, 2))
+    for wrong in (other, nnx.Linear):
+        for build in (capture.nnx_probe, lambda model: capture.nnx_forward(model, x)):
+            with pytest.raises(ValueError, match=r"model must be a flax\.nnx\.Module, an instance, got"):
+                build(wrong)
+    for wrong in (one, linen.Dense):
+        for build in (capture.linen_probe, lambda model: capture.linen_forward(model, {}, x)):
+            with pytest.raises(ValueError, match=r"model must be a flax\.linen\.Module, an instance, got"):
+                build(wrong)

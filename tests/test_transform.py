@@ -439,6 +439,11 @@ def test_the_schedule_refuses_signals_that_read_parameters():
         cgalr_jax.connectome_schedule(0.1, EXAMPLE, signal=signal.hybrid())
 
 
+def test_bounds_that_are_no_function():
+    with pytest.raises(ValueError, match=r"^bounds must be a function, .*got \(0.1, 1.0\)"):
+        cgalr_jax.scale_by_connectome(EXAMPLE, bounds=(0.1, 1.0))
+
+
 class TestMetrics:
     def test_without_the_transformation(self):
         with pytest.raises(ValueError, match="^opt_state must contain the state of scale_by_connectome"):
@@ -455,6 +460,14 @@ class TestMetrics:
         block = cgalr_jax.scale_by_connectome(EXAMPLE)
         found = cgalr_jax.metrics(optax.chain(block, optax.sgd(0.1), block).init(PARAMS))
         assert {"cgalr/0/scale", "cgalr/1/scale"} < set(found)
+
+    def test_instances_are_numbered_in_the_order_of_the_chain(self):
+        places = [optax.identity()] * 12
+        for place, scale in ((2, 0.5), (10, 0.25)):
+            places[place] = cgalr_jax.scale_by_connectome(EXAMPLE, controller=law_of(scale))
+        found = cgalr_jax.metrics(optax.chain(*places).init(PARAMS))
+        assert found["cgalr/0/scale"] == 0.5
+        assert found["cgalr/1/scale"] == 0.25
 
     def test_a_controller_without_a_phase(self):
         tx = cgalr_jax.scale_by_connectome(EXAMPLE, controller=law_of(1.0))
