@@ -23,8 +23,10 @@ import scipy.sparse.csgraph
 import cgalr_jax
 from cgalr_jax import persistence
 
+SIZES = (64, 256, 1024, 4096)
 BINS = (64, 128)
 LAYERS = 8
+BATCHED = f"births of {LAYERS} layers"
 FLOORS = ("floor: row maxima", "floor: matrix product")
 COLUMNS = {
     "kernel": "kernel",
@@ -102,7 +104,6 @@ def ours(samples: int, units: int) -> dict[tuple[str, str], tuple[Callable, tupl
     """(kernel, implementation) -> function to compile and its inputs."""
     x = jnp.asarray(activations(samples, units))
     connectome = cgalr_jax.functional_connectome(x)
-    layers = jnp.stack([connectome] * LAYERS)
     before = cgalr_jax.births(connectome)
     births = {method: functools.partial(persistence.births, method=method) for method in ("prim", "boruvka")}
     table = {
@@ -119,13 +120,16 @@ def ours(samples: int, units: int) -> dict[tuple[str, str], tuple[Callable, tupl
     if units <= 1024:
         table["births", "ours, Boruvka"] = (births["boruvka"], (connectome,))
         table["births + deaths", "ours, sorted"] = (persistence.barcode, (connectome,))
-        table[f"births of {LAYERS} layers", "ours, vmap"] = (jax.vmap(births["prim"]), (layers,))
+        layers = [
+            cgalr_jax.functional_connectome(activations(samples, units, seed)) for seed in range(LAYERS)
+        ]
+        table[BATCHED, "ours, vmap"] = (jax.vmap(births["prim"]), (jnp.stack(layers),))
     return table
 
 
 def measure(samples: int, units: int, rounds: int, full: bool) -> list[timing.Record]:
     """All implementations at one size; where N alone varies (not `full`), only what depends on it."""
-    calls: dict[tuple[str, str], Callable[[], object]] = {}
+    calls: dict[tuple[str, str], functools.partial | Callable[[], object]] = {}
     compile_ms: dict[tuple[str, str], float] = {}
     for key, (function, inputs) in ours(samples, units).items():
         if full or key[0] in ("connectome", "measurement"):
@@ -138,11 +142,10 @@ def measure(samples: int, units: int, rounds: int, full: bool) -> list[timing.Re
     if full:
         calls |= {("births", name): call for name, call in rivals(connectome).items()}
         calls["births + deaths", "reference"] = functools.partial(reference_barcode, connectome)
-    if (f"births of {LAYERS} layers", "ours, vmap") in calls:
-        single = calls["births", "ours, Prim"]
-        calls[f"births of {LAYERS} layers", "ours, one by one"] = lambda: [
-            jax.block_until_ready(single()) for _ in range(LAYERS)
-        ]
+    if (BATCHED, "ours, vmap") in calls:
+        single = calls["births", "ours, Prim"].func  # compiled
+        layers = list(calls[BATCHED, "ours, vmap"].args[0])  # eight matrices in either case
+        calls[BATCHED, "ours, one by one"] = lambda: [single(layer) for layer in layers]
     named = {" | ".join(key): call for key, call in calls.items()}
     threaded = [name for name in named if "2 threads" in name]
     times = timing.interleaved(named, rounds, warm_below=150, thrice_above=150, threaded=threaded)
@@ -200,8 +203,15 @@ def targets(records: list[timing.Record], samples: int) -> list[timing.Record]:
         ("giotto-ph / ours", 1024, (birth, "giotto-ph, 1 thread"), (birth, "ours, Prim"), 20, True),
         ("SciPy / ours", 1024, (birth, "SciPy"), (birth, "ours, Prim"), 60, True),
         ("ours / row maxima", 4096, (birth, "ours, Prim"), (birth, FLOORS[0]), 6, False),
-        ("ours / births", 1024, (both, "ours, 64 bins"), (birth, "ours, Prim"), 2, False),
-        ("ours / births", 1024, (both, "ours, 128 bins"), (birth, "ours, Prim"), 2, False),
+        *(
+            ("ours / births", units, (both, f"ours, {bins} bins"), (birth, "ours, Prim"), 2, False)
+            for bins in BINS
+            for units in SIZES
+        ),
+        *(
+            ("vmap / one by one", units, (BATCHED, "ours, vmap"), (BATCHED, "ours, one by one"), 1, False)
+            for units in SIZES
+        ),
         ("reference / ours", 1024, (both, "reference"), (both, "ours, 64 bins"), 15, True),
         ("ours / matrix product", 1024, (whole, "ours"), (whole, FLOORS[1]), 1.5, False),
     ]
@@ -232,11 +242,12 @@ def _optional(name: str):
 
 
 def main() -> None:
-    options = timing.arguments(__doc__.splitlines()[0])
+    timing.keep_memory()
+    options = timing.parser(__doc__.splitlines()[0]).parse_args()
     if options.quick:
         sizes, counts, usual, rounds = (64, 128, 256), (128,), 128, 3
     else:
-        sizes, counts, usual, rounds = (64, 256, 1024, 4096), (128, 512, 2048), 512, 11
+        sizes, counts, usual, rounds = SIZES, (128, 512, 2048), 512, 11
     records: list[timing.Record] = []
     for units in sizes:
         for samples in counts:

@@ -1,21 +1,33 @@
 """What CG-ALR adds to a training step, in percent of the step without it, and to peak memory.
 
-    python benchmarks/step_overhead.py [--json FILE] [--quick]
+    python benchmarks/step_overhead.py [--json FILE] [--quick] [--trim]
 
 Three networks on one core, SGD with momentum, with and without `scale_by_connectome` at its defaults:
 
 - given: the activations that the forward pass computes anyway;
 - paired: the samples of one measurement forwarded again at the next, two forward passes of a batch;
-- probe: one forward pass of 128 samples that never change.
+- probe: one forward pass of 128 samples that never change;
 
-The programs of a mode run interleaved, ten steps each in turn, in a new order each time, so that other work
-on the machine falls on all of them; each stretch is divided by the plain one of its round. The spread is the
-middle 80 % of these quotients. On a CPU the clock is the CPU time of this process.
+and beside them what bounds them:
+
+- forward: that forward pass of the probe and nothing else, in the same `lax.cond`: the floor of probe;
+- plain: the plain step, compiled once more. It differs by nothing: what it shows is the error.
+
+The programs of a mode run interleaved, one step each in turn, in a new order each time, so that other work on
+the machine falls on all of them; each step is divided by the plain one of its turn. Of these quotients the
+median over the steps that measure and the median over those that do not are printed, and their mean by
+`every`, the overhead, with the middle 80 % of what resampling gives. On a CPU the clock is the CPU time of
+this process.
+
+A step's scratch memory (MLP: 11 MiB) is malloc's. glibc may hand it back to the kernel after each step and
+fault it in again, page by page, for one program and not for another that asks for a few hundred bytes less:
+10 % of a step, and nobody's work. The memory is therefore kept (`--trim`: left to glibc), and faults counted.
 """
 
 import timing  # isort: skip, before NumPy and JAX
 
 import itertools
+import resource
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -27,7 +39,7 @@ import optax
 import cgalr_jax
 
 MODES = ("given", "paired", "probe")
-STRETCH = 10  # steps of one program before the next has its turn
+FLOORS = ("forward", "plain")
 PROBE = 128
 COLUMNS = {
     "model": "model",
@@ -36,6 +48,10 @@ COLUMNS = {
     "overhead_percent": "overhead %",
     "low_percent": "10 %",
     "high_percent": "90 %",
+    "measuring_percent": "measuring step %",
+    "other_percent": "other steps %",
+    "faults": "faults",
+    "plain_faults": "plain faults",
     "step_ms": "plain step ms",
     "compile_ms": "compile ms",
     "peak_mib": "peak MiB",
@@ -122,18 +138,42 @@ def _batch(shape: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
     return x, jnp.arange(shape[0]) % 10
 
 
+class Forward(NamedTuple):
+    """State of `forward_alone`."""
+
+    step: jax.Array
+    total: jax.Array
+
+
+def forward_alone(every: int) -> optax.GradientTransformationExtraArgs:
+    """Runs the probe as often as CG-ALR, and changes nothing."""
+
+    def init(params: dict) -> Forward:
+        del params
+        return Forward(jnp.zeros((), jnp.int32), jnp.zeros(()))
+
+    def update(updates, state, params, *, probe, **_):
+        def run(_):
+            return sum(jnp.sum(layer) for layer in jax.tree.leaves(probe(params)))
+
+        total = jax.lax.cond(state.step % every == 0, run, lambda total: total, state.total)
+        return updates, Forward(state.step + 1, total)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
 class Program:
     """One compiled training step and where it stands."""
 
-    def __init__(self, model: Model, mode: str | None, every: int):
-        base = optax.sgd(1e-3, momentum=0.9)
+    def __init__(self, model: Model, mode: str, every: int):
+        self.mode, self.every = mode, every
         probe = jax.random.normal(jax.random.key(2), (PROBE, *model.inputs.shape[1:]))
-        if mode is None:
-            tx = optax.with_extra_args_support(base)
-        else:
+        added = {"plain": optax.identity, "forward": lambda: forward_alone(every)}
+        if mode in MODES:
             hidden = jax.eval_shape(model.forward, model.params, model.inputs)[1]
             stored = {"samples": model.inputs} if mode == "paired" else {}
-            tx = optax.chain(base, cgalr_jax.scale_by_connectome(hidden, every=every, **stored))
+            added[mode] = lambda: cgalr_jax.scale_by_connectome(hidden, every=every, **stored)
+        tx = optax.chain(optax.sgd(1e-3, momentum=0.9), added[mode]())
 
         def loss(params, x, labels):
             logits, hidden = model.forward(params, x)
@@ -141,19 +181,21 @@ class Program:
 
         def step(params, state, x, labels, probe):
             (_, hidden), grads = jax.value_and_grad(loss, has_aux=True)(params, x, labels)
+            fixed = {"probe": lambda params: model.forward(params, probe)[1]}
             extra = {
+                "plain": {},
+                "forward": fixed,
                 "given": {"activations": hidden},
                 "paired": {"probe": lambda params, x: model.forward(params, x)[1], "samples": x},
-                "probe": {"probe": lambda params: model.forward(params, probe)[1]},
+                "probe": fixed,
             }
-            updates, state = tx.update(grads, state, params, **extra.get(mode, {}))
+            updates, state = tx.update(grads, state, params, **extra[mode])
             return optax.apply_updates(params, updates), state
 
         self.state = jax.tree.map(jnp.array, (model.params, tx.init(model.params)))
         self.batch = (model.inputs, model.labels, probe)
         self.step, self.compile_ms = timing.compiled(step, *self.state, *self.batch, donate_argnums=(0, 1))
-        extra_state = self.state[1][1] if mode else ()
-        self.state_mib = _mib(sum(leaf.nbytes for leaf in jax.tree.leaves(extra_state)))
+        self.state_mib = _mib(sum(leaf.nbytes for leaf in jax.tree.leaves(self.state[1][1])))
         memory = self.step.memory_analysis()
         self.peak_mib = _mib(
             memory.argument_size_in_bytes
@@ -161,67 +203,91 @@ class Program:
             - memory.alias_size_in_bytes
             + memory.temp_size_in_bytes
         )
+        self.faults: list[int] = []
 
-    def stretch(self) -> tuple:
-        """Trains for some steps."""
-        for _ in range(STRETCH):
-            self.state = self.step(*self.state, *self.batch)
+    def train(self) -> tuple:
+        """One step, and how many page faults there were."""
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        self.state = jax.block_until_ready(self.step(*self.state, *self.batch))
+        self.faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
         return self.state
+
+
+def overhead(ratio: np.ndarray, every: int) -> dict[str, float | None]:
+    """Percent that a program's steps take longer than the plain ones of their turns.
+
+    The first of the ratios is that of the second step; the first step measured, like each `every`-th after.
+    """
+    measuring, other = (ratio[(np.arange(1, len(ratio) + 1) % every == 0) == kind] for kind in (True, False))
+
+    def percent(medians: tuple[float, float]) -> float:
+        return 100 * ((medians[0] + (every - 1) * medians[1]) / every - 1)
+
+    def medians(draw: Callable) -> tuple[float, float]:
+        return np.median(draw(measuring)), np.median(draw(other)) if every > 1 else 1.0
+
+    rng = np.random.default_rng(0)
+    resampled = [percent(medians(lambda x: rng.choice(x, len(x)))) for _ in range(1000)]
+    low, high = np.percentile(resampled, (10, 90))
+    kinds = medians(lambda x: x)
+    return {
+        "overhead_percent": float(percent(kinds)),
+        "low_percent": float(low),
+        "high_percent": float(high),
+        "measuring_percent": float(100 * (kinds[0] - 1)),
+        "other_percent": float(100 * (kinds[1] - 1)) if every > 1 else None,
+    }
 
 
 def _mib(size: int) -> float:
     return size / 2**20
 
 
-def measure(
-    name: str, model: Model, mode: str, cadences: tuple[int, ...], periods: int
-) -> list[timing.Record]:
-    """Overheads of one model in one mode; a period is as long as the slowest cadence."""
-    plain = Program(model, None, 1)
-    programs = {every: Program(model, mode, every) for every in cadences}
-    calls = {str(every): program.stretch for every, program in programs.items()}
-    turns = max(cadences) // STRETCH
-    times = timing.interleaved({"plain": plain.stretch} | calls, turns * periods)
-    records = []
-    for every, program in programs.items():
-        together = max(every // STRETCH, 1)
-        ratio = times[str(every)].reshape(-1, together).sum(axis=1) / times["plain"].reshape(
-            -1, together
-        ).sum(axis=1)
-        low, median, high = np.percentile(100 * (ratio - 1), (10, 50, 90))
-        records.append(
-            {
-                "model": name,
-                "mode": mode,
-                "every": every,
-                "overhead_percent": float(median),
-                "low_percent": float(low),
-                "high_percent": float(high),
-                "step_ms": float(np.median(times["plain"])) / STRETCH,
-                "compile_ms": program.compile_ms,
-                "peak_mib": program.peak_mib,
-                "plain_peak_mib": plain.peak_mib,
-                "state_mib": program.state_mib,
-                "params_mib": _mib(sum(leaf.nbytes for leaf in jax.tree.leaves(model.params))),
-                "platform": jax.default_backend(),
-            }
-        )
-    return records
+def measure(name: str, model: Model, mode: str, cadences: tuple[int, ...], steps: int) -> list[timing.Record]:
+    """Overheads of one model in one mode, and with the probe what bounds them."""
+    plain = Program(model, "plain", 1)
+    programs = [Program(model, mode, every) for every in cadences]
+    if mode == "probe":
+        programs += [Program(model, "forward", 10), Program(model, "plain", 1)]
+    calls = {"": plain.train} | {f"{p.mode} {p.every}": p.train for p in programs}
+    times = timing.interleaved(calls, steps)
+    return [
+        {
+            "model": name,
+            "mode": program.mode,
+            "every": program.every,
+            **overhead(times[f"{program.mode} {program.every}"] / times[""], program.every),
+            "faults": float(np.median(program.faults)),
+            "plain_faults": float(np.median(plain.faults)),
+            "step_ms": float(np.median(times[""])),
+            "compile_ms": program.compile_ms,
+            "peak_mib": program.peak_mib,
+            "plain_peak_mib": plain.peak_mib,
+            "state_mib": program.state_mib,
+            "params_mib": _mib(sum(leaf.nbytes for leaf in jax.tree.leaves(model.params))),
+            "platform": jax.default_backend(),
+        }
+        for program in programs
+    ]
 
 
 def main() -> None:
-    options = timing.arguments(__doc__.splitlines()[0])
+    parser = timing.parser(__doc__.splitlines()[0])
+    parser.add_argument("--trim", action="store_true", help="let glibc hand memory back to the kernel")
+    options = parser.parse_args()
+    if not options.trim:
+        timing.keep_memory()
     if options.quick:
         models = {"MLP": mlp(16, 32), "CNN": cnn(4, 4), "transformer": transformer(4, 16)}
-        modes, cadences, periods = ("probe",), (10,), 3
+        modes, cadences, steps = ("probe",), (10,), 30
     else:
         models = {"MLP": mlp(128, 1024), "CNN": cnn(128, 16), "transformer": transformer(128, 128)}
-        modes, cadences, periods = MODES, (1, 10, 50), 1
+        modes, cadences, steps = MODES, (1, 10, 50), 100
     records = [
         record
         for name, model in models.items()
         for mode in modes
-        for record in measure(name, model, mode, cadences, periods)
+        for record in measure(name, model, mode, cadences, steps)
     ]
     if jax.default_backend() != "gpu":
         nothing = dict.fromkeys(COLUMNS) | {"mode": "probe", "every": 10, "platform": "not measured on GPU"}

@@ -4,6 +4,7 @@ import one_core  # isort: skip, before NumPy and JAX
 
 import argparse
 import contextlib
+import ctypes
 import json
 import os
 import pathlib
@@ -16,13 +17,25 @@ import rich.console
 import rich.table
 
 Record = dict[str, str | int | float | None]
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
-def arguments(description: str) -> argparse.Namespace:
+def parser(description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--json", type=pathlib.Path, help="write the records to this file")
     parser.add_argument("--quick", action="store_true", help="small sizes, few repeats: seconds")
-    return parser.parse_args()
+    return parser
+
+
+def keep_memory() -> None:
+    """Tells glibc's malloc to keep what it has been given, so that no call pays for pages handed back before.
+
+    Where there is no glibc nothing happens.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    if mallopt is not None:
+        for option in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD):
+            mallopt(option, 2**30)
 
 
 @contextlib.contextmanager
@@ -104,7 +117,7 @@ def show(title: str, records: list[Record], columns: Mapping[str, str]) -> None:
         )
     for record in records:
         table.add_row(*(_text(record[key]) for key in columns))
-    rich.console.Console(width=165).print(table)
+    rich.console.Console(width=200).print(table)
 
 
 def write(path: pathlib.Path | None, records: list[Record]) -> None:
