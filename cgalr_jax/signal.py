@@ -82,7 +82,7 @@ def deaths(over: Over = "pooled", *, set_point: float | None = None) -> Signal:
 
     Args:
         over: as for `births`.
-        set_point: distance that is fast enough; positive. Default: 0.02.
+        set_point: distance that is fast enough; positive. Default: 0.016.
 
     Returns:
         A `Signal`; its reading are deaths, f32[(P - 1)(P - 2) / 2] a connectome. Reading raises a ValueError
@@ -97,7 +97,7 @@ def deaths(over: Over = "pooled", *, set_point: float | None = None) -> Signal:
         # Edges that are not numbers count as the heaviest: the tree has them, and no death would show it.
         return jnp.where(jnp.isnan(found.births).any(), jnp.nan, found.deaths)
 
-    return from_connectomes(summarise, distance.top_distance, over, set_point, 0.02)
+    return from_connectomes(summarise, distance.top_distance, over, set_point, 0.016)
 
 
 def barcode(over: Over = "pooled", *, set_point: float | None = None) -> Signal:
@@ -105,7 +105,7 @@ def barcode(over: Over = "pooled", *, set_point: float | None = None) -> Signal:
 
     Args:
         over: as for `births`.
-        set_point: distance that is fast enough; positive. Default: 0.03.
+        set_point: distance that is fast enough; positive. Default: 0.028.
 
     Returns:
         A `Signal`; its reading are a `Barcode` a connectome, f32[P(P - 1) / 2] in all. Reading raises a
@@ -114,7 +114,7 @@ def barcode(over: Over = "pooled", *, set_point: float | None = None) -> Signal:
     Raises:
         ValueError: if an argument is outside its range.
     """
-    return from_connectomes(_with_cycles, distance.barcode_distance, over, set_point, 0.03)
+    return from_connectomes(_with_cycles, distance.barcode_distance, over, set_point, 0.028)
 
 
 def _with_cycles(connectome: jax.Array) -> persistence.Barcode:

@@ -214,6 +214,8 @@ CONNECTOME: dict[str, Method] = {
     "CG-ALR Frobenius": ours("frobenius"),
     "CG-ALR births": ours("births"),
     "CG-ALR births, each layer": ours("births over min"),
+    "CG-ALR deaths, each layer": Method("deaths over min", "cosine", OURS),
+    "CG-ALR barcode, each layer": Method("barcode over min", "cosine", OURS),
     "CG-ALR Frobenius, a scale a layer": Method("per layer", "cosine", OURS, {"target": 1.3}),
     "CG-ALR hybrid AdamW": ours("hybrid", base="AdamW"),
     "CG-ALR hybrid Muon": ours("hybrid", base="Muon"),
