@@ -1,6 +1,6 @@
 """What CG-ALR adds to a training step, in percent of the step without it, and to peak memory.
 
-    python benchmarks/step_overhead.py [--json FILE] [--quick] [--trim]
+    python benchmarks/step_overhead.py [--json FILE] [--quick] [--trim] [--model NAME]
 
 Three networks on one core, SGD with momentum, with and without `scale_by_connectome` at its defaults:
 
@@ -274,15 +274,21 @@ def measure(name: str, model: Model, mode: str, cadences: tuple[int, ...], steps
 def main() -> None:
     parser = timing.parser(__doc__.splitlines()[0])
     parser.add_argument("--trim", action="store_true", help="let glibc hand memory back to the kernel")
+    parser.add_argument("--model", help="this one alone: MLP, CNN or transformer")
     options = parser.parse_args()
     if not options.trim:
         timing.keep_memory()
     if options.quick:
-        models = {"MLP": mlp(16, 32), "CNN": cnn(4, 4), "transformer": transformer(4, 16)}
+        sizes = {"MLP": (16, 32), "CNN": (4, 4), "transformer": (4, 16)}
         modes, cadences, steps = ("probe",), (10,), 30
     else:
-        models = {"MLP": mlp(128, 1024), "CNN": cnn(128, 16), "transformer": transformer(128, 128)}
+        sizes = {"MLP": (128, 1024), "CNN": (128, 16), "transformer": (128, 128)}
         modes, cadences, steps = MODES, (1, 10, 50), 100
+    models = {
+        name: make(*sizes[name])
+        for name, make in (("MLP", mlp), ("CNN", cnn), ("transformer", transformer))
+        if options.model in (None, name)
+    }
     records = [
         record
         for name, model in models.items()

@@ -69,7 +69,7 @@ def polynomial_averaging(eta: float = 8.0) -> optax.GradientTransformationExtraA
             raise ValueError(
                 "params must be passed to update, tx.update(grads, opt_state, params); got None."
             )
-        step = optax.safe_increment(state.averaging_step)
+        step = jnp.asarray(optax.safe_increment(state.averaging_step))
         weight = (eta + 1) / (step.astype(jnp.float32) + eta)
         average = jax.tree.map(
             lambda mean, new: mean + weight * (new.astype(jnp.float32) - mean),

@@ -342,7 +342,7 @@ def calibrated(
 
     def update(measurement: Measurement, state: CalibrationState) -> tuple[jax.Array, CalibrationState]:
         finite = jnp.isfinite(measurement.distance)
-        measurements = optax.safe_increment(state.measurements)
+        measurements = jnp.asarray(optax.safe_increment(state.measurements))
         if schedule is None:
             decay, peak = 1 / (1 + measurements.astype(jnp.float32) / _HALVED_AFTER), state.peak
         else:

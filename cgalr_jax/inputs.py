@@ -88,7 +88,9 @@ def check_extra_arguments(
         if activations is not None and not (probe is None and samples is None and stored is None):
             raise ValueError(f"activations must come alone, got probe or samples too.\n{_WAYS}")
         if probe is not None and not callable(probe):
-            raise ValueError(f"probe must be a function of the parameters, got a {type(probe).__name__}.")
+            raise ValueError(
+                f"probe must be a function of the parameters, got an object of type {type(probe).__name__}."
+            )
         if (samples is None) != (stored is None):
             there = "update" if stored is None else "scale_by_connectome"
             raise ValueError(f"samples must be passed to both, got {there} only.\n{_WAYS}")

@@ -313,6 +313,8 @@ _SHOWN = {name: (f"cg_{name}",) for name in ("scale", "distance", "z", "measurem
 
 def _connect(units: jax.Array, axis_name: Hashable | None) -> jax.Array:
     """Units [N, P] to their connectome f32[P, P], over all devices of the mapped axis if there is one."""
+    # Written once: XLA would repeat the gather of the measured units in each of the passes over them.
+    units = jax.lax.optimization_barrier(units)
     if axis_name is None:
         return connectome.functional_connectome(units)
     local = connectome.update_moments(connectome.init_moments(units.shape[1]), units)

@@ -221,7 +221,9 @@ class TestThreeWays:
     def test_other_errors(self):
         tx = cgalr_jax.scale_by_connectome(EXAMPLE)
         state = tx.init(PARAMS)
-        with pytest.raises(ValueError, match="^probe must be a function of the parameters, got 3"):
+        with pytest.raises(
+            ValueError, match="^probe must be a function of the parameters, got an object of type int"
+        ):
             tx.update(PARAMS, state, PARAMS, probe=3)
         with pytest.raises(ValueError, match="^params must be passed to update"):
             tx.update(PARAMS, state, probe=probe)
