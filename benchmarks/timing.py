@@ -114,9 +114,8 @@ def show(title: str, records: list[Record], columns: Mapping[str, str]) -> None:
         return
     table = rich.table.Table(title=title, title_justify="left")
     for heading in columns.values():
-        table.add_column(
-            heading, justify="left" if heading in ("kernel", "implementation", "model") else "right"
-        )
+        left = heading in ("kernel", "implementation", "model")
+        table.add_column(heading, justify="left" if left else "right", no_wrap=heading == "platform")
     for record in records:
         table.add_row(*(_text(record[key]) for key in columns))
     rich.console.Console(width=200).print(table)

@@ -261,7 +261,9 @@ def _reciprocal(norm: jax.Array, dead: jax.Array) -> jax.Array:
 
 
 def _bounded(correlation: jax.Array) -> jax.Array:
-    """Correlations -> connectome: absolute, at most 1 in spite of rounding, 0 on the diagonal."""
+    """Correlations -> connectome: absolute, symmetric, at most 1 in spite of rounding, 0 on the diagonal."""
+    # At the edges of their blocks some matrix products round (i, j) and (j, i) differently.
+    correlation = (correlation + correlation.T) / 2
     units = jnp.arange(correlation.shape[0])
     self_edge = units[:, None] == units[None, :]
     return jnp.where(self_edge, 0, jnp.minimum(jnp.abs(correlation), 1))
