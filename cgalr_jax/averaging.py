@@ -85,28 +85,30 @@ def averaged_params(opt_state: Any, params: optax.Params) -> optax.Params:
     """The parameters to evaluate: the average that `polynomial_averaging` keeps.
 
     Args:
-        opt_state: an Optax state however nested, a flax `TrainState`, an `nnx.Optimizer` or its state.
+        opt_state: an Optax state however nested, a flax `TrainState`, an `nnx.Optimizer`, its `nnx.state` or
+            the pure dict of that.
         params: the current parameters, for the structure and the dtypes.
 
     Returns:
         The average, in the form of `params`.
 
     Raises:
-        ValueError: if there is not exactly one `AveragingState` in it.
+        ValueError: if there is not exactly one state of `polynomial_averaging` in it.
     """
     tree = getattr(opt_state, "opt_state", opt_state)
-    found = [x for x in jax.tree.leaves(tree, is_leaf=_is_averaging_state) if _is_averaging_state(x)]
-    if len(found) != 1:
+    averages: dict[tuple[str, ...], list[jax.Array]] = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        # By name: in an nnx state and in a restored checkpoint the tuples have become mappings.
+        keys = tuple(jax.tree_util.keystr((key,), simple=True) for key in path)
+        if "averaging_params" in keys:
+            averages.setdefault(keys[: keys.index("averaging_params")], []).append(leaf)
+    if len(averages) != 1:
         raise ValueError(
-            f"opt_state must contain one state of polynomial_averaging, got one with {len(found)}: "
+            f"opt_state must contain one state of polynomial_averaging, got one with {len(averages)}: "
             f"{type(opt_state).__name__}."
         )
+    (means,) = averages.values()
     leaves, form = jax.tree.flatten(params)
-    means = jax.tree.leaves(found[0].averaging_params)
     return jax.tree.unflatten(
         form, [mean.astype(leaf.dtype) for mean, leaf in zip(means, leaves, strict=True)]
     )
-
-
-def _is_averaging_state(node: Any) -> bool:
-    return isinstance(node, AveragingState)

@@ -221,7 +221,7 @@ def _as_diagram(name: str, diagram: np.ndarray | Sequence[Sequence[float]]) -> n
 
 def _ripser_parallel() -> Callable[..., Any]:
     try:
-        from gph import ripser_parallel
+        from gph import ripser_parallel  # pyright: ignore[reportMissingImports], no wheel for Python 3.13
     except ImportError as error:
         raise ImportError(
             "Vietoris-Rips diagrams need giotto-ph: pip install 'cgalr-jax[giotto]'. It has wheels for Python"

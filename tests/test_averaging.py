@@ -99,7 +99,11 @@ def test_an_nnx_optimizer():
     for _ in range(2):
         optimizer.update(model, nnx.grad(lambda model: jnp.sum(model(jnp.ones((1, 3))) ** 2))(model))
         kernels.append(model.kernel[...])
-    nnx.update(model, cgalr_jax.averaged_params(optimizer, nnx.state(model, nnx.Param)))
+    params = nnx.state(model, nnx.Param)
+    for form in (optimizer, nnx.state(optimizer), nnx.to_pure_dict(nnx.state(optimizer))):
+        found = cgalr_jax.averaged_params(form, params)
+        np.testing.assert_allclose(found["kernel"][...], (kernels[0] + kernels[1]) / 2, rtol=1e-6)
+    nnx.update(model, found)
     np.testing.assert_allclose(model.kernel[...], (kernels[0] + kernels[1]) / 2, rtol=1e-6)
 
 
