@@ -36,13 +36,15 @@ _SMALLEST_SCALE, _LARGEST_SCALE = 1e-6, 1e6
 _RETREAT = 0.8
 # A distance this close to the set-point, in logarithms, has reached it; without noise it only approaches.
 _TOLERANCE = 0.1
-# A distance within a factor of two of the set-point, in logarithms, is near it. A network that came so near
-# and settled, although the scale went on growing by this factor, is not pushed: it may break next.
-_NEAR, _NEAR_GUARD = math.log(2.0), 2.0
+# A first hit above this many set-points, in logarithms, was a jump: the anchor is the excess lower.
+_JUMP = math.log(2.0)
+# The last stretch of a calibration begins this far below the set-point, in logarithms, and may take this many
+# times the measurements that a network whose distance is proportional to its rate would need for it.
+_LAST_STRETCH, _ALLOWANCE = math.log(10.0), 1.25
 # Measurements after which a rate without a schedule has halved: half of the fifty that a run should have.
 _HALVED_AFTER = 25
 # While annealing the scale stays within these multiples of the anchor.
-_LOWEST, _HIGHEST = 0.2, 2.0
+_LOWEST, _HIGHEST = 0.2, 3.0
 # The largest factor a measurement on the scale: while calibrating, while annealing, and (inverted) downwards.
 _RAMP, _RISE, _FALL = 8.0, 1.1, 2.0
 
@@ -247,6 +249,7 @@ class CalibrationState(NamedTuple):
     hits: jax.Array  # i32[], measurements in a row at or above the set-point
     record: jax.Array  # f32[], logarithm of the largest distance seen while calibrating
     record_scale: jax.Array  # f32[], the scale that gave it
+    close: jax.Array  # i32[], measurements within a tenth of the set-point or above, while calibrating
     peak: jax.Array  # f32[], the largest value of the schedule so far
     measurements: jax.Array  # i32[], how many there were
 
@@ -269,11 +272,13 @@ def calibrated(
     - **Calibrating.** The scale starts at `start` and each measurement multiplies it by `exp(-gain s)`, at
       most by 8 and at least by 1/2: far from the set-point the ramp is steep, near it slow. Once `s >= -0.1`
       for `patience` measurements in a row the scale becomes the **anchor**; had it jumped to more than twice
-      the set-point, the scale divided by the excess over that. The peak guard: if the scale has grown by
-      `guard` since the distance last set a record, the network has stopped answering (it has learnt its data,
-      or it is frozen), and the scale of the record becomes the anchor. A record of half the set-point or more
-      was an answer: then growth by 2 is enough, since a smooth network moves no faster until it breaks.
-    - **Annealing.** The same law inside `[anchor / 5, 2 anchor]`, rising by at most 10 % a measurement: a
+      the set-point, the scale divided by the excess over that. A network that has learnt its data stops
+      answering, and breaks if the ramp runs on. So the last factor of ten below the set-point may take
+      `patience` measurements and 1.25 times as many as a distance proportional to the rate would need,
+      `log(0.1 / log 10) / log(1 - gain)` (8.8 of them; 12 in all): then the scale that it has got to becomes
+      the anchor. The peak guard is for one that never comes so near: if the scale has grown by `guard` since
+      the distance last set a record, the scale of the record becomes the anchor.
+    - **Annealing.** The same law inside `[anchor / 5, 3 anchor]`, rising by at most 10 % a measurement: a
       bounded gate that keeps the motion falling along with the schedule.
 
     **Without a schedule**, where the end of the run is not known, the law brings its own: it multiplies the
@@ -335,6 +340,7 @@ def calibrated(
             hits=jnp.zeros((), jnp.int32),
             record=f32(_NO_RECORD),
             record_scale=f32(start),
+            close=jnp.zeros((), jnp.int32),
             peak=f32(0.0),
             measurements=jnp.zeros((), jnp.int32),
         )
@@ -356,12 +362,17 @@ def calibrated(
         record = jnp.where(is_record, excess, state.record)
         record_scale = jnp.where(is_record, state.scale, state.record_scale)
         reached = calibrating & (hits >= patience)
-        limit = jnp.where(record >= -_NEAR, _NEAR_GUARD, guard) * record_scale
-        exhausted = calibrating & ~reached & finite & (state.scale > limit)
-        overshoot = jnp.exp(jnp.maximum(excess - _NEAR, 0.0))
-        anchor = jnp.where(exhausted, record_scale, state.anchor)
+        close = jnp.where(finite & calibrating & (excess >= -_LAST_STRETCH), state.close + 1, state.close)
+        # Each measurement leaves 1 - gain of the logarithm of a proportional distance; a gain of 1 nothing.
+        needed = math.log(_TOLERANCE / _LAST_STRETCH) / jnp.log1p(-jnp.asarray(gain, jnp.float32))
+        needed = jnp.maximum(needed, 1.0)
+        slow = calibrating & (close.astype(jnp.float32) >= patience + _ALLOWANCE * needed)
+        exhausted = calibrating & finite & (state.scale > guard * record_scale)
+        overshoot = jnp.exp(jnp.maximum(excess - _JUMP, 0.0))
+        anchor = jnp.where(slow, state.scale, state.anchor)
+        anchor = jnp.where(exhausted, record_scale, anchor)
         anchor = jnp.where(reached, state.scale / overshoot, anchor)
-        phase = jnp.where(reached | exhausted, ANNEALING, state.phase)
+        phase = jnp.where(reached | slow | exhausted, ANNEALING, state.phase)
 
         highest_factor = jnp.where(phase == CALIBRATING, _RAMP, _RISE)
         factor = jnp.clip(jnp.exp(-gain * excess), 1 / _FALL, highest_factor)
@@ -378,6 +389,7 @@ def calibrated(
             hits.astype(jnp.int32),
             record,
             record_scale,
+            close.astype(jnp.int32),
             peak,
             measurements,
         )

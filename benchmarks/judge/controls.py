@@ -99,7 +99,8 @@ def calibrated(config: Config, key: jax.Array) -> cgalr_jax.Controller:
     """The library's default law, told the shape of the schedule."""
     del key
     table = config["shape"]
-    return control.calibrated(lambda step: table[step], **_numbers(config))
+    law = control.calibrated(lambda step: table[step], **_numbers(config))
+    return _endless(law) if config.get("endless") is not None else law
 
 
 def anytime(config: Config, key: jax.Array) -> cgalr_jax.Controller:
@@ -110,6 +111,15 @@ def anytime(config: Config, key: jax.Array) -> cgalr_jax.Controller:
 
 def _numbers(config: Config) -> dict[str, Any]:
     return {name: config[name] for name in _TUNED if name in config}
+
+
+def _endless(law: cgalr_jax.Controller) -> cgalr_jax.Controller:
+    """The law, its ramp ended by a hit or by the peak guard alone: what the end by time is worth."""
+
+    def update(measurement: control.Measurement, state: Any) -> tuple[jax.Array, Any]:
+        return law.update(measurement, state._replace(close=jnp.zeros_like(state.close)))
+
+    return control.Controller(law.init, update)
 
 
 def gate(config: Config, key: jax.Array) -> cgalr_jax.Controller:

@@ -100,6 +100,14 @@ for _change in (
         _add_ours("constants", f"{_signal}, {_label}", methods.ours(_signal), **{**CONSTANTS, **_change})
 
 
+for _kind in ("hybrid", "probe"):
+    for _name, _numbers in (("as shipped", {}), ("no end of the ramp by time", {"endless": 1.0})):
+        _source = "probe" if _kind == "probe" else "paired"
+        _made = methods.connectome_family("hybrid", source=_source)
+        _method = methods.Method(f"{_kind}, {_name}", "cosine", methods.OURS)
+        _add("ramp", f"hybrid, {_source}, {_name}", _made, _method, **_numbers)
+
+
 def _oracle(folder: pathlib.Path, label: str, reference: str) -> np.ndarray:
     record = store.load(folder, label, reference)
     return record.score[:, statistics.oracle(record.score)]
