@@ -141,6 +141,38 @@ def test_gate_hears_the_opposite():
         assert np.sign(law.update(stable, state)[0] - scale) == direction
 
 
+def test_an_endless_ramp_goes_on_where_the_shipped_one_ends():
+    from judge import controls
+
+    from cgalr_jax import control
+
+    phases = {}
+    for name, numbers in (("shipped", {}), ("endless", {"endless": 1.0})):
+        law = controls.calibrated({"shape": jnp.ones(1), **numbers}, jax.random.key(0))
+        _, state = law.init()
+        for number in range(12):  # a tenth of the set-point, then a record a measurement: no peak guard
+            distance = jnp.float32(0.2 + 0.01 * number)
+            _, state = law.update(control.Measurement(distance, jnp.float32(0), jnp.int32(0)), state)
+        phases[name] = int(state.phase)
+    assert phases == {"shipped": control.ANNEALING, "endless": control.CALIBRATING}
+
+
+def test_what_an_experiment_selects_is_measured():
+    from judge import methods, tasks, tuning
+
+    for label, name, shape in (("gru", "last step", (5, 24)), ("transformer", "attention", (5, 12, 24))):
+        task = tasks.catalogue()[label]
+        family = methods.connectome_family("hybrid", select=tuning.SELECTIONS[name], samples=5)
+
+        def measured(key, task=task, family=family):
+            split = task.split(key)
+            extras = family.extras(task, split, split.inputs[:16])
+            return extras["probe"](task.model.init(key), extras["samples"])
+
+        layers = jax.eval_shape(measured, jax.random.key(0))
+        assert [layer.shape for layer in layers.values()] == [shape]
+
+
 def test_measurements_stay_a_branch_under_vmap():
     from judge import methods, runner, tasks
 

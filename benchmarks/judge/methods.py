@@ -14,7 +14,7 @@ import numpy as np
 import optax
 
 import cgalr_jax
-from judge import controls, layerwise, tasks
+from judge import controls, layerwise, models, tasks
 
 Config = dict[str, Any]  # "rate": f32[], "shape": f32[steps], and a family's own numbers
 PROBE_SAMPLES = 128
@@ -29,14 +29,22 @@ class Family(NamedTuple):
         False  # scores the polynomial decay average of the parameters (where the configuration says)
     )
     schedule_free: bool = False  # scores the parameters schedule-free asks for
+    samples: int | None = None  # how many are forwarded; None: the whole batch, or 128 of a probe
+    select: Callable[[models.Layers], models.Layers] = lambda layers: (
+        layers
+    )  # which of the model's layers are measured
 
     def extras(self, task: tasks.Task, split: Any, inputs: jax.Array) -> dict[str, Any]:
         """The extra arguments of ``update``."""
         model = task.model
         if self.source == "paired":
-            return {"probe": lambda params, samples: model.apply(params, samples)[1], "samples": inputs}
+            return {
+                "probe": lambda params, samples: self.select(model.apply(params, samples)[1]),
+                "samples": inputs[: self.samples],
+            }
         if self.source == "probe":
-            return {"probe": lambda params: model.apply(params, split.inputs[:PROBE_SAMPLES])[1]}
+            fixed = split.inputs[: self.samples or PROBE_SAMPLES]
+            return {"probe": lambda params: self.select(model.apply(params, fixed)[1])}
         return {}
 
     def evaluated(self, state: Any, params: Any) -> Any:
@@ -110,6 +118,8 @@ def connectome_family(
     measurements: int = 50,
     averages: bool = False,
     per_layer: bool = False,
+    samples: int | None = None,
+    select: Callable[[models.Layers], models.Layers] = lambda layers: layers,
 ) -> Family:
     """Ours: any base optimizer, then ``scale_by_connectome`` with a signal and a law.
 
@@ -117,9 +127,9 @@ def connectome_family(
     """
 
     def build(task: tasks.Task, config: Config, key: jax.Array, inputs: jax.Array):
-        layers = jax.eval_shape(lambda: task.model.apply(task.model.init(key), inputs)[1])
+        layers = jax.eval_shape(lambda: select(task.model.apply(task.model.init(key), inputs)[1]))
         shared = {
-            "samples": inputs if source == "paired" else None,
+            "samples": inputs[:samples] if source == "paired" else None,
             "every": every or max(task.steps // measurements, 1),
             "signal": controls.signal(signal, config) if signal else controls.chosen_signal(config),
         }
@@ -131,7 +141,7 @@ def connectome_family(
             block = cgalr_jax.scale_by_connectome(layers, controller=law(config, key), **shared)
         return optax.chain(BASES[base](task, config), block)
 
-    return Family(build, source, averages)
+    return Family(build, source, averages, samples=samples, select=select)
 
 
 SGD_RATES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)

@@ -5,10 +5,11 @@ at its oracle rate on the same seeds.
 """
 
 import pathlib
+from collections.abc import Callable
 
 import numpy as np
 
-from judge import controls, methods, statistics, store, tasks
+from judge import controls, methods, models, statistics, store, tasks
 
 RATES = (0.003, 0.03, 0.3)
 FACTORS = (0.5, 0.7, 1.0, 1.4, 2.0)
@@ -61,7 +62,7 @@ for _factor in FACTORS:
         _add_ours(_kind, f"{_kind} x{_factor}", _method, target=_factor)
     for _every in (5, 10, 20):
         _made = methods.connectome_family(None, law=controls.chosen_law, averages=True, every=_every)
-        for _signal in ("hybrid", "frobenius", "update norm"):
+        for _signal in ("hybrid", "frobenius", "update norm", "births over min"):
             _method = methods.ours(_signal, target=_factor)._replace(family=f"every {_every}")
             _add("cadence", f"{_signal}, every {_every}, x{_factor}", _made, _method)
 
@@ -99,6 +100,32 @@ for _change in (
         _label = ", ".join(f"{key} {value:g}" for key, value in _change.items()) or "as shipped"
         _add_ours("constants", f"{_signal}, {_label}", methods.ours(_signal), **{**CONSTANTS, **_change})
 
+
+# Of a recurrent layer [N, T, F] each step is a sample; of a transformer's block all but one layer left out.
+SELECTIONS: dict[str, Callable[[models.Layers], models.Layers]] = {
+    "all": lambda layers: layers,
+    "last step": lambda layers: {name: layer[:, -1] for name, layer in layers.items()},
+    "attention": lambda layers: _named("project", layers),
+    "feed-forward": lambda layers: _named("expand", layers),
+}
+
+
+def _named(end: str, layers: models.Layers) -> models.Layers:
+    """The layers whose names end so, or all where none do."""
+    return {name: layer for name, layer in layers.items() if name.endswith(end)} or layers
+
+
+for _name, _select in SELECTIONS.items():
+    for _signal in ("hybrid", "frobenius"):
+        _made = methods.connectome_family(_signal, select=_select)
+        _method = methods.Method(f"{_signal} of {_name}", "cosine", methods.OURS)
+        _add("layers", f"{_signal}, {_name}", _made, _method)
+
+for _source, _counts in (("paired", (4, 8, 16)), ("probe", (16, 32, 64, 128))):
+    for _samples in _counts:
+        _made = methods.connectome_family("hybrid", source=_source, samples=_samples)
+        _method = methods.Method(f"{_source} {_samples}", "cosine", methods.OURS)
+        _add("samples", f"{_source}, {_samples} samples", _made, _method)
 
 for _kind in ("hybrid", "probe"):
     for _name, _numbers in (("as shipped", {}), ("no end of the ramp by time", {"endless": 1.0})):
