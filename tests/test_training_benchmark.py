@@ -157,6 +157,17 @@ def test_an_endless_ramp_goes_on_where_the_shipped_one_ends():
     assert phases == {"shipped": control.ANNEALING, "endless": control.CALIBRATING}
 
 
+def test_a_timed_run_is_not_optimised_away():
+    from judge import methods, runner, seconds
+
+    task = seconds.unscored("cancer")._replace(steps=20)
+    method = methods.BASELINES["SGD cosine"]._replace(rates=(0.01, 0.1))
+    configs = methods.configurations(task, [method], 1)
+    train, _ = runner.compile_family(task, seconds.FAMILIES["SGD cosine"], (0,), configs)
+    slow, fast = train().score[0]
+    assert slow != fast
+
+
 def test_what_an_experiment_selects_is_measured():
     from judge import methods, tasks, tuning
 

@@ -240,19 +240,20 @@ def _seconds(folder: pathlib.Path, table: protocols.Table) -> str:
             continue
         row = [label]
         for name in (name for name in seconds.METHODS if name in each):
-            relative = each[name] / each[protocols.REFERENCE]
+            relative = np.median(np.divide(each[name], each[protocols.REFERENCE]))
+            milliseconds = 1000 * np.median(each[name])
             tuned = name == protocols.REFERENCE
             median = (
                 _share_to_target(table, label, name, tuned)[0] if name in table.records[label] else np.inf
             )
             row.append(
-                f"{relative:.2f} / " + (f"{median * each[name]:.2f} s" if np.isfinite(median) else "-")
+                f"{relative:.2f} / " + (f"{median * milliseconds:.0f}" if np.isfinite(median) else "-")
             )
         rows.append(row)
     note = (
-        "Processor time of a run relative to SGD cosine / processor seconds until the target, median. One "
-        "network at a time; SGD cosine at its oracle rate, the others over their 100x range. The networks "
-        "are tiny, so that what a measurement costs is seen at its worst."
+        "Processor time of a run relative to SGD cosine, median of nine quotients / milliseconds of it until "
+        "the target, median. One network at a time; SGD cosine at its oracle rate, the others over their "
+        "100x range. The networks are tiny, so that what a measurement costs is seen at its worst."
     )
     return _markdown("Seconds", note, ["task", *seconds.METHODS], rows) if rows else ""
 
