@@ -157,6 +157,20 @@ def test_an_endless_ramp_goes_on_where_the_shipped_one_ends():
     assert phases == {"shipped": control.ANNEALING, "endless": control.CALIBRATING}
 
 
+@pytest.mark.parametrize(("fall", "expected"), [(0.995, 0.5), (0.9, 1.0)], ids=["noise", "learning"])
+def test_annealing_by_noise_cuts_where_the_motion_stands_still(fall, expected):
+    from judge import controls
+
+    from cgalr_jax import control
+
+    law = controls.anneal_by_noise({"cut": 0.5}, jax.random.key(0))
+    _, held = law.init()
+    for number in range(12):  # calibrated at once, then two looks
+        distance = jnp.float32(1.2 * fall**number)
+        scale, held = law.update(control.Measurement(distance, jnp.float32(0), jnp.int32(0)), held)
+    np.testing.assert_allclose(scale / held[0].anchor, expected, rtol=1e-6)
+
+
 def test_a_timed_run_is_not_optimised_away():
     from judge import methods, runner, seconds
 

@@ -113,6 +113,38 @@ def _numbers(config: Config) -> dict[str, Any]:
     return {name: config[name] for name in _TUNED if name in config}
 
 
+def anneal_by_noise(config: Config, key: jax.Array) -> cgalr_jax.Controller:
+    """Unknown horizon without a decay: calibrate, hold the anchor, cut it whenever the motion is noise.
+
+    A network that still learns moves less and less at the same rate. Where five measurements are not a
+    twentieth below the five before them, on the mean of their logarithms, the scale is multiplied by ``cut``.
+    """
+    del key
+    law = control.calibrated(lambda step: jnp.ones(()), **_numbers(config))
+
+    def init() -> tuple[jax.Array, tuple]:
+        scale, state = law.init()
+        return scale, (state, jnp.ones(()), jnp.full((), jnp.inf), jnp.zeros(()), jnp.zeros((), jnp.int32))
+
+    def update(measurement: control.Measurement, held: tuple) -> tuple[jax.Array, tuple]:
+        state, left, before, total, seen = held
+        calibrating = state.phase == control.CALIBRATING
+        scale, after = law.update(measurement, state)
+        state = jax.tree.map(lambda new, old: jnp.where(calibrating, new, old), after, state)
+        scale = jnp.where(state.phase == control.CALIBRATING, scale, state.anchor)
+        total, seen = total + jnp.log(jnp.maximum(measurement.distance, 1e-8)), seen + 1
+        look = ~calibrating & (seen == 5)
+        noise = look & (before - total / 5 < 0.05)
+        left = jnp.where(noise, config["cut"] * left, left)
+        # What the cut takes from the motion is no sign of learning.
+        expected = total / 5 + jnp.where(noise, jnp.log(config["cut"]), 0.0)
+        before = jnp.where(look, expected, before)
+        again = look | calibrating
+        return scale * left, (state, left, before, jnp.where(again, 0.0, total), jnp.where(again, 0, seen))
+
+    return control.Controller(init, update)
+
+
 def _endless(law: cgalr_jax.Controller) -> cgalr_jax.Controller:
     """The law, its ramp ended by a hit or by the peak guard alone: what the end by time is worth."""
 

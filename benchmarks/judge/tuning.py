@@ -85,6 +85,14 @@ EXPERIMENTS["averaged"] = {
     "SGD constant, averaged": methods.Method("sgd averaged", "constant", methods.SGD_RATES)
 }
 
+for _averaged, _suffix in ((1.0, ""), (0.0, ", not averaged")):
+    _own = methods.ours("hybrid", "anytime")
+    _add_ours("noise", f"its own decay{_suffix}", _own, averaged=_averaged)
+    for _cut in (0.5, 0.7, 0.85):
+        _made = methods.connectome_family("hybrid", law=controls.anneal_by_noise, averages=True)
+        _method = methods.Method("cut", "constant", methods.OURS, {"averaged": _averaged})
+        _add("noise", f"cut to {_cut} when noise{_suffix}", _made, _method, cut=_cut)
+
 for _change in (
     {},
     {"start": 0.00001},
