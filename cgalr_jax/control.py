@@ -286,8 +286,8 @@ def calibrated(
     likewise. Evaluate the averaged parameters then (`polynomial_averaging`): the average does the rest of the
     annealing, at any step.
 
-    Why absolute, and why these numbers: a gate on z alone was not distinguishable from a random one in our
-    experiments. All of it is our choice; the paper has the relative gate only.
+    Why absolute, and why these numbers: in our experiments a gate on z alone was little better than a random
+    one, and left the base rate decisive. All of it is our choice; the paper has the relative gate only.
 
     Edges: a distance that is not finite multiplies the scale by 0.8, and neither counts as a hit nor as a
     record. A network that does not move at all ends its calibration by the guard after `guard` times the
@@ -301,7 +301,7 @@ def calibrated(
             no harm, and one that is too large for the first ones does.
         gain: of the logarithm of the distance onto that of the scale; in (0, 1]. Above 0.6 it overshoots.
         patience: measurements in a row at the set-point that end the calibration; at least 1. More wait for
-            a second opinion that a network which learns its data quickly never gives: the ramp runs away.
+            a second opinion, which a network that learns its data quickly never gives.
         guard: growth of the scale without a new record that ends the calibration; greater than 1.
 
     Returns:
