@@ -291,7 +291,8 @@ def calibrated(
 
     Edges: a distance that is not finite multiplies the scale by 0.8, and neither counts as a hit nor as a
     record. A network that does not move at all ends its calibration by the guard after `guard` times the
-    start. The scale stays within [1e-6, 1e6].
+    start. The scale stays within [1e-6, 1e6], before the decay that the law brings itself; after distances
+    that are not finite it may lie below its bounds, and comes back into them at once.
 
     Args:
         schedule: the base optimizer's own schedule, `step -> learning rate`, if it has one; only its shape
@@ -354,12 +355,14 @@ def calibrated(
         else:
             decay, peak = _decay(schedule, measurement.step, state.peak)
         distance = jnp.maximum(jnp.where(finite, measurement.distance, 1.0), _SMALLEST_DISTANCE)
-        excess = jnp.log(distance / target) - jnp.log(decay)
+        motion = jnp.log(distance / target)
+        excess = motion - jnp.log(decay)
 
         calibrating = state.phase == CALIBRATING
         hits = jnp.where(finite & (excess >= -_TOLERANCE), state.hits + 1, 0)
-        is_record = finite & calibrating & (excess > state.record)
-        record = jnp.where(is_record, excess, state.record)
+        # Not the excess: under a falling decay a network that stands still would set a record each time.
+        is_record = finite & calibrating & (motion > state.record)
+        record = jnp.where(is_record, motion, state.record)
         record_scale = jnp.where(is_record, state.scale, state.record_scale)
         reached = calibrating & (hits >= patience)
         close = jnp.where(finite & calibrating & (excess >= -_LAST_STRETCH), state.close + 1, state.close)
