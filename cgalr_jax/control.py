@@ -247,7 +247,7 @@ class CalibrationState(NamedTuple):
     anchor: jax.Array  # f32[], the calibrated scale; the first scale until there is one
     phase: jax.Array  # i32[], CALIBRATING or ANNEALING
     hits: jax.Array  # i32[], measurements in a row at or above the set-point
-    record: jax.Array  # f32[], logarithm of the largest distance seen while calibrating
+    record: jax.Array  # f32[], the largest excess seen while calibrating
     record_scale: jax.Array  # f32[], the scale that gave it
     close: jax.Array  # i32[], measurements within a tenth of the set-point or above, while calibrating
     peak: jax.Array  # f32[], the largest value of the schedule so far
@@ -291,8 +291,10 @@ def calibrated(
 
     Edges: a distance that is not finite multiplies the scale by 0.8, and neither counts as a hit nor as a
     record. A network that does not move at all ends its calibration by the guard after `guard` times the
-    start. The scale stays within [1e-6, 1e6], before the decay that the law brings itself; after distances
-    that are not finite it may lie below its bounds, and comes back into them at once.
+    start, if the schedule is constant. Under a falling decay it does not: the record is that of the excess,
+    and the scale of a network that stands still (a frozen layer, a probe that ignores its argument) runs to
+    1e6. A known defect: a rate so small that nothing moves yet looks the same, and has to be let through. The
+    scale stays within [1e-6, 1e6], before the decay that the law brings itself.
 
     Args:
         schedule: the base optimizer's own schedule, `step -> learning rate`, if it has one; only its shape
@@ -355,14 +357,12 @@ def calibrated(
         else:
             decay, peak = _decay(schedule, measurement.step, state.peak)
         distance = jnp.maximum(jnp.where(finite, measurement.distance, 1.0), _SMALLEST_DISTANCE)
-        motion = jnp.log(distance / target)
-        excess = motion - jnp.log(decay)
+        excess = jnp.log(distance / target) - jnp.log(decay)
 
         calibrating = state.phase == CALIBRATING
         hits = jnp.where(finite & (excess >= -_TOLERANCE), state.hits + 1, 0)
-        # Not the excess: under a falling decay a network that stands still would set a record each time.
-        is_record = finite & calibrating & (motion > state.record)
-        record = jnp.where(is_record, motion, state.record)
+        is_record = finite & calibrating & (excess > state.record)
+        record = jnp.where(is_record, excess, state.record)
         record_scale = jnp.where(is_record, state.scale, state.record_scale)
         reached = calibrating & (hits >= patience)
         close = jnp.where(finite & calibrating & (excess >= -_LAST_STRETCH), state.close + 1, state.close)
