@@ -147,8 +147,8 @@ def test_an_endless_ramp_goes_on_where_the_shipped_one_ends():
     from cgalr_jax import control
 
     phases = {}
-    for name, numbers in (("shipped", {}), ("endless", {"endless": 1.0})):
-        law = controls.calibrated({"shape": jnp.ones(1), **numbers}, jax.random.key(0))
+    for name, make in (("shipped", controls.calibrated), ("endless", controls.endless)):
+        law = make({"shape": jnp.ones(1)}, jax.random.key(0))
         _, state = law.init()
         for number in range(12):  # a tenth of the set-point, then a record a measurement: no peak guard
             distance = jnp.float32(0.2 + 0.01 * number)

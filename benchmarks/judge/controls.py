@@ -99,8 +99,7 @@ def calibrated(config: Config, key: jax.Array) -> cgalr_jax.Controller:
     """The library's default law, told the shape of the schedule."""
     del key
     table = config["shape"]
-    law = control.calibrated(lambda step: table[step], **_numbers(config))
-    return _endless(law) if config.get("endless") is not None else law
+    return control.calibrated(lambda step: table[step], **_numbers(config))
 
 
 def anytime(config: Config, key: jax.Array) -> cgalr_jax.Controller:
@@ -145,8 +144,9 @@ def anneal_by_noise(config: Config, key: jax.Array) -> cgalr_jax.Controller:
     return control.Controller(init, update)
 
 
-def _endless(law: cgalr_jax.Controller) -> cgalr_jax.Controller:
-    """The law, its ramp ended by a hit or by the peak guard alone: what the end by time is worth."""
+def endless(config: Config, key: jax.Array) -> cgalr_jax.Controller:
+    """`calibrated`, its ramp ended by a hit or by the peak guard alone: what the end by time is worth."""
+    law = calibrated(config, key)
 
     def update(measurement: control.Measurement, state: Any) -> tuple[jax.Array, Any]:
         return law.update(measurement, state._replace(close=jnp.zeros_like(state.close)))

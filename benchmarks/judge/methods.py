@@ -20,6 +20,11 @@ Config = dict[str, Any]  # "rate": f32[], "shape": f32[steps], and a family's ow
 PROBE_SAMPLES = 128
 
 
+def all_layers(layers: models.Layers) -> models.Layers:
+    """Every layer that the model hands out."""
+    return layers
+
+
 class Family(NamedTuple):
     """One computation; ``build(task, config, key, inputs)`` makes its optimizer from an example batch."""
 
@@ -30,9 +35,7 @@ class Family(NamedTuple):
     )
     schedule_free: bool = False  # scores the parameters schedule-free asks for
     samples: int | None = None  # how many are forwarded; None: the whole batch, or 128 of a probe
-    select: Callable[[models.Layers], models.Layers] = lambda layers: (
-        layers
-    )  # which of the model's layers are measured
+    select: Callable[[models.Layers], models.Layers] = all_layers  # which of the model's are measured
 
     def extras(self, task: tasks.Task, split: Any, inputs: jax.Array) -> dict[str, Any]:
         """The extra arguments of ``update``."""
@@ -119,7 +122,7 @@ def connectome_family(
     averages: bool = False,
     per_layer: bool = False,
     samples: int | None = None,
-    select: Callable[[models.Layers], models.Layers] = lambda layers: layers,
+    select: Callable[[models.Layers], models.Layers] = all_layers,
 ) -> Family:
     """Ours: any base optimizer, then ``scale_by_connectome`` with a signal and a law.
 

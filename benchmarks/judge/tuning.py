@@ -111,7 +111,7 @@ for _change in (
 
 # Of a recurrent layer [N, T, F] each step is a sample; of a transformer's block all but one layer left out.
 SELECTIONS: dict[str, Callable[[models.Layers], models.Layers]] = {
-    "all": lambda layers: layers,
+    "all": methods.all_layers,
     "last step": lambda layers: {name: layer[:, -1] for name, layer in layers.items()},
     "attention": lambda layers: _named("project", layers),
     "feed-forward": lambda layers: _named("expand", layers),
@@ -135,12 +135,14 @@ for _source, _counts in (("paired", (4, 8, 16)), ("probe", (16, 32, 64, 128))):
         _method = methods.Method(f"{_source} {_samples}", "cosine", methods.OURS)
         _add("samples", f"{_source}, {_samples} samples", _made, _method)
 
-for _kind in ("hybrid", "probe"):
-    for _name, _numbers in (("as shipped", {}), ("no end of the ramp by time", {"endless": 1.0})):
-        _source = "probe" if _kind == "probe" else "paired"
-        _made = methods.connectome_family("hybrid", source=_source)
-        _method = methods.Method(f"{_kind}, {_name}", "cosine", methods.OURS)
-        _add("ramp", f"hybrid, {_source}, {_name}", _made, _method, **_numbers)
+for _source in ("paired", "probe"):
+    for _name, _law in (
+        ("as shipped", controls.calibrated),
+        ("no end of the ramp by time", controls.endless),
+    ):
+        _made = methods.connectome_family("hybrid", source=_source, law=_law)
+        _method = methods.Method(f"{_source}, {_name}", "cosine", methods.OURS)
+        _add("ramp", f"hybrid, {_source}, {_name}", _made, _method)
 
 
 def _oracle(folder: pathlib.Path, label: str, reference: str) -> np.ndarray:
