@@ -12,6 +12,7 @@ scale smaller.
 """
 
 import math
+import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -26,7 +27,7 @@ CALIBRATING, ANNEALING = 0, 1
 
 # 1 / Phi^-1(3/4): a median absolute deviation times this is a standard deviation, if the numbers are normal.
 _MAD_TO_DEVIATION = 1.4826
-# A distance below this many set-points counts as this many: the logarithm of an exact zero is not a number.
+# A distance below this many targets counts as this many: the logarithm of an exact zero is not a number.
 _SMALLEST_DISTANCE = 1e-8
 # Below the logarithm of every possible distance: the state of a calibration before its first measurement.
 _NO_RECORD = -20.0
@@ -220,10 +221,10 @@ def hysteresis_gate(
     """
     check("enter", enter, lambda x: x > 0, "positive")
     check("leave", leave, lambda x: 0 <= x <= enter, f"in [0, enter] = [0, {enter}]")
-    check("up", up, lambda x: x >= 1, "at least 1")
+    check("up", up, lambda x: 1 <= x < math.inf, "at least 1 and finite")
     check("down", down, lambda x: 0 < x <= 1, "in (0, 1]")
     check("floor", floor, lambda x: 0 < x <= 1, "in (0, 1]")
-    check("ceiling", ceiling, lambda x: 1 <= x < float("inf"), "at least 1 and finite")
+    check("ceiling", ceiling, lambda x: 1 <= x < math.inf, "at least 1 and finite")
 
     def init() -> tuple[jax.Array, GateState]:
         return jnp.ones((), jnp.float32), GateState(jnp.ones((), jnp.float32), jnp.zeros((), jnp.int32))
@@ -247,7 +248,7 @@ class CalibrationState(NamedTuple):
     anchor: jax.Array  # f32[], the calibrated scale; the first scale until there is one
     phase: jax.Array  # i32[], CALIBRATING or ANNEALING
     hits: jax.Array  # i32[], measurements in a row at or above the set-point
-    record: jax.Array  # f32[], the largest excess seen while calibrating
+    record: jax.Array  # f32[], the largest log(distance / target) seen while calibrating
     record_scale: jax.Array  # f32[], the scale that gave it
     close: jax.Array  # i32[], measurements within a tenth of the set-point or above, while calibrating
     peak: jax.Array  # f32[], the largest value of the schedule so far
@@ -261,7 +262,7 @@ def calibrated(
     start: float = 0.001,
     gain: float = 0.3,
     patience: int = 1,
-    guard: float = 24.0,
+    guard: float = 50.0,
 ) -> Controller:
     """Our law, the default: find the scale at which the connectome moves at its set-point, then anneal.
 
@@ -289,12 +290,12 @@ def calibrated(
     Why absolute, and why these numbers: in our experiments a gate on z alone was little better than a random
     one, and left the base rate decisive. All of it is our choice; the paper has the relative gate only.
 
-    Edges: a distance that is not finite multiplies the scale by 0.8, and neither counts as a hit nor as a
-    record. A network that does not move at all ends its calibration by the guard after `guard` times the
-    start, if the schedule is constant. Under a falling decay it does not: the record is that of the excess,
-    and the scale of a network that stands still (a frozen layer, a probe that ignores its argument) runs to
-    1e6. A known defect: a rate so small that nothing moves yet looks the same, and has to be let through. The
-    scale stays within [1e-6, 1e6], before the decay that the law brings itself.
+    Edges: a distance that is not finite multiplies the scale by 0.8, below its bounds if need be, and neither
+    counts as a hit nor as a record. As long as nothing has moved, by a single bit (a rate too small for the
+    floating type, a frozen network), the guard waits, and the scale rises to 1 at most: the base rate as it
+    was given. A distance that stays the same at every rate (noise that covers the motion) ends the
+    calibration by the guard, with the scale that it began with. A schedule below a thousandth of its peak
+    counts as a thousandth. The scale stays within [1e-6, 1e6], before the decay that the law brings itself.
 
     Args:
         schedule: the base optimizer's own schedule, `step -> learning rate`, if it has one; only its shape
@@ -326,11 +327,11 @@ def calibrated(
     """
     if schedule is not None and not callable(schedule):
         raise ValueError(f"schedule must be a function of the step or None, got {schedule!r}.")
-    check("target", target, lambda x: x > 0, "positive")
+    check("target", target, lambda x: 0 < x < math.inf, "positive and finite")
     check("start", start, lambda x: 0 < x <= 1, "in (0, 1]")
     check("gain", gain, lambda x: 0 < x <= 1, "in (0, 1]")
-    check("patience", patience, lambda x: x >= 1, "at least 1")
-    check("guard", guard, lambda x: x > 1, "greater than 1")
+    check("patience", patience, lambda x: operator.index(x) >= 1, "an integer of at least 1")
+    check("guard", guard, lambda x: 1 < x < math.inf, "greater than 1 and finite")
 
     def init() -> tuple[jax.Array, CalibrationState]:
         def f32(value: float) -> jax.Array:  # a fresh buffer each: shared ones cannot be donated
@@ -356,14 +357,18 @@ def calibrated(
             decay, peak = 1 / (1 + measurements.astype(jnp.float32) / _HALVED_AFTER), state.peak
         else:
             decay, peak = _decay(schedule, measurement.step, state.peak)
-        distance = jnp.maximum(jnp.where(finite, measurement.distance, 1.0), _SMALLEST_DISTANCE)
-        excess = jnp.log(distance / target) - jnp.log(decay)
+        motion = jnp.where(finite, measurement.distance, 1.0) / target
+        motion = jnp.log(jnp.maximum(motion, _SMALLEST_DISTANCE))
+        excess = motion - jnp.log(decay)
 
         calibrating = state.phase == CALIBRATING
         hits = jnp.where(finite & (excess >= -_TOLERANCE), state.hits + 1, 0)
-        is_record = finite & calibrating & (excess > state.record)
-        record = jnp.where(is_record, excess, state.record)
-        record_scale = jnp.where(is_record, state.scale, state.record_scale)
+        # No rate has moved anything yet, by a single bit: there is nothing to guard, and nothing to go by.
+        still = finite & calibrating & (jnp.maximum(motion, state.record) <= math.log(_SMALLEST_DISTANCE))
+        # Not of the excess: under a falling decay a distance that stays would set a record each time.
+        is_record = finite & calibrating & (motion > state.record)
+        record = jnp.where(is_record, motion, state.record)
+        record_scale = jnp.where(is_record | still, state.scale, state.record_scale)
         reached = calibrating & (hits >= patience)
         close = jnp.where(finite & calibrating & (excess >= -_LAST_STRETCH), state.close + 1, state.close)
         # Each measurement leaves 1 - gain of the logarithm of a proportional distance; a gain of 1 nothing.
@@ -380,10 +385,12 @@ def calibrated(
         highest_factor = jnp.where(phase == CALIBRATING, _RAMP, _RISE)
         factor = jnp.clip(jnp.exp(-gain * excess), 1 / _FALL, highest_factor)
         scale = state.scale * jnp.where(finite, factor, _RETREAT)
-        bounded = jnp.clip(scale, _LOWEST * anchor, _HIGHEST * anchor)
-        # A divergence is the one thing that may push the scale out of its bounds, downwards.
+        # A divergence is the one thing that may push the scale out of its bounds, downwards; it climbs back.
+        lowest = jnp.minimum(_LOWEST * anchor, state.scale)
+        bounded = jnp.clip(scale, lowest, _HIGHEST * anchor)
         bounded = jnp.where(finite, bounded, jnp.minimum(scale, bounded))
-        scale = jnp.where(phase == CALIBRATING, scale, bounded)
+        bounded = jnp.where(phase == CALIBRATING, scale, bounded)
+        scale = jnp.where(still, jnp.minimum(scale, jnp.maximum(state.scale, 1.0)), bounded)
         scale = jnp.clip(scale, _SMALLEST_SCALE, _LARGEST_SCALE)
         state = CalibrationState(
             scale,
@@ -441,7 +448,7 @@ def robbins_monro_bounds(
         ['0.05', '0.50']
     """
     check("lower", lower, lambda x: x > 0, "positive")
-    check("upper", upper, lambda x: lower <= x < float("inf"), f"finite and at least lower = {lower}")
+    check("upper", upper, lambda x: lower <= x < math.inf, f"finite and at least lower = {lower}")
     check("tau", tau, lambda x: x > 0, "positive")
     check("exponent", exponent, lambda x: 0.5 < x <= 1, "in (1/2, 1]")
 

@@ -24,6 +24,10 @@ Over = Literal["min", "median", "pooled"]
 # looks at.
 _REFERENCE_EVERY = 10
 _MAX_ENTRIES = 4096
+# A layer that moves less than this share of the one that moves most is frozen.
+_FROZEN = 1e-3
+# The least that one half of the hybrid counts, as a share of the other.
+_LEAST = 0.25
 _WHOLE = jax.sharding.PartitionSpec(None)
 
 
@@ -63,7 +67,8 @@ def births(over: Over = "pooled", *, set_point: float | None = None) -> Signal:
     Args:
         over: `"pooled"`, one connectome of the units of all layers (positions averaged), as in the paper;
             `"min"` or `"median"`, a connectome a layer (positions as samples) and the smallest or the median
-            of their distances.
+            of their distances. Layers that move less than a thousandth of the largest distance are frozen,
+            and left out.
         set_point: distance that is fast enough; positive. Default: 0.04 pooled, 0.031 for a connectome a
             layer.
 
@@ -151,7 +156,8 @@ def update_norm(*, set_point: float | None = None) -> Signal:
     """The relative norm of the update of the parameters: no connectome at all, the control to compare with.
 
     `|params_t - params_{t - every}| / |params_{t - every}|`, from a static sub-sample of at most 4096
-    entries. It needs no probe and no activations, and cost nothing in accuracy in our experiments.
+    entries. It needs no probe and no activations, and cost nothing in accuracy in our experiments. Parameters
+    that are frozen count in the denominator: where they are most of the tree, it says too little.
 
     Args:
         set_point: relative change that is fast enough; positive. Default: 0.18.
@@ -178,7 +184,9 @@ def hybrid(connectome: Signal | None = None, update: Signal | None = None) -> Si
     """Connectome and update norm together, the default: their geometric mean, each in its set-points.
 
     Where one is deceived the other helps: the connectome of a recurrent layer moves at rates that are far too
-    small, the update norm does not see what the update does.
+    small, the update norm does not see what the update does. Each counts as a quarter of the other at least:
+    one that stands still (a probe of frozen layers, a tree of mostly frozen parameters) must not let the
+    other run away.
 
     Args:
         connectome: a signal that reads activations; default `frobenius()`.
@@ -194,11 +202,12 @@ def hybrid(connectome: Signal | None = None, update: Signal | None = None) -> Si
         return first.read(layers, params, connect), second.read(layers, params, connect)
 
     def compare(before: tuple[Any, Any], after: tuple[Any, Any]) -> jax.Array:
-        motions = [
+        motion, change = (
             signal.compare(old, new) / signal.set_point
             for signal, old, new in zip((first, second), before, after, strict=True)
-        ]
-        return jnp.sqrt(motions[0]) * jnp.sqrt(motions[1])  # the root of the product could underflow
+        )
+        motion, change = jnp.maximum(motion, _LEAST * change), jnp.maximum(change, _LEAST * motion)
+        return jnp.sqrt(motion) * jnp.sqrt(change)  # the root of the product could underflow
 
     return Signal(read, compare, 1.0, growth=(first.growth + second.growth) / 2, reads_params=True)
 
@@ -230,9 +239,10 @@ def from_connectomes(
         # result.
         alive = jnp.stack([~(silent(before[name]) | silent(after[name])) for name in after])
         distances = jnp.stack([compare(before[name], after[name]) for name in after])
-        ordered = jnp.sort(jnp.where(alive, distances, jnp.inf))  # NaN sorts last: look for it apart
-        middle = jnp.maximum(jnp.sum(alive) - 1, 0) // 2 if over == "median" else 0
-        broken = jnp.any(alive & jnp.isnan(distances))
+        broken = jnp.any(alive & jnp.isnan(distances))  # NaN sorts last: look for it apart
+        moving = alive & (distances >= _FROZEN * jnp.max(jnp.where(alive, distances, 0.0)))
+        ordered = jnp.sort(jnp.where(moving, distances, jnp.inf))
+        middle = jnp.maximum(jnp.sum(moving) - 1, 0) // 2 if over == "median" else 0
         return jnp.where(broken, jnp.nan, ordered[middle])
 
     return Signal(read, reduce, _positive(set_point, default))

@@ -7,6 +7,7 @@ differentiated.
 """
 
 import functools
+import operator
 from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
@@ -67,9 +68,9 @@ def scale_by_connectome(
 
     A probe runs on measurement steps alone, inside `lax.cond`: every `every` steps, twice if paired.
 
-    Bad numbers never reach the scale: a measurement that is not finite (non-finite activations, no layer with
-    two live units, a batch of one) is counted in `cg_skipped`, makes the scale smaller, and leaves the last
-    good reading in place.
+    Bad numbers never reach the scale: a distance that is not finite (non-finite activations, no layer with
+    two live units, a batch of one) makes the scale smaller, a reading that is not finite leaves the last good
+    one in place, and a measurement with either is counted in `cg_skipped`.
 
     Args:
         example: what the probe returns: a pytree of activations [N, ..., F], or their `jax.ShapeDtypeStruct`s
@@ -117,9 +118,9 @@ def scale_by_connectome(
         >>> values[-1] < values[0] / 2, cgalr_jax.metrics(state)["cgalr/scale"] > 1
         (True, Array(True, dtype=bool))
     """
-    control.check("every", every, lambda x: int(x) == x >= 1, "an integer of at least 1")
-    control.check("max_units", max_units, lambda x: int(x) == x >= 2, "an integer of at least 2")
-    control.check("window", window, lambda x: int(x) == x >= 5, "an integer of at least 5")
+    control.check("every", every, lambda x: operator.index(x) >= 1, "an integer of at least 1")
+    control.check("max_units", max_units, lambda x: operator.index(x) >= 2, "an integer of at least 2")
+    control.check("window", window, lambda x: operator.index(x) >= 5, "an integer of at least 5")
     controller = control.calibrated() if controller is None else controller
     signal = signals.hybrid() if signal is None else signal
     for name, value, kind in (

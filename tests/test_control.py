@@ -1,5 +1,7 @@
 """Controllers: z-score against NumPy, gate and calibration as transition tables, envelope as a theorem."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -241,10 +243,35 @@ CALIBRATION = {
         np.inf,
         dict(scale=0.08, phase=ANNEALING, anchor=0.5),
     ),
+    "annealing, after numbers that were not finite: it climbs back, and is not lifted": (
+        calibration(scale=0.02, anchor=0.5, phase=ANNEALING),
+        E**-3,
+        dict(scale=0.022),
+    ),
+    "annealing, the same, and too fast: no lower": (
+        calibration(scale=0.02, anchor=0.5, phase=ANNEALING),
+        E**3,
+        dict(scale=0.02),
+    ),
     "exactly no motion is a number": (
         calibration(scale=0.1, record=control._NO_RECORD),
         0.0,
         dict(scale=0.8, record=np.log(1e-8), record_scale=0.1),
+    ),
+    "nothing has moved yet: the guard waits": (
+        calibration(scale=0.1, record=np.log(1e-8), record_scale=0.001),
+        0.0,
+        dict(scale=0.8, phase=CALIBRATING, record_scale=0.1),
+    ),
+    "nothing has moved yet: no further than the base rate": (
+        calibration(scale=0.5, record=np.log(1e-8), record_scale=0.1),
+        0.0,
+        dict(scale=1.0, phase=CALIBRATING, record_scale=0.5),
+    ),
+    "nothing moves any more: the guard": (
+        calibration(scale=0.5, record=-5.0, record_scale=0.04),
+        0.0,
+        dict(phase=ANNEALING, anchor=0.04),
     ),
     "never above a million": (
         calibration(scale=9e5, record=-9.0, record_scale=9e5),
@@ -301,6 +328,30 @@ class TestCalibrated:
             scale, state = law.update(measured(scale / 50), state)
         np.testing.assert_allclose(state.anchor, 50, rtol=0.11)
 
+    @pytest.mark.parametrize(
+        "schedule", [None, optax.constant_schedule(0.1), optax.linear_schedule(0.1, 0.0, 500)]
+    )
+    def test_a_distance_that_stays_ends_the_ramp(self, schedule):
+        """A decay that falls is no record of the network's, or the scale would run away."""
+        for distance in (0.001, 0.01, 0.05):
+            law = control.calibrated(schedule)
+            _, state = law.init()
+            for step in range(10, 500, 10):
+                _, state = law.update(measured(distance, step=step), state)
+                assert state.scale <= 50 * 8 * 0.001
+            assert state.phase == ANNEALING
+            np.testing.assert_allclose(state.anchor, 0.001, rtol=1e-6)
+
+    @pytest.mark.parametrize(
+        "schedule", [None, optax.constant_schedule(0.1), optax.linear_schedule(0.1, 0.0, 500)]
+    )
+    def test_a_network_that_stands_still_gets_its_base_rate(self, schedule):
+        law = control.calibrated(schedule)
+        _, state = law.init()
+        for step in range(10, 500, 10):
+            _, state = law.update(measured(0.0, step=step), state)
+        assert (state.phase, state.scale) == (CALIBRATING, 1.0)
+
     def test_set_point_follows_the_schedule(self):
         law = control.calibrated(optax.linear_schedule(0.4, 0.0, 100))
         state = calibration(scale=0.5, anchor=0.5, phase=ANNEALING, peak=0.4)
@@ -350,12 +401,15 @@ class TestCalibrated:
         ("argument", "value"),
         [
             ("target", 0.0),
+            ("target", math.inf),
             ("start", 0.0),
             ("start", 2.0),
             ("gain", 0.0),
             ("gain", 1.5),
             ("patience", 0),
+            ("patience", 1.5),
             ("guard", 1.0),
+            ("guard", math.inf),
         ],
     )
     def test_refuses(self, argument, value):

@@ -77,6 +77,19 @@ def test_a_dead_layer_is_left_out_of_the_minimum():
     )
 
 
+@pytest.mark.parametrize("over", ["min", "median"])
+@pytest.mark.parametrize("make", [signal.births, signal.deaths, signal.barcode, signal.frobenius])
+def test_a_frozen_layer_is_left_out(make, over):
+    law = make(over)
+    before, after = layers(0), layers(1)
+    frozen = layers(2, count=5)
+    frozen = {f"frozen{name}": units for name, units in frozen.items()}
+    np.testing.assert_array_equal(
+        law.compare(read(law, before | frozen), read(law, after | frozen)),
+        law.compare(read(law, before), read(law, after)),
+    )
+
+
 def test_positions_count_as_samples_layer_by_layer_and_are_averaged_when_pooled():
     images = jax.random.normal(jax.random.key(0), (8, 3, 3, 4))
     by_layer = read(signal.frobenius(), {"conv": images})["conv"]
@@ -128,6 +141,19 @@ def test_hybrid_is_the_geometric_mean_in_set_points():
         law.compare(read(law, before, old), read(law, after, new)), expected, rtol=1e-5
     )
     assert law.set_point == 1
+
+
+@pytest.mark.parametrize(("moving", "still"), [(0, 1), (1, 0)])
+def test_each_half_of_the_hybrid_counts_as_a_quarter_of_the_other_at_least(moving, still):
+    law = signal.hybrid()
+    before, after = read(law, layers(0), {"w": jnp.ones(4)}), read(law, layers(1), {"w": jnp.full(4, 1.3)})
+    after = tuple(
+        new if half == moving else old for half, (old, new) in enumerate(zip(before, after, strict=True))
+    )
+    half = (signal.frobenius(), signal.update_norm())[moving]
+    expected = half.compare(before[moving], after[moving]) / half.set_point / 2
+    np.testing.assert_allclose(law.compare(before, after), expected, rtol=1e-5)
+    assert after[still] is before[still]
 
 
 def test_set_point_grows_with_every():

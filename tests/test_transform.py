@@ -122,6 +122,45 @@ class TestMainJob:
         assert final < 0.2
 
 
+class TestFrozen:
+    """What never moves must not make the rest run away: all that the probe sees, a layer, most parameters."""
+
+    STEM = jax.random.normal(jax.random.key(3), (6, 16))
+
+    @pytest.mark.parametrize("schedule", [optax.cosine_decay_schedule(0.1, 600), 0.1], ids=["cosine", "none"])
+    @pytest.mark.parametrize("way", ["probe", "paired"])
+    @pytest.mark.parametrize("frozen", ["all that is seen", "a layer", "most parameters"])
+    def test_learns(self, frozen, way, schedule):
+        def layers(params, x):
+            seen = {} if frozen == "all that is seen" else hidden(params, x)
+            return seen if frozen == "most parameters" else seen | {"stem": x @ self.STEM}
+
+        params = PARAMS | ({"embedding": jnp.ones((512, 32))} if frozen == "most parameters" else {})
+        example = jax.eval_shape(layers, params, X[:32])
+        stored = {"samples": X[:32]} if way == "paired" else {}
+        extra = {
+            "probe": lambda x: {"probe": lambda params: layers(params, X[:64])},
+            "paired": lambda x: {"probe": layers, "samples": x},
+        }[way]
+        after, trace = run(cgalr_jax.cgalr(schedule, example, **stored), 600, extra=extra, params=params)
+        untrained, trained = float(loss(params, X, Y)), float(loss(after, X, Y))
+        assert trained < 0.25 * untrained
+        assert np.all(trace["cgalr/scale"] < 30)
+
+    @pytest.mark.parametrize(
+        "law", [signal.frobenius(), signal.update_norm()], ids=["frobenius", "update norm"]
+    )
+    def test_a_network_that_stands_still_gets_its_base_rate_at_most(self, law):
+        still = optax.chain(
+            optax.set_to_zero(),
+            cgalr_jax.scale_by_connectome(
+                EXAMPLE, signal=law, controller=cgalr_jax.calibrated(optax.cosine_decay_schedule(0.1, 600))
+            ),
+        )
+        _, trace = run(still, 600, extra=lambda x: {"probe": probe})
+        assert trace["cgalr/scale"].max() == 1
+
+
 class TestThreeWays:
     def test_a_probe_runs_on_measurement_steps_alone(self):
         calls = []
@@ -248,7 +287,9 @@ class TestConstructor:
             ({"every": 2.5}, "^every must be an integer of at least 1, got 2.5"),
             ({"every": "10"}, "^every must be .* got '10'"),
             ({"max_units": 1}, "^max_units must be an integer of at least 2, got 1"),
+            ({"max_units": 16.0}, "^max_units must be an integer of at least 2, got 16.0"),
             ({"window": 4}, "^window must be an integer of at least 5, got 4"),
+            ({"window": 10.0}, "^window must be an integer of at least 5, got 10.0"),
             ({"controller": optax.sgd(0.1)}, "^controller must be a cgalr_jax.Controller, got"),
             ({"signal": "births"}, "^signal must be a cgalr_jax.Signal, got 'births'"),
             ({"example": {}}, "^example must hold at least one layer"),
