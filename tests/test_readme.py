@@ -3,6 +3,11 @@
 import pathlib
 import re
 
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen, nnx
+
 import cgalr_jax
 
 README = pathlib.Path(__file__).parent.parent / "README.md"
@@ -19,6 +24,25 @@ def test_the_example_learns(capsys):
     untrained = float(names["loss"]({"w": names["params"]["w"], "v": 0 * names["params"]["v"]}))
     assert value < 0.5 * untrained
     assert scale > 10  # the base rate is far too small
+
+
+def test_the_lines_for_flax_run():
+    for_nnx, for_linen = blocks("python")[1].split("# linen")
+    imports = for_nnx.split("# nnx")[0]
+    x, rngs = jax.random.normal(jax.random.key(0), (8, 3)), nnx.Rngs(0)
+    model = nnx.Sequential(nnx.Linear(3, 5, rngs=rngs), nnx.relu, nnx.Linear(5, 2, rngs=rngs))
+    net = linen.Sequential([linen.Dense(5), linen.relu, linen.Dense(2)])
+    params = net.init(jax.random.key(0), x)["params"]
+    shared = {"optax": optax, "nnx": nnx, "x": x, "schedule": optax.cosine_decay_schedule(0.1, 100)}
+
+    names = shared | {"model": model, "grads": nnx.grad(lambda model: jnp.mean(model(x) ** 2))(model)}
+    exec(compile(for_nnx, "README.md", "exec"), names)
+    assert cgalr_jax.metrics(names["optimizer"])["cgalr/step"] == 1
+
+    grads = jax.grad(lambda params: jnp.mean(net.apply({"params": params}, x) ** 2))(params)
+    names = shared | {"net": net, "params": params, "grads": grads}
+    exec(compile(imports + "# linen" + for_linen, "README.md", "exec"), names)
+    assert cgalr_jax.metrics(names["state"])["cgalr/step"] == 1
 
 
 def test_the_example_is_short():
