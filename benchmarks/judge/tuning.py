@@ -4,16 +4,21 @@ Each varies numbers of a family; the table compares them with SGD cosine, or the
 at its oracle rate on the same seeds.
 """
 
+import inspect
 import pathlib
 from collections.abc import Callable
 
 import numpy as np
 
+import cgalr_jax
 from judge import controls, methods, models, statistics, store, tasks
 
 RATES = (0.003, 0.03, 0.3)
 FACTORS = (0.5, 0.7, 1.0, 1.4, 2.0)
-CONSTANTS = {"start": 0.001, "gain": 0.3, "patience": 1.0, "guard": 24.0}
+CONSTANTS = {
+    name: float(inspect.signature(cgalr_jax.calibrated).parameters[name].default)
+    for name in ("start", "gain", "patience", "guard")
+}
 
 FAMILIES = dict(methods.FAMILIES)
 EXPERIMENTS: dict[str, dict[str, methods.Method]] = {
@@ -102,7 +107,8 @@ for _change in (
     {"gain": 0.5},
     {"patience": 2.0},
     {"guard": 12.0},
-    {"guard": 48.0},
+    {"guard": 24.0},
+    {"guard": 100.0},
 ):
     for _signal in ("hybrid", "update norm"):
         _label = ", ".join(f"{key} {value:g}" for key, value in _change.items()) or "as shipped"
