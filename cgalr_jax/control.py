@@ -299,7 +299,8 @@ def calibrated(
 
     Args:
         schedule: the base optimizer's own schedule, `step -> learning rate`, if it has one; only its shape
-            matters. None: the base rate is constant, and the law anneals by itself.
+            matters. None: the base rate is constant, and the law anneals by itself. A constant schedule is
+            taken at its word: nothing anneals.
         target: distance to aim at, in set-points of the signal; positive.
         start: first scale; positive, at most 1. Small, because a rate that is too small for some steps does
             no harm, and one that is too large for the first ones does.
