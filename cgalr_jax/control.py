@@ -279,8 +279,10 @@ def calibrated(
       `log(0.1 / log 10) / log(1 - gain)` (8.8 of them; 12 in all): then the scale that it has got to becomes
       the anchor. The peak guard is for one that never comes so near: if the scale has grown by `guard` since
       the distance last set a record, the scale of the record becomes the anchor.
-    - **Annealing.** The same law inside `[anchor / 5, 3 anchor]`, rising by at most 10 % a measurement: a
-      bounded gate that keeps the motion falling along with the schedule.
+    - **Annealing.** The same law inside `[anchor / 5, 3 anchor]`, rising by at most 10 % a measurement, and
+      never so far that scale times decay passes the anchor, which is the calibrated rate: a bounded gate
+      that keeps the motion falling along with the schedule. A warm-up that goes on after the
+      calibration divides anchor and scale by what it adds to the rate: their product was calibrated.
 
     **Without a schedule**, where the end of the run is not known, the law brings its own: it multiplies the
     scale by the Robbins-Monro decay `1 / (1 + m / 25)` after m measurements and expects the motion to fall
@@ -291,11 +293,12 @@ def calibrated(
     one, and left the base rate decisive. All of it is our choice; the paper has the relative gate only.
 
     Edges: a distance that is not finite multiplies the scale by 0.8, below its bounds if need be, and neither
-    counts as a hit nor as a record. As long as nothing has moved, by a single bit (a rate too small for the
-    floating type, a frozen network), the guard waits, and the scale rises to 1 at most: the base rate as it
-    was given. A distance that stays the same at every rate (noise that covers the motion) ends the
-    calibration by the guard, with the scale that it began with. A schedule below a thousandth of its peak
-    counts as a thousandth. The scale stays within [1e-6, 1e6], before the decay that the law brings itself.
+    counts as a hit nor as a record. As long as nothing has moved (1e-8 targets at most: a rate too small for
+    the floating type, a frozen network), the guard waits, and the scale rises to 1 at most: the base rate as
+    it was given. A distance that stays the same at every rate (noise that covers the motion) ends the
+    calibration all the same: by the guard, with the scale that it began with, or by time where it is within
+    the last factor of ten. A schedule below a thousandth of its peak counts as a thousandth. The scale stays
+    within [1e-6, 1e6], before the decay that the law brings itself.
 
     Args:
         schedule: the base optimizer's own schedule, `step -> learning rate`, if it has one; only its shape
@@ -358,14 +361,17 @@ def calibrated(
             decay, peak = 1 / (1 + measurements.astype(jnp.float32) / _HALVED_AFTER), state.peak
         else:
             decay, peak = _decay(schedule, measurement.step, state.peak)
-        motion = jnp.where(finite, measurement.distance, 1.0) / target
-        motion = jnp.log(jnp.maximum(motion, _SMALLEST_DISTANCE))
+        calibrating = state.phase == CALIBRATING
+        # A warm-up that goes on after the calibration lifts the rate: what was calibrated is their product.
+        lifted = jnp.where(calibrating | (state.peak == 0), 1.0, peak / state.peak)
+        state = state._replace(scale=state.scale / lifted, anchor=state.anchor / lifted)
+        distance = jnp.where(finite, measurement.distance, 1.0) / target
+        motion = jnp.log(jnp.maximum(distance, _SMALLEST_DISTANCE))
         excess = motion - jnp.log(decay)
 
-        calibrating = state.phase == CALIBRATING
         hits = jnp.where(finite & (excess >= -_TOLERANCE), state.hits + 1, 0)
         # No rate has moved anything yet, by a single bit: there is nothing to guard, and nothing to go by.
-        still = finite & calibrating & (jnp.maximum(motion, state.record) <= math.log(_SMALLEST_DISTANCE))
+        still = calibrating & (distance <= _SMALLEST_DISTANCE) & (state.record <= motion)
         # Not of the excess: under a falling decay a distance that stays would set a record each time.
         is_record = finite & calibrating & (motion > state.record)
         record = jnp.where(is_record, motion, state.record)
@@ -388,7 +394,9 @@ def calibrated(
         scale = state.scale * jnp.where(finite, factor, _RETREAT)
         # A divergence is the one thing that may push the scale out of its bounds, downwards; it climbs back.
         lowest = jnp.minimum(_LOWEST * anchor, state.scale)
-        bounded = jnp.clip(scale, lowest, _HIGHEST * anchor)
+        # Nor may the rate pass the calibrated one: a network that has learnt stops moving until it breaks.
+        highest = jnp.minimum(_HIGHEST, 1 / decay) * anchor
+        bounded = jnp.clip(scale, lowest, highest)
         bounded = jnp.where(finite, bounded, jnp.minimum(scale, bounded))
         bounded = jnp.where(phase == CALIBRATING, scale, bounded)
         scale = jnp.where(still, jnp.minimum(scale, jnp.maximum(state.scale, 1.0)), bounded)

@@ -157,7 +157,8 @@ def update_norm(*, set_point: float | None = None) -> Signal:
 
     `|params_t - params_{t - every}| / |params_{t - every}|`, from a static sub-sample of at most 4096
     entries. It needs no probe and no activations, and cost nothing in accuracy in our experiments. Parameters
-    that are frozen count in the denominator: where they are most of the tree, it says too little.
+    that are frozen count in the denominator: where they are most of the tree, it says far too little. Where
+    all parameters start at zero, it says far too much.
 
     Args:
         set_point: relative change that is fast enough; positive. Default: 0.18.
@@ -184,9 +185,9 @@ def hybrid(connectome: Signal | None = None, update: Signal | None = None) -> Si
     """Connectome and update norm together, the default: their geometric mean, each in its set-points.
 
     Where one is deceived the other helps: the connectome of a recurrent layer moves at rates that are far too
-    small, the update norm does not see what the update does. Each counts as a quarter of the other at least:
-    one that stands still (a probe of frozen layers, a tree of mostly frozen parameters) must not let the
-    other run away.
+    small, the update norm does not see what the update does. Each counts as a quarter of the other at least,
+    so that where one stands still (a probe of frozen layers) the other still ends the ramp, at twice its
+    set-point.
 
     Args:
         connectome: a signal that reads activations; default `frobenius()`.

@@ -79,7 +79,8 @@ def scale_by_connectome(
         samples: paired only: an example of the `samples=` of one update (arrays or `jax.ShapeDtypeStruct`s,
             leading axis N). The state stores as many; a longer batch is cut to its first N. 32 or more are
             advised.
-        every: optimizer steps between measurements; at least 1. A run should have some fifty measurements.
+        every: optimizer steps between measurements; at least 1. A run should have fifty measurements
+            or more; the set-points were measured at 5, 10 and 20, so keep to 20 at most in a long run.
         controller: the law; default `calibrated()`. Pass `calibrated(schedule)` if the base optimizer follows
             a schedule.
         signal: what says how far the network moved; default `hybrid()`.

@@ -90,6 +90,15 @@ def test_a_frozen_layer_is_left_out(make, over):
     )
 
 
+@pytest.mark.parametrize(("share", "counts"), [(1 / 500, True), (1 / 2000, False)])
+def test_a_layer_that_moves_a_thousandth_of_the_others_is_frozen(share, counts):
+    law = signal.frobenius()
+    before = {"slow": jnp.full((5, 5), 0.5), "fast": jnp.full((5, 5), 0.5)}
+    after = {"slow": before["slow"] + 0.2 * share, "fast": before["fast"] + 0.2}
+    slowest, rest = (law.compare({k: before[k]}, {k: after[k]}) for k in ("slow", "fast"))
+    assert law.compare(before, after) == (slowest if counts else rest)
+
+
 def test_positions_count_as_samples_layer_by_layer_and_are_averaged_when_pooled():
     images = jax.random.normal(jax.random.key(0), (8, 3, 3, 4))
     by_layer = read(signal.frobenius(), {"conv": images})["conv"]
