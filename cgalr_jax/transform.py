@@ -80,7 +80,8 @@ def scale_by_connectome(
             leading axis N). The state stores as many; a longer batch is cut to its first N. 32 or more are
             advised.
         every: optimizer steps between measurements; at least 1. A run should have fifty measurements
-            or more; the set-points were measured at 5, 10 and 20, so keep to 20 at most in a long run.
+            or more. The set-points were measured at 5, 10 and 20 in runs of some 600 steps; longer runs broke
+            above 10, so measure more often there, not more rarely.
         controller: the law; default `calibrated()`. Pass `calibrated(schedule)` if the base optimizer follows
             a schedule.
         signal: what says how far the network moved; default `hybrid()`.
