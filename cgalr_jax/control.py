@@ -334,7 +334,7 @@ def calibrated(
     check("target", target, lambda x: 0 < x < math.inf, "positive and finite")
     check("start", start, lambda x: 0 < x <= 1, "in (0, 1]")
     check("gain", gain, lambda x: 0 < x <= 1, "in (0, 1]")
-    check("patience", patience, lambda x: operator.index(x) >= 1, "an integer of at least 1")
+    check_integer("patience", patience, 1)
     check("guard", guard, lambda x: 1 < x < math.inf, "greater than 1 and finite")
 
     def init() -> tuple[jax.Array, CalibrationState]:
@@ -363,19 +363,20 @@ def calibrated(
             decay, peak = _decay(schedule, measurement.step, state.peak)
         calibrating = state.phase == CALIBRATING
         # A warm-up that goes on after the calibration lifts the rate: what was calibrated is their product.
-        lifted = jnp.where(calibrating | (state.peak == 0), 1.0, peak / state.peak)
+        found = ~calibrating & (state.peak > 0)
+        lifted = jnp.where(found, peak, 1.0) / jnp.where(found, state.peak, 1.0)
         state = state._replace(scale=state.scale / lifted, anchor=state.anchor / lifted)
-        distance = jnp.where(finite, measurement.distance, 1.0) / target
+        distance = jnp.where(finite, measurement.distance / target, 1.0)
         motion = jnp.log(jnp.maximum(distance, _SMALLEST_DISTANCE))
         excess = motion - jnp.log(decay)
 
         hits = jnp.where(finite & (excess >= -_TOLERANCE), state.hits + 1, 0)
-        # No rate has moved anything yet, by a single bit: there is nothing to guard, and nothing to go by.
+        # No rate has moved anything yet: there is nothing to guard, and nothing to go by.
         still = calibrating & (distance <= _SMALLEST_DISTANCE) & (state.record <= motion)
         # Not of the excess: under a falling decay a distance that stays would set a record each time.
-        is_record = finite & calibrating & (motion > state.record)
+        is_record = still | (finite & calibrating & (motion > state.record))
         record = jnp.where(is_record, motion, state.record)
-        record_scale = jnp.where(is_record | still, state.scale, state.record_scale)
+        record_scale = jnp.where(is_record, state.scale, state.record_scale)
         reached = calibrating & (hits >= patience)
         close = jnp.where(finite & calibrating & (excess >= -_LAST_STRETCH), state.close + 1, state.close)
         # Each measurement leaves 1 - gain of the logarithm of a proportional distance; a gain of 1 nothing.
@@ -392,15 +393,14 @@ def calibrated(
         highest_factor = jnp.where(phase == CALIBRATING, _RAMP, _RISE)
         factor = jnp.clip(jnp.exp(-gain * excess), 1 / _FALL, highest_factor)
         scale = state.scale * jnp.where(finite, factor, _RETREAT)
+        annealing = phase == ANNEALING
         # A divergence is the one thing that may push the scale out of its bounds, downwards; it climbs back.
         lowest = jnp.minimum(_LOWEST * anchor, state.scale)
+        lowest = jnp.where(annealing & finite, lowest, _SMALLEST_SCALE)
         # Nor may the rate pass the calibrated one: a network that has learnt stops moving until it breaks.
-        highest = jnp.minimum(_HIGHEST, 1 / decay) * anchor
-        bounded = jnp.clip(scale, lowest, highest)
-        bounded = jnp.where(finite, bounded, jnp.minimum(scale, bounded))
-        bounded = jnp.where(phase == CALIBRATING, scale, bounded)
-        scale = jnp.where(still, jnp.minimum(scale, jnp.maximum(state.scale, 1.0)), bounded)
-        scale = jnp.clip(scale, _SMALLEST_SCALE, _LARGEST_SCALE)
+        highest = jnp.where(still, jnp.maximum(state.scale, 1.0), _LARGEST_SCALE)
+        highest = jnp.where(annealing, jnp.minimum(_HIGHEST, 1 / decay) * anchor, highest)
+        scale = jnp.clip(jnp.clip(scale, lowest, highest), _SMALLEST_SCALE, _LARGEST_SCALE)
         state = CalibrationState(
             scale,
             anchor,
@@ -481,3 +481,8 @@ def check(name: str, value: Any, allowed: Callable[[Any], bool], interval: str) 
         good = False
     if not good:
         raise ValueError(f"{name} must be {interval}, got {value!r}.")
+
+
+def check_integer(name: str, value: Any, least: int) -> None:
+    """`check` for a whole number that is no float, of at least `least`."""
+    check(name, value, lambda x: operator.index(x) >= least, f"an integer of at least {least}")

@@ -1,7 +1,6 @@
 """The ramp alone, as a tool: at which learning rate does the connectome move at its set-point?"""
 
 import math
-import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -83,10 +82,10 @@ def find_learning_rate(
     signal = signals.frobenius() if signal is None else signal
     if not isinstance(signal, signals.Signal) or signal.reads_params:
         raise ValueError(f"signal must be a cgalr_jax.Signal that reads activations alone, got {signal!r}.")
-    control.check("every", every, lambda x: operator.index(x) >= 1, "an integer of at least 1")
+    control.check_integer("every", every, 1)
     control.check("lowest", lowest, lambda x: 0 < x < math.inf, "positive and finite")
     control.check("highest", highest, lambda x: lowest < x < math.inf, f"finite and above lowest = {lowest}")
-    control.check("measurements", measurements, lambda x: operator.index(x) >= 5, "an integer of at least 5")
+    control.check_integer("measurements", measurements, 5)
 
     widths = inputs.layer_widths(jax.eval_shape(probe, state))
     chosen = {name: inputs.choose_units(width, 256) for name, width in widths.items()}

@@ -7,7 +7,6 @@ differentiated.
 """
 
 import functools
-import operator
 from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
@@ -120,9 +119,9 @@ def scale_by_connectome(
         >>> values[-1] < values[0] / 2, cgalr_jax.metrics(state)["cgalr/scale"] > 1
         (True, Array(True, dtype=bool))
     """
-    control.check("every", every, lambda x: operator.index(x) >= 1, "an integer of at least 1")
-    control.check("max_units", max_units, lambda x: operator.index(x) >= 2, "an integer of at least 2")
-    control.check("window", window, lambda x: operator.index(x) >= 5, "an integer of at least 5")
+    control.check_integer("every", every, 1)
+    control.check_integer("max_units", max_units, 2)
+    control.check_integer("window", window, 5)
     controller = control.calibrated() if controller is None else controller
     signal = signals.hybrid() if signal is None else signal
     for name, value, kind in (

@@ -306,6 +306,9 @@ PATIENT = {
 }
 
 
+SCHEDULES = [None, optax.constant_schedule(0.1), optax.linear_schedule(0.1, 0.0, 500)]
+
+
 class TestCalibrated:
     @pytest.mark.parametrize(
         ("patience", "name"), [(1, name) for name in CALIBRATION] + [(2, name) for name in PATIENT]
@@ -328,9 +331,7 @@ class TestCalibrated:
             scale, state = law.update(measured(scale / 50), state)
         np.testing.assert_allclose(state.anchor, 50, rtol=0.11)
 
-    @pytest.mark.parametrize(
-        "schedule", [None, optax.constant_schedule(0.1), optax.linear_schedule(0.1, 0.0, 500)]
-    )
+    @pytest.mark.parametrize("schedule", SCHEDULES)
     def test_a_distance_that_stays_ends_the_ramp(self, schedule):
         """A decay that falls is no record of the network's, or the scale would run away."""
         for distance in (0.001, 0.01, 0.05):
@@ -342,9 +343,7 @@ class TestCalibrated:
             assert state.phase == ANNEALING
             np.testing.assert_allclose(state.anchor, 0.001, rtol=1e-6)
 
-    @pytest.mark.parametrize(
-        "schedule", [None, optax.constant_schedule(0.1), optax.linear_schedule(0.1, 0.0, 500)]
-    )
+    @pytest.mark.parametrize("schedule", SCHEDULES)
     def test_a_network_that_stands_still_gets_its_base_rate(self, schedule):
         law = control.calibrated(schedule)
         _, state = law.init()
