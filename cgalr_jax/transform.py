@@ -79,8 +79,8 @@ def scale_by_connectome(
             leading axis N). The state stores as many; a longer batch is cut to its first N. 32 or more are
             advised.
         every: optimizer steps between measurements; at least 1. A run should have fifty measurements
-            or more. The set-points were measured at 5, 10 and 20 in runs of some 600 steps; longer runs broke
-            above 10, so measure more often there, not more rarely.
+            or more. The set-points hold for 10; below they shrink in proportion, above they stay, see
+            `Signal.set_point_at`.
         controller: the law; default `calibrated()`. Pass `calibrated(schedule)` if the base optimizer follows
             a schedule.
         signal: what says how far the network moved; default `hybrid()`.

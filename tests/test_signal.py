@@ -135,26 +135,24 @@ def test_update_norm_of_zeros_is_finite():
     assert law.compare(jnp.zeros(3), jnp.zeros(3)) == 0
 
 
-def test_hybrid_is_the_geometric_mean_in_set_points():
+def test_hybrid_weighs_the_two_in_their_set_points():
     first, second = signal.frobenius(set_point=0.1), signal.update_norm(set_point=0.2)
     law = signal.hybrid(first, second)
     before, after = layers(0), layers(1)
     old, new = {"w": jnp.ones(4)}, {"w": jnp.full(4, 1.3)}
-    expected = np.sqrt(
-        first.compare(read(first, before), read(first, after))
-        / 0.1
-        * second.compare(read(second, {}, old), read(second, {}, new))
-        / 0.2
-    )
+    motion = first.compare(read(first, before), read(first, after)) / 0.1
+    change = second.compare(read(second, {}, old), read(second, {}, new)) / 0.2
+    expected = np.exp(0.3 * np.log(motion) + 0.7 * np.log(change))
     np.testing.assert_allclose(
         law.compare(read(law, before, old), read(law, after, new)), expected, rtol=1e-5
     )
     assert law.set_point == 1
 
 
-@pytest.mark.parametrize(("moving", "still"), [(0, 1), (1, 0)])
-def test_each_half_of_the_hybrid_counts_as_a_quarter_of_the_other_at_least(moving, still):
+@pytest.mark.parametrize("still", [0, 1])
+def test_where_one_half_of_the_hybrid_stands_still_the_other_counts_half(still):
     law = signal.hybrid()
+    moving = 1 - still
     before, after = read(law, layers(0), {"w": jnp.ones(4)}), read(law, layers(1), {"w": jnp.full(4, 1.3)})
     after = tuple(
         new if half == moving else old for half, (old, new) in enumerate(zip(before, after, strict=True))
@@ -162,14 +160,30 @@ def test_each_half_of_the_hybrid_counts_as_a_quarter_of_the_other_at_least(movin
     half = (signal.frobenius(), signal.update_norm())[moving]
     expected = half.compare(before[moving], after[moving]) / half.set_point / 2
     np.testing.assert_allclose(law.compare(before, after), expected, rtol=1e-5)
-    assert after[still] is before[still]
 
 
-def test_set_point_grows_with_every():
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.5, 1.0])
+def test_weights_are_those_of_a_geometric_mean_and_half_of_the_larger_at_least(share):
+    motion, change = (x.ravel() for x in jnp.meshgrid(*2 * [jnp.array([0.0, 1e-30, 0.01, 0.5, 1.0, 3.0])]))
+    weighed = signal.weigh(motion, change, share)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logarithm = (1 - share) * np.log(np.float64(motion)) + share * np.log(np.float64(change))
+    mean = np.exp(logarithm)
+    if share in (0, 1):  # 0 log 0 is not a number
+        mean = change if share else motion
+    np.testing.assert_allclose(weighed, np.maximum(mean, np.maximum(motion, change) / 2), rtol=1e-5)
+
+
+@pytest.mark.parametrize("broken", [(jnp.nan, 1.0), (1.0, jnp.nan), (jnp.inf, 0.0), (0.0, jnp.inf)])
+def test_what_is_not_finite_stays_so_when_weighed(broken):
+    assert not jnp.isfinite(signal.weigh(*map(jnp.float32, broken)))
+
+
+def test_set_point_is_proportional_to_every_up_to_ten_steps_and_stays():
     law = signal.frobenius(set_point=0.05)
-    assert law.set_point_at(10) == pytest.approx(0.05)
-    assert law.set_point_at(20) == pytest.approx(0.05 * 2**law.growth)
-    assert law.set_point_at(5) < 0.05 < law.set_point_at(50)
+    assert [law.set_point_at(every) for every in (1, 5, 10, 20, 80)] == pytest.approx(
+        [0.005, 0.025, 0.05, 0.05, 0.05]
+    )
 
 
 @pytest.mark.parametrize("make", [signal.births, signal.frobenius])

@@ -45,7 +45,7 @@ def _set(made: signals.Signal, config: Config, key: str) -> signals.Signal:
 
 
 def _share(hybrid: signals.Signal, share: jax.Array) -> signals.Signal:
-    """The hybrid with another weight of the update norm in its geometric mean than one half."""
+    """The hybrid with another weight of the update norm in its geometric mean."""
     parts = signals.frobenius(), signals.update_norm()
 
     def compare(before: tuple[Any, Any], after: tuple[Any, Any]) -> jax.Array:
@@ -53,7 +53,7 @@ def _share(hybrid: signals.Signal, share: jax.Array) -> signals.Signal:
             part.compare(old, new) / part.set_point
             for part, old, new in zip(parts, before, after, strict=True)
         )
-        return motion ** (1 - share) * update**share
+        return signals.weigh(motion, update, share)
 
     return hybrid._replace(compare=compare)
 
@@ -63,8 +63,7 @@ def chosen_signal(config: Config) -> signals.Signal:
 
     So they share one compilation, which takes far longer here than the training.
     """
-    both = signals.hybrid()
-    parts = {"hybrid": both} | {name: signal(name, {}) for name in SIGNALS[1:]}
+    parts = {"hybrid": signals.hybrid()} | {name: signal(name, {}) for name in SIGNALS[1:]}
 
     def read(*measured: Any) -> dict[str, Any]:
         readings = {name: parts[name].read(*measured) for name in SIGNALS[1:]}
@@ -76,7 +75,7 @@ def chosen_signal(config: Config) -> signals.Signal:
         ]
         return jnp.stack(distances)[jnp.int32(config["signal"])]
 
-    return signals.Signal(read, compare, 1.0, growth=both.growth, reads_params=True)
+    return signals.Signal(read, compare, 1.0, reads_params=True)
 
 
 def chosen_law(config: Config, key: jax.Array) -> cgalr_jax.Controller:

@@ -141,7 +141,7 @@ def _build() -> list[Task]:
     six = models.mlp((30, 32, 32, 6))
     synthetic = {"train": 1000, "test": 2000, "steps": 600, "batch": 32}
     noisy = {"test": 2000, "noise": 0.2}
-    return [
+    made = [
         _classifier("digits", perceptron, scaled, 1437, 600, 32),
         _classifier("digits-raw", perceptron, raw, 1437, 400, 32),
         _classifier("digits-10%", perceptron, whole, 180, 400, 16),
@@ -190,6 +190,13 @@ def _build() -> list[Task]:
             for depth, width in ((2, 8), (2, 16), (2, 64), (2, 128), (1, 32), (4, 32), (8, 32))
         ),
     ]  # fmt: skip
+    # Runs that go on long after small networks have learnt their data.
+    longer = [
+        task._replace(steps=4000, variant="4000 steps", tuning=True)
+        for task in made
+        if label(task) in ("digits", "cancer", "classes")
+    ]
+    return made + longer
 
 
 @functools.cache

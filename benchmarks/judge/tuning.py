@@ -65,11 +65,18 @@ for _factor in FACTORS:
     for _kind in ("per layer", "update norm per layer", "probe"):
         _method = methods.Method(_kind, "cosine", methods.OURS)
         _add_ours(_kind, f"{_kind} x{_factor}", _method, target=_factor)
-    for _every in (5, 10, 20):
+    for _every in (2, 5, 10, 20):
         _made = methods.connectome_family(None, law=controls.chosen_law, averages=True, every=_every)
         for _signal in ("hybrid", "frobenius", "update norm", "births over min"):
             _method = methods.ours(_signal, target=_factor)._replace(family=f"every {_every}")
             _add("cadence", f"{_signal}, every {_every}, x{_factor}", _made, _method)
+
+# Does the set-point grow with `every`, as the motion of a network that still learns does?
+for _every in (10, 20, 40, 80):
+    _made = methods.connectome_family("hybrid", every=_every)
+    _method = methods.Method(f"every {_every}", "cosine", methods.OURS)
+    for _factor in (1.0, (_every / 10) ** 0.65):
+        _add("long", f"hybrid, every {_every}, x{_factor:.2f}", _made, _method, target=_factor)
 
 for _target in (0.7, 1.0, 1.4):
     _method = methods.ours("hybrid", "anytime", target=_target)
