@@ -4,6 +4,7 @@ A schedule that ends lowers the rate so that the noise of the gradients averages
 the average of the parameters does that instead, at any step, while the parameters themselves go on moving.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -54,7 +55,7 @@ def polynomial_averaging(eta: float = 8.0) -> optax.GradientTransformationExtraA
         >>> print(params["w"], cgalr_jax.averaged_params(state, params)["w"])
         3.0 2.0
     """
-    control.check("eta", eta, lambda x: 0 <= x < float("inf"), "finite and at least 0")
+    control.check("eta", eta, lambda x: 0 <= x < math.inf, "finite and at least 0")
 
     def init_fn(params: optax.Params) -> AveragingState:
         # A copy, so that the parameters and the state can both be donated.

@@ -28,7 +28,7 @@ CALIBRATING, ANNEALING = 0, 1
 # 1 / Phi^-1(3/4): a median absolute deviation times this is a standard deviation, if the numbers are normal.
 _MAD_TO_DEVIATION = 1.4826
 # A distance below this many targets counts as this many: the logarithm of an exact zero is not a number.
-_SMALLEST_DISTANCE = 1e-8
+SMALLEST_DISTANCE = 1e-8
 # Below the logarithm of every possible distance: the state of a calibration before its first measurement.
 _NO_RECORD = -20.0
 # The scale stays inside this range whatever happens.
@@ -367,12 +367,12 @@ def calibrated(
         lifted = jnp.where(found, peak, 1.0) / jnp.where(found, state.peak, 1.0)
         state = state._replace(scale=state.scale / lifted, anchor=state.anchor / lifted)
         distance = jnp.where(finite, measurement.distance / target, 1.0)
-        motion = jnp.log(jnp.maximum(distance, _SMALLEST_DISTANCE))
+        motion = jnp.log(jnp.maximum(distance, SMALLEST_DISTANCE))
         excess = motion - jnp.log(decay)
 
         hits = jnp.where(finite & (excess >= -_TOLERANCE), state.hits + 1, 0)
         # No rate has moved anything yet: there is nothing to guard, and nothing to go by.
-        still = calibrating & (distance <= _SMALLEST_DISTANCE) & (state.record <= motion)
+        still = calibrating & (distance <= SMALLEST_DISTANCE) & (state.record <= motion)
         # Not of the excess: under a falling decay a distance that stays would set a record each time.
         is_record = still | (finite & calibrating & (motion > state.record))
         record = jnp.where(is_record, motion, state.record)

@@ -65,7 +65,9 @@ def scale_by_connectome(
       mini-batches the sampling noise exceeds the motion and the calibration stops far too low: pass the same
       samples each time, or use a probe.
 
-    A probe runs on measurement steps alone, inside `lax.cond`: every `every` steps, twice if paired.
+    A probe runs on measurement steps alone, inside `lax.cond`: every `every` steps, twice if paired. Inside
+    `optax.masked` or `optax.partition` it is given the parameters of its group alone: let it close over all
+    of them (`probe=lambda _: activations_of(params)`), or put the block behind, outside.
 
     Bad numbers never reach the scale: a distance that is not finite (non-finite activations, no layer with
     two live units, a batch of one) makes the scale smaller, a reading that is not finite leaves the last good
@@ -172,7 +174,8 @@ def scale_by_connectome(
         distance = jnp.asarray(signal.compare(state.cg_before, after), jnp.float32)
         in_set_points = distance / set_point
         measured = state.cg_valid & jnp.isfinite(distance)
-        logarithm = jnp.log(jnp.maximum(jnp.where(measured, in_set_points, 1.0), 1e-8))
+        known = jnp.where(measured, in_set_points, 1.0)
+        logarithm = jnp.log(jnp.maximum(known, control.SMALLEST_DISTANCE))
         z = control.robust_z_score(logarithm, state.cg_history, state.cg_measurements)
         z = jnp.where(measured, z, 0.0)
         told = control.Measurement(in_set_points, z, state.cg_step)

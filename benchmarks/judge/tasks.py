@@ -181,13 +181,29 @@ def _build() -> list[Task]:
         _characters("gru", models.gru(16, 24, data.VOCABULARY, data.VOCABULARY), 12, 400, 16, "characters"),
         _characters("transformer", models.transformer(data.VOCABULARY, 16, 12, 2), 12, 400, 16, "two blocks"),
         _graph("graph", data.karate(), 8, 200, "karate club"),
-        # How the set-points change with width and depth.
+        # How the set-points change with width and depth; plain layers, normalised and recurrent ones.
         *(
             _classifier(
                 "classes", models.mlp((30, *depth * (width,), 6)), first,
                 variant=f"{depth} x {width}", tuning=True, **synthetic,
             )
-            for depth, width in ((2, 8), (2, 16), (2, 64), (2, 128), (1, 32), (4, 32), (8, 32))
+            for depth, width in (
+                (2, 8), (2, 16), (2, 64), (2, 128), (2, 256), (2, 512), (1, 32), (4, 32), (8, 32)
+            )
+        ),
+        *(
+            _classifier(
+                "digits-10%", models.mlp((64, width, width, 10)), whole, 180, 400, 16,
+                variant=f"2 x {width}", tuning=True,
+            )
+            for width in (128, 256, 512)
+        ),
+        _classifier(
+            "layer-norm", models.mlp((30, 256, 256, 6), "layer"), second,
+            variant="2 x 256", tuning=True, **synthetic,
+        ),
+        _classifier(
+            "gru", models.gru(8, 96, 10), rows, 360, 400, 16, variant="96 units", tuning=True
         ),
     ]  # fmt: skip
     # Runs that go on long after small networks have learnt their data.

@@ -78,6 +78,13 @@ for _every in (10, 20, 40, 80):
     for _factor in (1.0, (_every / 10) ** 0.65):
         _add("long", f"hybrid, every {_every}, x{_factor:.2f}", _made, _method, target=_factor)
 
+# Where networks are wide or deep, or runs are long: what a user can turn.
+for _target in (0.25, 0.35, 0.5, 0.7, 1.0):
+    _made = methods.connectome_family("hybrid", law=controls.chosen_law, averages=True)
+    for _law, _suffix in (("calibrated", ""), ("anytime", ", no horizon")):
+        _method = methods.ours("hybrid", _law, target=_target)
+        _add("target", f"target {_target:g}{_suffix}", _made, _method)
+
 for _target in (0.7, 1.0, 1.4):
     _method = methods.ours("hybrid", "anytime", target=_target)
     for _measurements in (25, 50, 100, 200):
