@@ -47,7 +47,7 @@ def law_of(value):
     return control.Controller(init, update)
 
 
-def run(tx, steps, *, extra, params=PARAMS, seed=0):
+def run(tx, steps, *, extra, params=PARAMS, objective=loss, seed=0):
     """Trains on mini-batches of 32; `extra(x)` are the extra arguments. Returns parameters and traces."""
     batches = np.stack(
         [np.random.default_rng([seed, i]).choice(256, 32, replace=False) for i in range(steps)]
@@ -56,7 +56,7 @@ def run(tx, steps, *, extra, params=PARAMS, seed=0):
     def step(carry, batch):
         params, state = carry
         x, y = X[batch], Y[batch]
-        value, grads = jax.value_and_grad(loss)(params, x, y)
+        value, grads = jax.value_and_grad(objective)(params, x, y)
         updates, state = tx.update(grads, state, params, **extra(x))
         carry = optax.apply_updates(params, updates), state
         return carry, cgalr_jax.metrics(state) | {"loss": value}
@@ -159,6 +159,39 @@ class TestFrozen:
         )
         _, trace = run(still, 600, extra=lambda x: {"probe": probe})
         assert trace["cgalr/scale"].max() == 1
+
+
+class TestLongRuns:
+    """What has learnt its data stops moving: no set-point may ask for more, however rarely it is measured."""
+
+    PARAMS = {
+        "first": jax.random.normal(jax.random.key(4), (6, 32)) / 6**0.5,
+        "second": jax.random.normal(jax.random.key(5), (32, 32)) / 32**0.5,
+        "out": jax.random.normal(jax.random.key(6), (32,)) / 32**0.5,
+    }
+
+    @staticmethod
+    def layers(params, x):
+        first = x @ params["first"]
+        return {"first": first, "second": jnp.tanh(first) @ params["second"]}
+
+    @pytest.mark.parametrize(
+        "schedule", [optax.cosine_decay_schedule(0.1, 4000), 0.1], ids=["cosine", "none"]
+    )
+    @pytest.mark.parametrize("every", [10, 20, 80])
+    def test_learns(self, every, schedule):
+        def objective(params, x, y):
+            return jnp.mean((jnp.tanh(self.layers(params, x)["second"]) @ params["out"] - y) ** 2)
+
+        after, trace = run(
+            cgalr_jax.cgalr(schedule, {"first": 32, "second": 32}, every=every),
+            4000,
+            extra=lambda x: {"probe": lambda params: self.layers(params, X[:64])},
+            params=self.PARAMS,
+            objective=objective,
+        )
+        assert trace["loss"].max() < 3 * trace["loss"][0]
+        assert objective(after, X, Y) < 0.02 * objective(self.PARAMS, X, Y)
 
 
 class TestThreeWays:
