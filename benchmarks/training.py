@@ -96,9 +96,8 @@ def reported() -> list[str]:
 def main(arguments: list[str] | None = None) -> None:
     options = _arguments(arguments)
     if options.tune:
-        chosen = tuning.EXPERIMENTS["reference"] | {
-            name: method for each in options.tune for name, method in tuning.EXPERIMENTS[each].items()
-        }
+        chosen = {name: method for each in options.tune for name, method in tuning.EXPERIMENTS[each].items()}
+        chosen |= {name: methods.BASELINES[name] for name in map(tuning.reference_of, chosen)}
         labels = options.tasks or [label for label, task in tasks.catalogue().items() if not task.variant]
         folder = options.out / "tuning"
         if not options.report:

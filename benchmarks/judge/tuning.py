@@ -21,13 +21,7 @@ CONSTANTS = {
 }
 
 FAMILIES = dict(methods.FAMILIES)
-EXPERIMENTS: dict[str, dict[str, methods.Method]] = {
-    "reference": {
-        "SGD cosine": methods.BASELINES["SGD cosine"],
-        "AdamW cosine": methods.BASELINES["AdamW cosine"],
-        "Muon cosine": methods.BASELINES["Muon cosine"],
-    }
-}
+EXPERIMENTS: dict[str, dict[str, methods.Method]] = {}
 
 
 def _add(
@@ -170,7 +164,8 @@ def _oracle(folder: pathlib.Path, label: str, reference: str) -> np.ndarray:
     return record.score[:, statistics.oracle(record.score)]
 
 
-def _reference_of(name: str) -> str:
+def reference_of(name: str) -> str:
+    """The baseline that a setting is compared with: the cosine of its own base optimizer."""
     return next((f"{base} cosine" for base in ("AdamW", "Muon") if base in name), "SGD cosine")
 
 
@@ -186,7 +181,7 @@ def table(folder: pathlib.Path, labels: list[str], experiments: list[str]) -> st
             "|---" * (len(labels) + 6) + "|",
         ]
         for name in EXPERIMENTS[experiment]:
-            reference = _reference_of(name)
+            reference = reference_of(name)
             records = {label: store.load(folder, label, name) for label in labels}
             records = {label: record for label, record in records.items() if record is not None}
             if not records:
