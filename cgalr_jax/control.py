@@ -247,10 +247,10 @@ class CalibrationState(NamedTuple):
     scale: jax.Array  # f32[], without a schedule before it is multiplied by the law's own decay
     anchor: jax.Array  # f32[], the calibrated scale; the first scale until there is one
     phase: jax.Array  # i32[], CALIBRATING or ANNEALING
-    hits: jax.Array  # i32[], measurements in a row at or above the set-point
+    hits: jax.Array  # i32[], measurements in a row that reached the set-point, within the tolerance
     record: jax.Array  # f32[], the largest log(distance / target) seen while calibrating
     record_scale: jax.Array  # f32[], the scale that gave it
-    close: jax.Array  # i32[], measurements within a tenth of the set-point or above, while calibrating
+    close: jax.Array  # i32[], measurements at or above a tenth of the set-point, while calibrating
     peak: jax.Array  # f32[], the largest value of the schedule so far
     measurements: jax.Array  # i32[], how many there were
 

@@ -54,9 +54,9 @@ class Signal(NamedTuple):
     def set_point_at(self, every: int) -> float:
         """The set-point for measurements `every` steps apart: `set_point min(every, 10) / 10`, our choice.
 
-        Below ten steps, the memory of a momentum of 0.9, a network moves in a straight line. Above, a
-        set-point that grew as `every^0.65` cost nothing in runs of 600 steps, but in runs of 4000 small
-        networks had learnt their data before they moved that far, and broke.
+        Below ten steps, the memory of a momentum of 0.9, a network moves in a straight line. Above, one
+        that grows with `every` does better in runs of 600 steps; but in runs of 4000 small networks have
+        learnt their data before they move that far, and break.
         """
         return self.set_point * min(every, _REFERENCE_EVERY) / _REFERENCE_EVERY
 
