@@ -292,6 +292,9 @@ def calibrated(
     Why absolute, and why these numbers: in our experiments a gate on z alone was little better than a random
     one, and left the base rate decisive. All of it is our choice; the paper has the relative gate only.
 
+    Where a rate that is too large breaks the network within the steps of one measurement, the law comes too
+    late: on a squared loss put `optax.clip_by_global_norm(1.0)` before the optimizer.
+
     Edges: a distance that is not finite multiplies the scale by 0.8, below its bounds if need be, and neither
     counts as a hit nor as a record. As long as nothing has moved (1e-8 targets at most: a rate too small for
     the floating type, a frozen network), the guard waits, and the scale rises to 1 at most: the base rate as

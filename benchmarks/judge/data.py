@@ -90,6 +90,14 @@ def teacher(points: int = 6000, columns: int = 16, classes: int = 8) -> tuple[np
     return inputs.astype(np.float32), logits.argmax(1).astype(np.int32)
 
 
+def waves(points: int = 2000, columns: int = 6) -> tuple[np.ndarray, np.ndarray]:
+    """Normal points and a noisy sine of a random projection of them, [points, 1]."""
+    random = np.random.default_rng(0)
+    inputs = random.normal(size=(points, columns))
+    targets = np.sin(inputs @ random.normal(size=columns)) + 0.1 * random.normal(size=points)
+    return inputs.astype(np.float32), targets.astype(np.float32)[:, None]
+
+
 VOCABULARY = 49  # the 48 most frequent characters and one for all others
 
 

@@ -101,6 +101,7 @@ def _sgd(task: tasks.Task, config: Config) -> optax.GradientTransformation:
 
 BASES = {
     "sgd": _sgd,
+    "clipped sgd": lambda task, config: optax.chain(optax.clip_by_global_norm(1.0), _sgd(task, config)),
     "adam": lambda task, config: optax.adam(rate_of(config)),
     "adamw": lambda task, config: optax.adamw(rate_of(config)),
     "muon": lambda task, config: optax.contrib.muon(rate_of(config)),

@@ -41,8 +41,12 @@ def _standardise(values: jax.Array, axis: int) -> jax.Array:
     return centred * jax.lax.rsqrt(jnp.mean(centred**2, axis, keepdims=True) + 1e-5)
 
 
-def mlp(sizes: tuple[int, ...], normalise: str | None = None) -> Model:
-    """A ReLU network; ``normalise`` is None, ``"layer"`` or ``"batch"`` (before the nonlinearity).
+def mlp(
+    sizes: tuple[int, ...],
+    normalise: str | None = None,
+    activation: Callable[[jax.Array], jax.Array] = jax.nn.relu,
+) -> Model:
+    """A network of dense layers; ``normalise`` is None, ``"layer"`` or ``"batch"`` (before the nonlinearity).
 
     Batch normalisation uses the statistics of whatever it is given, in evaluation too: the sets evaluated
     here are large, and the model stays a function of parameters and inputs alone.
@@ -65,7 +69,7 @@ def mlp(sizes: tuple[int, ...], normalise: str | None = None) -> Model:
                 units = _standardise(units - params[name]["bias"], axis) * params[name]["gain"]
                 units = units + params[name]["bias"]
             layers[name] = units
-            inputs = jax.nn.relu(units)
+            inputs = activation(units)
         return _affine(params[last], inputs), layers
 
     return Model(init, apply)

@@ -57,7 +57,17 @@ def test_nats(model: models.Model, params: models.Params, split: data.Split) -> 
 
 def squared_error(outputs: jax.Array, targets: dict[str, jax.Array]) -> jax.Array:
     """Mean squared distance from the clean image."""
-    return jnp.mean((outputs - targets["clean"]) ** 2)
+    return mean_squared(outputs, targets["clean"])
+
+
+def mean_squared(outputs: jax.Array, targets: jax.Array) -> jax.Array:
+    """Mean squared difference."""
+    return jnp.mean((outputs - targets) ** 2)
+
+
+def test_squared(model: models.Model, params: models.Params, split: data.Split) -> jax.Array:
+    """Mean squared error of the test samples."""
+    return mean_squared(model.apply(params, split.test_inputs)[0], split.test_targets)
 
 
 def probe_error(model: models.Model, params: models.Params, split: data.Split) -> jax.Array:
@@ -94,6 +104,16 @@ def _classifier(
     )
     chance = 1 - np.bincount(classes).max() / len(classes)
     return Task(name, model, split, steps, batch, chance, loss=cross_entropy, score=test_error, **rest)
+
+
+def _regression(name: str, source: tuple, train: int, steps: int, batch: int, momentum: float) -> Task:
+    inputs, targets = source
+    split = functools.partial(data.permuted_split, inputs=inputs, targets=targets, train=train)
+    chance = float(targets.var())
+    model = models.mlp((inputs.shape[1], 32, 32, 1), activation=jnp.tanh)
+    return Task(
+        name, model, split, steps, batch, chance, mean_squared, test_squared, momentum=momentum, tuning=True
+    )
 
 
 def _denoising_split(key: jax.Array) -> data.Split:
@@ -206,6 +226,11 @@ def _build() -> list[Task]:
             "gru", models.gru(8, 96, 10), rows, 360, 400, 16, variant="96 units", tuning=True
         ),
     ]  # fmt: skip
+    # Saturating units under a squared loss: where a rate that is too large does not only cost, but breaks.
+    made += [
+        _regression("waves", data.waves(), 1000, 1500, 32, momentum=0.9),
+        _regression("waves-plain", data.waves(), 1000, 1500, 32, momentum=0.0),
+    ]
     # Runs that go on long after small networks have learnt their data.
     longer = [
         task._replace(steps=4000, variant="4000 steps", tuning=True)

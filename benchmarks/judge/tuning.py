@@ -149,6 +149,13 @@ for _source, _counts in (("paired", (4, 8, 16)), ("probe", (16, 32, 64, 128))):
         _method = methods.Method(f"{_source} {_samples}", "cosine", methods.OURS)
         _add("samples", f"{_source}, {_samples} samples", _made, _method)
 
+# What breaks on a squared loss: does a lower target help, does clipping the gradients?
+for _base in ("sgd", "clipped sgd"):
+    _made = methods.connectome_family("hybrid", base=_base)
+    for _target in (0.5, 0.7, 1.0):
+        _method = methods.Method(_base, "cosine", methods.OURS, {"target": _target})
+        _add("clip", f"hybrid on {_base}, target {_target:g}", _made, _method)
+
 for _source in ("paired", "probe"):
     for _name, _law in (
         ("as shipped", controls.calibrated),
