@@ -160,6 +160,7 @@ def test_where_one_half_of_the_hybrid_stands_still_the_other_counts_half(still):
     half = (signal.frobenius(), signal.update_norm())[moving]
     expected = half.compare(before[moving], after[moving]) / half.set_point / 2
     np.testing.assert_allclose(law.compare(before, after), expected, rtol=1e-5)
+    assert after[still] is before[still]
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.5, 1.0])
