@@ -1,4 +1,4 @@
-"""Controllers: z-score against NumPy, gate and calibration as transition tables, envelope as a theorem."""
+"""The calibration as a transition table, and its edges."""
 
 import math
 
@@ -8,8 +8,9 @@ import numpy as np
 import optax
 import pytest
 
-from cgalr_jax import control
-from cgalr_jax.control import ANNEALING, CALIBRATING, FAST, HOLD, SLOW, Measurement
+from cgalr_jax import controllers
+from cgalr_jax.controllers import ANNEALING, CALIBRATING, Measurement
+from cgalr_jax.controllers.calibrated import CalibrationState
 
 pytestmark = pytest.mark.usefixtures("strict")
 
@@ -22,102 +23,8 @@ def i32(value):
     return jnp.array(value, jnp.int32)
 
 
-def measured(distance=1.0, z=0.0, step=100):
-    return Measurement(f32(distance), f32(z), i32(step))
-
-
-class TestRobustZScore:
-    @pytest.mark.parametrize("count", [5, 7, 10, 23])
-    def test_is_median_and_mad(self, count):
-        values = np.random.default_rng(count).normal(-3, 2, 10).astype(np.float32)
-        valid = values[: min(count, 10)].astype(np.float64)
-        median = np.median(valid)
-        spread = 1.4826 * np.median(np.abs(valid - median)) + 1e-3 * abs(median) + 1e-6
-        z = control.robust_z_score(f32(-1.5), jnp.array(values), i32(count))
-        np.testing.assert_allclose(z, (-1.5 - median) / spread, rtol=1e-5)
-
-    def test_is_zero_while_there_are_few(self):
-        assert control.robust_z_score(f32(5.0), jnp.zeros(10), i32(4)) == 0
-
-    @pytest.mark.parametrize(("value", "z"), [(2.0, 0.0), (2.5, 10.0), (-9.0, -10.0)])
-    def test_stays_finite_on_a_constant_history(self, value, z):
-        assert control.robust_z_score(f32(value), jnp.full(10, 2.0), i32(10)) == z
-
-
-class TestSchmittTrigger:
-    # enter = 1, leave = 0.25
-    TABLE = (
-        # mode, z, next
-        (HOLD, 0.9, HOLD),
-        (HOLD, 1.1, SLOW),
-        (HOLD, -1.1, FAST),
-        (SLOW, 0.3, SLOW),  # between leave and enter: the mode is kept, this is the hysteresis
-        (SLOW, 0.2, HOLD),
-        (SLOW, -0.9, HOLD),
-        (SLOW, -1.1, FAST),
-        (FAST, -0.3, FAST),
-        (FAST, -0.2, HOLD),
-        (FAST, 0.9, HOLD),
-        (FAST, 1.1, SLOW),
-    )
-
-    @pytest.mark.parametrize(("mode", "z", "expected"), TABLE)
-    def test_transition(self, mode, z, expected):
-        assert control.schmitt_trigger(i32(mode), f32(z), enter=1.0, leave=0.25) == expected
-
-
-class TestHysteresisGate:
-    TABLE = (
-        # scale, mode, distance, z, next scale, next mode
-        (1.0, HOLD, 1.0, 0.0, 1.0, HOLD),
-        (1.0, HOLD, 1.0, 2.0, 0.8, SLOW),
-        (1.0, HOLD, 1.0, -2.0, 1.1, FAST),
-        (0.8, SLOW, 1.0, 0.5, 0.64, SLOW),
-        (0.8, SLOW, 1.0, -0.5, 0.8, HOLD),
-        (9.9, FAST, 1.0, -2.0, 10.0, FAST),  # ceiling
-        (0.11, SLOW, 1.0, 2.0, 0.1, SLOW),  # floor
-        (1.0, FAST, np.nan, 0.0, 0.8, HOLD),
-        (1.0, FAST, np.inf, 0.0, 0.8, HOLD),
-    )
-
-    @pytest.mark.parametrize(("scale", "mode", "distance", "z", "next_scale", "next_mode"), TABLE)
-    def test_transition(self, scale, mode, distance, z, next_scale, next_mode):
-        gate = control.hysteresis_gate()
-        value, state = gate.update(measured(distance, z), control.GateState(f32(scale), i32(mode)))
-        np.testing.assert_allclose(value, next_scale, rtol=1e-6)
-        assert state.scale == value
-        assert state.phase == next_mode
-
-    def test_starts_at_one(self):
-        scale, state = control.hysteresis_gate().init()
-        assert scale == 1
-        assert state.phase == HOLD
-
-    def test_forgets_the_unit_of_the_distance(self):
-        # A relative law: what it does depends on z alone, so a rate that is 100 times wrong looks the same.
-        gate = control.hysteresis_gate()
-        _, state = gate.init()
-        assert gate.update(measured(1e-3, -2.0), state)[0] == gate.update(measured(1e3, -2.0), state)[0]
-
-    @pytest.mark.parametrize(
-        ("argument", "value"),
-        [
-            ("enter", 0.0),
-            ("enter", np.nan),
-            ("leave", 2.0),
-            ("up", 0.9),
-            ("down", 0.0),
-            ("down", 1.5),
-            ("floor", 0.0),
-            ("floor", 2.0),
-            ("ceiling", 0.5),
-            ("ceiling", np.inf),
-            ("up", "fast"),
-        ],
-    )
-    def test_refuses(self, argument, value):
-        with pytest.raises(ValueError, match=f"^{argument} must be .* got {value!r}"):
-            control.hysteresis_gate(**{argument: value})
+def measured(distance=1.0, step=100):
+    return Measurement(f32(distance), i32(step))
 
 
 def calibration(
@@ -131,7 +38,7 @@ def calibration(
     peak=0.0,
     seen=0,
 ):
-    return control.CalibrationState(
+    return CalibrationState(
         scale=f32(scale),
         anchor=f32(anchor),
         phase=i32(phase),
@@ -254,7 +161,7 @@ CALIBRATION = {
         dict(scale=0.02),
     ),
     "exactly no motion is a number": (
-        calibration(scale=0.1, record=control._NO_RECORD),
+        calibration(scale=0.1, record=-20.0),
         0.0,
         dict(scale=0.8, record=np.log(1e-8), record_scale=0.1),
     ),
@@ -316,8 +223,8 @@ class TestCalibrated:
     def test_transition(self, patience, name):
         state, distance, expected = (CALIBRATION if patience == 1 else PATIENT)[name]
         # A constant schedule: known, and no decay.
-        law = control.calibrated(optax.constant_schedule(0.1), patience=patience, guard=12.0)
-        scale, after = law.update(measured(distance), state)
+        controller = controllers.calibrated(optax.constant_schedule(0.1), patience=patience, guard=12.0)
+        scale, after = controller.update(measured(distance), state)
         assert scale == after.scale
         for field, value in expected.items():
             np.testing.assert_allclose(getattr(after, field), value, rtol=1e-5, err_msg=f"{name}: {field}")
@@ -325,93 +232,93 @@ class TestCalibrated:
     @pytest.mark.parametrize("gain", [0.1, 0.3, 0.6, 1.0])
     def test_a_proportional_distance_is_never_too_slow(self, gain):
         """The allowance for the last factor of ten ends no calibration that is on its way."""
-        law = control.calibrated(optax.constant_schedule(0.1), gain=gain)
-        scale, state = law.init()
+        controller = controllers.calibrated(optax.constant_schedule(0.1), gain=gain)
+        scale, state = controller.init()
         while state.phase == CALIBRATING:
-            scale, state = law.update(measured(scale / 50), state)
+            scale, state = controller.update(measured(scale / 50), state)
         np.testing.assert_allclose(state.anchor, 50, rtol=0.11)
 
     @pytest.mark.parametrize("schedule", SCHEDULES)
     def test_a_distance_that_stays_ends_the_ramp(self, schedule):
         """A decay that falls is no record of the network's, or the scale would run away."""
         for distance in (0.001, 0.01, 0.05):
-            law = control.calibrated(schedule)
-            _, state = law.init()
+            controller = controllers.calibrated(schedule)
+            _, state = controller.init()
             for step in range(10, 500, 10):
-                _, state = law.update(measured(distance, step=step), state)
+                _, state = controller.update(measured(distance, step=step), state)
                 assert state.scale <= 50 * 8 * 0.001
             assert state.phase == ANNEALING
             np.testing.assert_allclose(state.anchor, 0.001, rtol=1e-6)
 
     @pytest.mark.parametrize("schedule", SCHEDULES)
     def test_a_network_that_stands_still_gets_its_base_rate(self, schedule):
-        law = control.calibrated(schedule)
-        _, state = law.init()
+        controller = controllers.calibrated(schedule)
+        _, state = controller.init()
         for step in range(10, 500, 10):
-            _, state = law.update(measured(0.0, step=step), state)
+            _, state = controller.update(measured(0.0, step=step), state)
         assert (state.phase, state.scale) == (CALIBRATING, 1.0)
 
     def test_set_point_follows_the_schedule(self):
-        law = control.calibrated(optax.linear_schedule(0.4, 0.0, 100))
+        controller = controllers.calibrated(optax.linear_schedule(0.4, 0.0, 100))
         state = calibration(scale=0.5, anchor=0.5, phase=ANNEALING, peak=0.4)
         # At half of its peak, half of the motion is wanted, and e times that is too fast.
-        scale, _ = law.update(measured(0.5 * E, step=50), state)
+        scale, _ = controller.update(measured(0.5 * E, step=50), state)
         np.testing.assert_allclose(scale, 0.5 * E**-0.3, rtol=1e-5)
 
     @pytest.mark.parametrize(("step", "highest"), [(0, 1.0), (50, 2.0), (90, 3.0)])
     def test_the_rate_stays_below_the_calibrated_one_and_the_scale_below_three_anchors(self, step, highest):
-        law = control.calibrated(optax.linear_schedule(0.4, 0.0, 100))
+        controller = controllers.calibrated(optax.linear_schedule(0.4, 0.0, 100))
         state = calibration(scale=highest * 0.5, anchor=0.5, phase=ANNEALING, peak=0.4)
-        scale, _ = law.update(measured(E**-9, step=step), state)
+        scale, _ = controller.update(measured(E**-9, step=step), state)
         np.testing.assert_allclose(scale, highest * 0.5, rtol=1e-5)
 
     def test_warm_up_is_no_decay(self):
-        law = control.calibrated(optax.linear_schedule(0.0, 0.4, 100))
-        _, state = law.init()
+        controller = controllers.calibrated(optax.linear_schedule(0.0, 0.4, 100))
+        _, state = controller.init()
         for step in (0, 10, 20, 50):
             before = state.scale
-            scale, state = law.update(measured(E**-1, step=step), state)
+            scale, state = controller.update(measured(E**-1, step=step), state)
             np.testing.assert_allclose(scale, before * E**0.3, rtol=1e-5)
 
     def test_a_warm_up_that_outlasts_the_calibration_does_not_lift_the_rate(self):
         """A network whose distance is proportional to its rate, with its set-point at a rate of 0.05."""
         schedule = optax.linear_schedule(0.0, 0.4, 2000)
-        law = control.calibrated(schedule)
-        _, state = law.init()
+        controller = controllers.calibrated(schedule)
+        _, state = controller.init()
         rates = []
         for step in range(10, 3000, 10):
             rates.append(state.scale * schedule(step))
-            _, state = law.update(measured(rates[-1] / 0.05, step=step), state)
+            _, state = controller.update(measured(rates[-1] / 0.05, step=step), state)
         assert 0.04 < rates[-1] < max(rates) < 0.06
         np.testing.assert_allclose(state.anchor, 0.05 / 0.4, rtol=0.3)
 
     def test_without_a_schedule_it_brings_its_own_decay(self):
-        law = control.calibrated()
+        controller = controllers.calibrated()
         state = calibration(scale=0.5, anchor=0.5, phase=ANNEALING, seen=24)
         # After 25 measurements half of the motion is wanted, and half of the scale is given.
-        scale, after = law.update(measured(0.5), state)
+        scale, after = controller.update(measured(0.5), state)
         np.testing.assert_allclose((scale, after.scale), (0.25, 0.5), rtol=1e-5)
-        scale, after = law.update(measured(0.5 * E), state)
+        scale, after = controller.update(measured(0.5 * E), state)
         np.testing.assert_allclose((scale, after.scale), (0.25 * E**-0.3, 0.5 * E**-0.3), rtol=1e-5)
         assert after.measurements == 25
 
     def test_without_a_schedule_the_rates_are_those_of_robbins_and_monro(self):
         """The scale is a bounded multiple of 1 / (1 + m / 25), whatever the distances are."""
-        law = control.calibrated()
+        controller = controllers.calibrated()
         distances = np.random.default_rng(0).lognormal(sigma=3, size=400)
-        _, state = law.init()
+        _, state = controller.init()
         for number, distance in enumerate(distances, start=1):
-            scale, state = law.update(measured(distance), state)
+            scale, state = controller.update(measured(distance), state)
             if state.phase == ANNEALING:
                 relative = scale * (1 + number / 25) / state.anchor
                 assert 0.2 * (1 - 1e-5) <= relative <= 3 * (1 + 1e-5)
         assert state.phase == ANNEALING
 
     def test_never_nan(self):
-        law = control.calibrated()
-        scale, state = law.init()
+        controller = controllers.calibrated()
+        scale, state = controller.init()
         for distance in (np.nan, 0.0, np.inf, -1.0, 1e30, -np.inf, 1e-30):
-            scale, state = law.update(measured(distance), state)
+            scale, state = controller.update(measured(distance), state)
             assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves((scale, state)))
             assert scale > 0
 
@@ -432,89 +339,9 @@ class TestCalibrated:
     )
     def test_refuses(self, argument, value):
         with pytest.raises(ValueError, match=f"^{argument} must be .* got {value!r}"):
-            control.calibrated(**{argument: value})
+            controllers.calibrated(**{argument: value})
 
     def test_refuses_a_number_for_a_schedule(self):
-        with pytest.raises(ValueError, match=r"^schedule must be a function of the step or None, got 0\.1"):
-            control.calibrated(0.1)
+        with pytest.raises(ValueError, match=r"^schedule must be a function, step -> learning rate, or None, got 0\.1"):
+            controllers.calibrated(0.1)
 
-
-@pytest.mark.parametrize("law", [control.hysteresis_gate(), control.calibrated()], ids=["gate", "calibrated"])
-def test_update_is_the_same_under_jit_and_keeps_shapes_and_dtypes(law):
-    _, state = law.init()
-    eager = law.update(measured(0.3, 1.5), state)
-    jitted = jax.jit(law.update)(measured(0.3, 1.5), state)
-    assert jax.tree.map(lambda x: (x.shape, x.dtype, x.weak_type), eager) == jax.tree.map(
-        lambda x: (x.shape, x.dtype, x.weak_type), jitted
-    )
-    assert jax.tree.structure(eager[1]) == jax.tree.structure(state)
-    for before, after in zip(jax.tree.leaves(state), jax.tree.leaves(eager[1]), strict=True):
-        assert (before.shape, before.dtype, before.weak_type) == (after.shape, after.dtype, after.weak_type)
-    for one, other in zip(jax.tree.leaves(eager), jax.tree.leaves(jitted), strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-6)
-
-
-class TestRobbinsMonroBounds:
-    def test_formula(self):
-        low, high = control.robbins_monro_bounds(0.1, 2.0, tau=50, exponent=0.75)(i32(100))
-        np.testing.assert_allclose(low, 0.1 * 3**-0.75, rtol=1e-6)
-        np.testing.assert_allclose(high, 2.0 * 3**-0.75, rtol=1e-6)
-
-    @pytest.mark.parametrize("exponent", [0.6, 0.75, 1.0])
-    def test_sums(self, exponent):
-        """The lower bounds sum to infinity, the squares of the upper ones do not: by the integral test."""
-        bounds = control.robbins_monro_bounds(0.5, 2.0, tau=10.0, exponent=exponent)
-        sums = []
-        for power in (4, 5):
-            low, high = (np.asarray(b, np.float64) for b in bounds(jnp.arange(10**power, dtype=jnp.int32)))
-            sums.append((low.sum(), (high**2).sum()))
-        limit = 4.0 * (1 + 10.0 / (2 * exponent - 1))  # first term + integral of the rest
-        assert sums[1][1] < limit
-        # A decade more of steps adds what the integral of the lower bound says, which grows without end.
-        n, m = 10**4, 10**5
-        if exponent == 1.0:
-            growth = 0.5 * 10.0 * np.log((1 + m / 10.0) / (1 + n / 10.0))
-        else:
-            power = 1 - exponent
-            growth = 0.5 * 10.0 / power * ((1 + m / 10.0) ** power - (1 + n / 10.0) ** power)
-        np.testing.assert_allclose(sums[1][0] - sums[0][0], growth, rtol=1e-2)
-
-    @pytest.mark.parametrize("adversary", ["always unstable", "always stable", "random", "not finite"])
-    def test_noisy_quadratic_converges_whatever_the_gate_does(self, adversary):
-        """Polyak-Lojasiewicz: f(x) = |x|^2 / 2 with unit noise in the gradient, under the bounds."""
-        bounds = control.robbins_monro_bounds(0.5, 1.0, tau=10.0)
-        gate = control.hysteresis_gate()
-        key = jax.random.key(0)
-
-        def step(carry, t):
-            x, state = carry
-            noise, z = jax.random.normal(jax.random.fold_in(key, t), (2, 256))
-            z = {"always unstable": 5.0, "always stable": -5.0, "random": 3 * z[0], "not finite": 0.0}[
-                adversary
-            ]
-            distance = jnp.nan if adversary == "not finite" else 1.0
-            scale, state = gate.update(Measurement(f32(distance), jnp.asarray(z, jnp.float32), t), state)
-            scale = jnp.clip(scale, *bounds(t))
-            return (x - scale * (x + noise), state), jnp.mean(x**2) / 2
-
-        start = (jnp.full(256, 3.0), gate.init()[1])
-        _, values = jax.lax.scan(step, start, jnp.arange(4000, dtype=jnp.int32))
-        assert values[0] == 4.5
-        assert values[-1] < 0.02
-        assert values[-1] < values[400:500].mean() / 3  # still falling, not at a noise floor
-
-    @pytest.mark.parametrize(
-        ("argument", "value"),
-        [
-            ("lower", 0.0),
-            ("upper", 0.01),
-            ("upper", np.inf),
-            ("tau", 0.0),
-            ("exponent", 0.5),
-            ("exponent", 1.1),
-        ],
-    )
-    def test_refuses(self, argument, value):
-        arguments = {"lower": 0.1, "upper": 1.0, "tau": 10.0, argument: value}
-        with pytest.raises(ValueError, match=f"^{argument} must be .* got {value!r}"):
-            control.robbins_monro_bounds(arguments.pop("lower"), arguments.pop("upper"), **arguments)
