@@ -6,14 +6,6 @@ giotto-ph and SciPy, `cgalr_jax.plotting` matplotlib, and each says so.
 """
 
 from cgalr_jax.averaging import averaged_params, polynomial_averaging
-from cgalr_jax.connectome import (
-    Moments,
-    connectome_from_moments,
-    functional_connectome,
-    init_moments,
-    merge_moments,
-    update_moments,
-)
 from cgalr_jax.control import (
     Controller,
     Measurement,
@@ -21,12 +13,24 @@ from cgalr_jax.control import (
     hysteresis_gate,
     robbins_monro_bounds,
 )
-from cgalr_jax.distance import frobenius_distance, top_distance
 from cgalr_jax.finder import LearningRateCurve, find_learning_rate
 from cgalr_jax.inputs import check_checkpoint
-from cgalr_jax.persistence import Barcode, barcode, births, spanning_tree
 from cgalr_jax.schedule import connectome_schedule
 from cgalr_jax.signal import Signal
+from cgalr_jax.topology import (
+    Barcode,
+    Moments,
+    connectome_from_moments,
+    frobenius_distance,
+    functional_connectome,
+    init_moments,
+    merge_moments,
+    spanning_tree,
+    top_distance,
+    update_moments,
+)
+from cgalr_jax.topology import compute_barcode as barcode
+from cgalr_jax.topology import compute_births as births
 from cgalr_jax.transform import (
     ConnectomeState,
     cgalr,

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cgalr_jax import connectome, control, inputs
+from cgalr_jax import control, inputs, topology
 from cgalr_jax import signal as signals
 
 
@@ -92,7 +92,7 @@ def find_learning_rate(
 
     def read(state: Any) -> Any:
         layers = inputs.measured_layers(probe(state), widths, chosen)
-        return signal.read(layers, None, connectome.functional_connectome)
+        return signal.read(layers, None, topology.functional_connectome)
 
     @jax.jit
     def distance_at(state: Any, rate: jax.Array) -> jax.Array:

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cgalr_jax import distance, persistence
+from cgalr_jax import topology
 from cgalr_jax.connectome import layer_units
 
 Layers = Mapping[str, jax.Array]  # {name of the layer: activations [N, ..., F]}
@@ -82,7 +82,7 @@ def births(over: Over = "pooled", *, set_point: float | None = None) -> Signal:
         ValueError: if an argument is outside its range.
     """
     default = 0.04 if over == "pooled" else 0.031
-    return from_connectomes(persistence.births, distance.top_distance, over, set_point, default)
+    return from_connectomes(topology.compute_births, topology.top_distance, over, set_point, default)
 
 
 def deaths(over: Over = "pooled", *, set_point: float | None = None) -> Signal:
@@ -108,11 +108,11 @@ def deaths(over: Over = "pooled", *, set_point: float | None = None) -> Signal:
         # Edges that are not numbers count as the heaviest: the tree has them, and no death would show it.
         return jnp.where(jnp.isnan(found.births).any(), jnp.nan, found.deaths)
 
-    return from_connectomes(summarise, distance.top_distance, over, set_point, 0.016)
+    return from_connectomes(summarise, topology.top_distance, over, set_point, 0.016)
 
 
 def barcode(over: Over = "pooled", *, set_point: float | None = None) -> Signal:
-    """The TOP distance of births and deaths together, half of the weight each (`distance.barcode_distance`).
+    """The TOP distance of births and deaths together, half of the weight each (`topology.barcode_distance`).
 
     Args:
         over: as for `births`.
@@ -125,15 +125,15 @@ def barcode(over: Over = "pooled", *, set_point: float | None = None) -> Signal:
     Raises:
         ValueError: if an argument is outside its range.
     """
-    return from_connectomes(_with_cycles, distance.barcode_distance, over, set_point, 0.028)
+    return from_connectomes(_with_cycles, topology.barcode_distance, over, set_point, 0.028)
 
 
-def _with_cycles(connectome: jax.Array) -> persistence.Barcode:
+def _with_cycles(connectome: jax.Array) -> topology.Barcode:
     if connectome.shape[0] < 3:
         raise ValueError(
             f"A connectome must have at least 3 units to have cycles, got {connectome.shape[0]}."
         )
-    return persistence.barcode(connectome)
+    return topology.compute_barcode(connectome)
 
 
 def frobenius(over: Over = "min", *, set_point: float | None = None) -> Signal:
@@ -152,7 +152,7 @@ def frobenius(over: Over = "min", *, set_point: float | None = None) -> Signal:
     Raises:
         ValueError: if an argument is outside its range.
     """
-    return from_connectomes(lambda connectome: connectome, distance.frobenius_distance, over, set_point, 0.1)
+    return from_connectomes(lambda connectome: connectome, topology.frobenius_distance, over, set_point, 0.1)
 
 
 def update_norm(*, set_point: float | None = None) -> Signal:

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from cgalr_jax import connectome, control, inputs
+from cgalr_jax import control, inputs, topology
 from cgalr_jax import signal as signals
 
 Bounds = Callable[[jax.Array], tuple[jax.Array, jax.Array]]
@@ -321,9 +321,9 @@ def _connect(units: jax.Array, axis_name: Hashable | None) -> jax.Array:
     # Written once: XLA would repeat the gather of the measured units in each of the passes over them.
     units = jax.lax.optimization_barrier(units)
     if axis_name is None:
-        return connectome.functional_connectome(units)
-    local = connectome.update_moments(connectome.init_moments(units.shape[1]), units)
-    return connectome.connectome_from_moments(connectome.gather_moments(local, axis_name))
+        return topology.functional_connectome(units)
+    local = topology.update_moments(topology.init_moments(units.shape[1]), units)
+    return topology.connectome_from_moments(topology.gather_moments(local, axis_name))
 
 
 def _all_finite(tree: Any) -> jax.Array:

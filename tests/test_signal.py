@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cgalr_jax import connectome, signal
+from cgalr_jax import signal, topology
 
 ALL = {
     "births pooled": signal.births(),
@@ -29,7 +29,7 @@ def layers(seed, *, count=3, samples=32, units=5):
 
 def read(law, activations, params=None):
     params = {"w": jnp.ones(3)} if params is None else params
-    return law.read(activations, params, connectome.functional_connectome)
+    return law.read(activations, params, topology.functional_connectome)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -102,12 +102,10 @@ def test_a_layer_that_moves_a_thousandth_of_the_others_is_frozen(share, counts):
 def test_positions_count_as_samples_layer_by_layer_and_are_averaged_when_pooled():
     images = jax.random.normal(jax.random.key(0), (8, 3, 3, 4))
     by_layer = read(signal.frobenius(), {"conv": images})["conv"]
-    np.testing.assert_allclose(by_layer, connectome.functional_connectome(images.reshape(-1, 4)), atol=1e-6)
+    np.testing.assert_allclose(by_layer, topology.functional_connectome(images.reshape(-1, 4)), atol=1e-6)
     pooled = read(signal.frobenius("pooled"), {"conv": images, "dense": jnp.eye(8)})["pooled"]
     assert pooled.shape == (12, 12)
-    np.testing.assert_allclose(
-        pooled[:4, :4], connectome.functional_connectome(images.mean((1, 2))), atol=1e-6
-    )
+    np.testing.assert_allclose(pooled[:4, :4], topology.functional_connectome(images.mean((1, 2))), atol=1e-6)
 
 
 def test_pooled_layers_must_have_the_same_samples():

@@ -13,7 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cgalr_jax import persistence
+from cgalr_jax.topology.barcode import Barcode
+
+__all__ = ["barcode_distance", "frobenius_distance", "top_distance"]
 
 _ORDERS = (1.0, 2.0, np.inf)
 
@@ -81,8 +83,8 @@ def top_distance(
 
 
 def barcode_distance(
-    barcode_a: persistence.Barcode,
-    barcode_b: persistence.Barcode,
+    barcode_a: Barcode,
+    barcode_b: Barcode,
     *,
     order: float = 2.0,
     normalise: bool = True,
@@ -110,8 +112,8 @@ def barcode_distance(
       ValueError: as `top_distance`; also if one barcode has deaths and the other has none.
 
     Example:
-      >>> a = persistence.Barcode(births=jnp.array([0.2, 0.4]), deaths=jnp.array([0.1]))
-      >>> b = persistence.Barcode(births=jnp.array([0.2, 0.7]), deaths=jnp.array([0.5]))
+      >>> a = Barcode(births=jnp.array([0.2, 0.4]), deaths=jnp.array([0.1]))
+      >>> b = Barcode(births=jnp.array([0.2, 0.7]), deaths=jnp.array([0.5]))
       >>> print(f"{barcode_distance(a, b, normalise=False):.2f}")
       0.50
     """
