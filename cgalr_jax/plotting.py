@@ -15,7 +15,7 @@ import matplotlib.colors
 import numpy as np
 from matplotlib.axes import Axes
 
-from cgalr_jax import control, persistence
+from cgalr_jax import control, topology
 
 BLUE, ORANGE, GREEN, VERMILION, SKY, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#777777"
 # The places of the colours make lightness fall evenly.
@@ -29,7 +29,7 @@ _SMALL = "small"
 _SEPARATE_BARS = 40  # more than these, and nobody could see the gaps
 
 
-def tree_order(tree: persistence.Tree) -> np.ndarray:
+def tree_order(tree: topology.Tree) -> np.ndarray:
     """The units in an order in which the spanning tree's components are contiguous at every threshold.
 
     Components merge along the tree's edges, the strongest first (single linkage), and are put side by side,
@@ -43,7 +43,7 @@ def tree_order(tree: persistence.Tree) -> np.ndarray:
 
     Example:
       >>> edges, weights = np.array([[0, 2], [1, 3], [2, 3]]), np.array([0.9, 0.8, 0.1])
-      >>> tree_order(persistence.Tree(edges, weights)).tolist()
+      >>> tree_order(topology.Tree(edges, weights)).tolist()
       [0, 2, 3, 1]
     """
     edges, weights = np.asarray(tree.edges), np.asarray(tree.weights)
@@ -140,7 +140,7 @@ def film(
     return axes
 
 
-def barcode(ax: Axes, bars: persistence.Barcode) -> Axes:
+def barcode(ax: Axes, bars: topology.Barcode) -> Axes:
     """Draws a barcode: when components are born and cycles die as edges are cut, the weakest first.
 
     One component has always been there; the others are born at `bars.births` and stay. Cycles have always
@@ -198,7 +198,7 @@ def betti_curve(
     return _clean(ax)
 
 
-def spanning_tree(ax: Axes, tree: persistence.Tree, *, layers: Mapping[str, int] | None = None) -> Axes:
+def spanning_tree(ax: Axes, tree: topology.Tree, *, layers: Mapping[str, int] | None = None) -> Axes:
     """Draws the spanning tree as a graph: a row a layer, from input to output upwards.
 
     Edges within a layer are arcs, edges between layers curves; dark and thick is strong. The units of a row
@@ -364,7 +364,7 @@ def _order(matrix: np.ndarray, layers: Mapping[str, int], order: jax.typing.Arra
     """The given order, or the tree's within each layer."""
     if order is None:
         layer = np.repeat(np.arange(len(layers)), list(layers.values()))
-        order = tree_order(persistence.spanning_tree(matrix)) if len(matrix) > 1 else np.zeros(1, dtype=int)
+        order = tree_order(topology.spanning_tree(matrix)) if len(matrix) > 1 else np.zeros(1, dtype=int)
         return order[np.argsort(layer[order], kind="stable")]
     order = np.asarray(order)
     if not np.array_equal(np.sort(order), np.arange(len(matrix))):

@@ -19,7 +19,7 @@ from rich.progress import Progress
 from sklearn import datasets
 
 import cgalr_jax
-from cgalr_jax import capture, distance, plotting, recorder, signal
+from cgalr_jax import capture, plotting, recorder, signal, topology
 
 EVERY, BATCH, PROBE, FRAMES = 10, 32, 256, 6
 LAYERS = {"hidden 1": 48, "hidden 2": 32, "logits": 10}
@@ -76,7 +76,7 @@ def train(seed, steps):
 def tell(error, trace, connectomes):
     """The chapters: (title, text, size in inches, how to draw it into a figure)."""
     values, units = trace.arrays(), sum(LAYERS.values())
-    moved = [distance.frobenius_distance(*pair) for pair in itertools.pairwise(connectomes.values())]
+    moved = [topology.frobenius_distance(*pair) for pair in itertools.pairwise(connectomes.values())]
     path = np.concatenate([[0.0], np.cumsum(moved)])
     shares = np.linspace(0, path[-1], FRAMES)
     frames = {t: connectomes[t] for t in (list(connectomes)[np.argmin(np.abs(path - s))] for s in shares)}

@@ -29,6 +29,6 @@ def wasserstein(over: Over = "pooled", *, set_point: float | None = None) -> Sig
       ImportError: giotto-ph is not installed.
       ValueError: an argument outside its range.
     """
-    rips.check_installed()
+    rips._ripser_parallel()
     default = births(over).set_point
     return from_connectomes(lambda connectome: connectome, rips.wasserstein_distance, over, set_point, default)

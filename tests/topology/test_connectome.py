@@ -9,7 +9,7 @@ import oracles
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from cgalr_jax import connectome
+from cgalr_jax import topology
 
 pytestmark = pytest.mark.usefixtures("strict")
 
@@ -29,7 +29,7 @@ def draw(samples, units, seed=0, offset=0.0):
 
 
 def moments_of(units):
-    return connectome.update_moments(connectome.init_moments(units.shape[1]), units)
+    return topology.update_moments(topology.init_moments(units.shape[1]), units)
 
 
 @pytest.mark.parametrize("samples", [2, 3, 64, 257])
@@ -38,13 +38,13 @@ def moments_of(units):
 def test_equals_corrcoef_in_float64(samples, units, offset):
     x = draw(samples, units, offset=offset)
     expected = oracles.connectome(x)
-    np.testing.assert_allclose(connectome.functional_connectome(x), expected, atol=TOLERANCE)
-    np.testing.assert_allclose(connectome.connectome_from_moments(moments_of(x)), expected, atol=TOLERANCE)
+    np.testing.assert_allclose(topology.functional_connectome(x), expected, atol=TOLERANCE)
+    np.testing.assert_allclose(topology.connectome_from_moments(moments_of(x)), expected, atol=TOLERANCE)
 
 
 @pytest.mark.parametrize(("samples", "units"), [(8, 5), (100, 64), (100, 129), (512, 300)])
 def test_is_symmetric_to_the_bit_bounded_and_float32(samples, units):
-    result = np.asarray(connectome.functional_connectome(draw(samples, units)))
+    result = np.asarray(topology.functional_connectome(draw(samples, units)))
     assert result.dtype == np.float32
     np.testing.assert_array_equal(result, result.T)
     np.testing.assert_array_equal(np.diagonal(result), 0)
@@ -57,7 +57,7 @@ def test_rescaling_and_flipping_units_changes_nothing(scale):
     x = draw(32, 6)
     factors = np.where(np.arange(6) % 2, scale, -1).astype(np.float32)
     np.testing.assert_allclose(
-        connectome.functional_connectome(x * factors), oracles.connectome(x), atol=TOLERANCE
+        topology.functional_connectome(x * factors), oracles.connectome(x), atol=TOLERANCE
     )
 
 
@@ -68,14 +68,14 @@ def test_dead_units_have_zero_rows(constant):
     expected = np.zeros((4, 4))
     alive = np.ix_([0, 1, 3], [0, 1, 3])
     expected[alive] = oracles.connectome(x[:, [0, 1, 3]])
-    np.testing.assert_allclose(connectome.functional_connectome(x), expected, atol=TOLERANCE)
-    np.testing.assert_array_equal(connectome.functional_connectome(x)[2], 0)
-    np.testing.assert_array_equal(connectome.connectome_from_moments(moments_of(x))[:, 2], 0)
+    np.testing.assert_allclose(topology.functional_connectome(x), expected, atol=TOLERANCE)
+    np.testing.assert_array_equal(topology.functional_connectome(x)[2], 0)
+    np.testing.assert_array_equal(topology.connectome_from_moments(moments_of(x))[:, 2], 0)
 
 
 def test_a_batch_of_one_is_all_zero():
-    np.testing.assert_array_equal(connectome.functional_connectome(draw(1, 5)), 0)
-    np.testing.assert_array_equal(connectome.connectome_from_moments(moments_of(draw(1, 5))), 0)
+    np.testing.assert_array_equal(topology.functional_connectome(draw(1, 5)), 0)
+    np.testing.assert_array_equal(topology.connectome_from_moments(moments_of(draw(1, 5))), 0)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -84,7 +84,7 @@ def test_a_non_finite_sample_makes_its_unit_nan(bad):
     x[:, 0] = 3.0  # dead, and yet NaN where it meets the bad one
     x[5, 1] = bad
     off_diagonal = ~np.eye(4, dtype=bool)
-    for result in (connectome.functional_connectome(x), connectome.connectome_from_moments(moments_of(x))):
+    for result in (topology.functional_connectome(x), topology.connectome_from_moments(moments_of(x))):
         np.testing.assert_array_equal(np.isnan(result)[1], off_diagonal[1])
         assert np.isnan(result).sum() == 6
 
@@ -93,23 +93,23 @@ def test_a_non_finite_sample_makes_its_unit_nan(bad):
 def test_other_dtypes_are_computed_in_float32(dtype):
     x = jnp.asarray(draw(64, 8) * 2).astype(dtype)
     expected = oracles.connectome(np.asarray(x.astype(jnp.float32)))
-    np.testing.assert_allclose(connectome.functional_connectome(x), expected, atol=TOLERANCE)
+    np.testing.assert_allclose(topology.functional_connectome(x), expected, atol=TOLERANCE)
 
 
 @pytest.mark.parametrize("offset", [0.0, 1e4])
 def test_moments_merge_to_those_of_one_pass(offset):
     x = draw(96, 7, offset=offset)
     parts = [moments_of(part) for part in np.split(x, [1, 40, 41])]
-    forward = functools.reduce(connectome.merge_moments, parts)
-    backward = functools.reduce(lambda a, b: connectome.merge_moments(b, a), parts)
-    nothing = connectome.init_moments(7)
-    for merged in (forward, backward, connectome.merge_moments(nothing, forward)):
+    forward = functools.reduce(topology.merge_moments, parts)
+    backward = functools.reduce(lambda a, b: topology.merge_moments(b, a), parts)
+    nothing = topology.init_moments(7)
+    for merged in (forward, backward, topology.merge_moments(nothing, forward)):
         assert merged.count == 96
         np.testing.assert_allclose(merged.mean, x.astype(np.float64).mean(0), rtol=1e-6, atol=1e-6)
         np.testing.assert_allclose(
-            connectome.connectome_from_moments(merged), oracles.connectome(x), atol=merge_tolerance(offset)
+            topology.connectome_from_moments(merged), oracles.connectome(x), atol=merge_tolerance(offset)
         )
-    np.testing.assert_array_equal(connectome.merge_moments(nothing, nothing).comoment, nothing.comoment)
+    np.testing.assert_array_equal(topology.merge_moments(nothing, nothing).comoment, nothing.comoment)
 
 
 def gathered_by_vmap(local, x):
@@ -131,7 +131,7 @@ def test_gathered_moments_are_those_of_all_devices(gathered, offset):
     x = draw(64, 6, offset=offset)
 
     def local(units):
-        return connectome.connectome_from_moments(connectome.gather_moments(moments_of(units), "data"))
+        return topology.connectome_from_moments(topology.gather_moments(moments_of(units), "data"))
 
     np.testing.assert_allclose(gathered(local, x), oracles.connectome(x), atol=merge_tolerance(offset))
 
@@ -142,66 +142,37 @@ def test_sharded_samples_give_the_global_connectome(axis_type, spec):
     mesh = jax.make_mesh((2, 2), ("data", "model"), axis_types=(axis_type,) * 2)
     x = draw(32, 6)
     sharded = jax.device_put(x, NamedSharding(mesh, spec))
-    result = jax.jit(connectome.functional_connectome)(sharded)
+    result = jax.jit(topology.functional_connectome)(sharded)
     np.testing.assert_allclose(result, oracles.connectome(x), atol=TOLERANCE)
     if axis_type == AxisType.Explicit:
         assert result.sharding.is_fully_replicated
 
 
 def test_the_product_asks_for_the_highest_precision():
-    text = jax.jit(connectome.functional_connectome).lower(draw(4, 3)).as_text()
+    text = jax.jit(topology.functional_connectome).lower(draw(4, 3)).as_text()
     assert text.count("dot_general") == 1
     assert "precision = [HIGHEST, HIGHEST]" in text
 
 
 def test_identical_under_jit_vmap_and_eager():
     x = np.stack([draw(16, 5, seed) for seed in range(3)])
-    eager = [connectome.functional_connectome(one) for one in x]
-    np.testing.assert_allclose(jax.vmap(connectome.functional_connectome)(x), eager, atol=TOLERANCE)
-    np.testing.assert_allclose(jax.lax.map(connectome.functional_connectome, x), eager, atol=TOLERANCE)
-
-
-@pytest.mark.parametrize("shape", [(7, 3), (128, 28, 28, 2), (6, 5, 3), (97, 97, 1)])
-@pytest.mark.parametrize("most", [1, 6, 8192])
-def test_layer_units_keeps_at_most_so_many_rows_evenly(shape, most):
-    activation = jnp.arange(np.prod(shape)).reshape(shape)
-    units = connectome.layer_units(activation, most)
-    rows = np.prod(shape[:-1])
-    assert 1 <= units.shape[0] <= most
-    assert units.shape[0] == rows or rows <= most * 2 or units.shape[0] > most / 2
-    stride = np.unique(np.diff(np.asarray(units), axis=0))
-    assert stride.size <= 1
-    np.testing.assert_array_equal(units[0], np.arange(shape[-1]))
-
-
-def test_layer_units_visits_every_column_of_an_image():
-    columns = jnp.broadcast_to(jnp.arange(32)[None, None, :, None], (64, 32, 32, 1))
-    assert np.unique(connectome.layer_units(columns, 4096)).size == 32
-
-
-def test_layer_units_of_sharded_examples():
-    mesh = jax.make_mesh((4,), ("data",))
-    activation = jax.device_put(
-        np.arange(8 * 9 * 2).reshape(8, 9, 2), NamedSharding(mesh, PartitionSpec("data"))
-    )
-    expected = connectome.layer_units(np.asarray(activation), 40)
-    np.testing.assert_array_equal(jax.jit(connectome.layer_units, static_argnums=1)(activation, 40), expected)
+    eager = [topology.functional_connectome(one) for one in x]
+    np.testing.assert_allclose(jax.vmap(topology.functional_connectome)(x), eager, atol=TOLERANCE)
+    np.testing.assert_allclose(jax.lax.map(topology.functional_connectome, x), eager, atol=TOLERANCE)
 
 
 @pytest.mark.parametrize("shape", [(3,), (2, 3, 4), (0, 3), (3, 0)])
 def test_units_of_the_wrong_shape_are_refused(shape):
     with pytest.raises(ValueError, match="units must be"):
-        connectome.functional_connectome(np.zeros(shape))
+        topology.functional_connectome(np.zeros(shape))
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: connectome.init_moments(0), "units must be at least 1, got 0"),
-        (lambda: connectome.layer_units(np.zeros(3)), "activation must be"),
-        (lambda: connectome.layer_units(np.zeros((3, 2)), 0), "max_samples must be at least 1, got 0"),
+        (lambda: topology.init_moments(0), "units must be at least 1, got 0"),
         (
-            lambda: connectome.update_moments(connectome.init_moments(2), np.zeros((4, 3))),
+            lambda: topology.update_moments(topology.init_moments(2), np.zeros((4, 3))),
             r"units must be \[N, 2\]",
         ),
     ],

@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-import cgalr_jax
-from cgalr_jax import connectome, distance, persistence, rips
+from cgalr_jax import topology
+from cgalr_jax.topology import rips
 
-births = jax.jit(persistence.births)
+births = jax.jit(topology.compute_births)
 ONE_ROUNDING = np.finfo(np.float32).eps  # of 1, where 1 - births is rounded
 ORDERS, NORMS = [1.0, 2.0, 3.0], [1.0, 2.0, np.inf]
 weights = st.floats(0.0, 1.0, width=32)
@@ -39,7 +39,7 @@ def gph():
 
 
 def random_connectome(seed, units, samples=64):
-    return connectome.functional_connectome(jax.random.normal(jax.random.key(seed), (samples, units)))
+    return topology.functional_connectome(jax.random.normal(jax.random.key(seed), (samples, units)))
 
 
 # --- Diagrams.
@@ -112,11 +112,10 @@ def test_errors_name_the_argument_and_what_was_received(call, message):
         call()
 
 
-@pytest.mark.parametrize("call", [rips.wasserstein_signal, lambda: rips.vietoris_rips(np.zeros((2, 2)))])
-def test_without_giotto_the_error_says_what_to_install_and_where(monkeypatch, call):
+def test_without_giotto_the_error_says_what_to_install_and_where(monkeypatch):
     monkeypatch.setitem(sys.modules, "gph", None)
     with pytest.raises(ImportError, match=r"cgalr-jax\[giotto\].*Python 3\.8 to 3\.12"):
-        call()
+        rips.vietoris_rips(np.zeros((2, 2)))
 
 
 # --- Wasserstein distance of diagrams.
@@ -126,7 +125,7 @@ def test_without_giotto_the_error_says_what_to_install_and_where(monkeypatch, ca
 def test_gudhi_agrees_on_the_wasserstein_distance(a, b, order, internal_p):
     hera = pytest.importorskip("gudhi.hera")
     expected = hera.wasserstein_distance(a, b, order=order, internal_p=internal_p, delta=1e-6)
-    np.testing.assert_allclose(rips.wasserstein(a, b, order, internal_p), expected, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(rips.diagram_distance(a, b, order, internal_p), expected, rtol=1e-5, atol=1e-7)
 
 
 @given(diagrams, diagrams, st.sampled_from(ORDERS), st.sampled_from(NORMS))
@@ -139,25 +138,27 @@ def test_optimal_transport_agrees_on_the_wasserstein_distance(a, b, order, inter
         middle = np.repeat(diagram.mean(axis=1, keepdims=True), 2, axis=1)
         block[:] = (np.linalg.norm(diagram - middle, ord=internal_p, axis=1) ** order)[:, None]
     expected = ot.emd2(np.ones(n + m), np.ones(n + m), cost) ** (1 / order) if n + m else 0.0
-    np.testing.assert_allclose(rips.wasserstein(a, b, order, internal_p), expected, atol=1e-7)
+    np.testing.assert_allclose(rips.diagram_distance(a, b, order, internal_p), expected, atol=1e-7)
 
 
 @given(diagrams.filter(len), diagrams.filter(len))
 def test_persim_agrees_on_the_wasserstein_distance(a, b):
     persim = pytest.importorskip("persim")
-    np.testing.assert_allclose(rips.wasserstein(a, b, order=1), persim.wasserstein(a, b), atol=1e-7)
+    np.testing.assert_allclose(rips.diagram_distance(a, b, order=1), persim.wasserstein(a, b), atol=1e-7)
 
 
 @given(diagrams, diagrams, diagrams, st.sampled_from(ORDERS), st.sampled_from(NORMS))
 def test_wasserstein_is_a_metric_up_to_the_diagonal(a, b, c, order, internal_p):
-    ab, ba, bc, ac = (rips.wasserstein(*pair, order, internal_p) for pair in ((a, b), (b, a), (b, c), (a, c)))
+    ab, ba, bc, ac = (
+        rips.diagram_distance(*pair, order, internal_p) for pair in ((a, b), (b, a), (b, c), (a, c))
+    )
     np.testing.assert_allclose(ab, ba, atol=1e-7)
     assert ab >= 0
     assert ac <= ab + bc + 1e-7
-    assert rips.wasserstein(a, a[::-1], order, internal_p) == 0
+    assert rips.diagram_distance(a, a[::-1], order, internal_p) == 0
     on_the_diagonal = np.repeat(b[:, :1], 2, axis=1)
     np.testing.assert_allclose(
-        rips.wasserstein(a, np.concatenate([b, on_the_diagonal]), order, internal_p), ab
+        rips.diagram_distance(a, np.concatenate([b, on_the_diagonal]), order, internal_p), ab
     )
 
 
@@ -173,7 +174,7 @@ def test_wasserstein_is_a_metric_up_to_the_diagonal(a, b, c, order, internal_p):
 )
 def test_wasserstein_refuses_what_is_no_diagram(arguments, message):
     with pytest.raises(ValueError, match=message):
-        rips.wasserstein(*arguments)
+        rips.diagram_distance(*arguments)
 
 
 # --- WD, from the device to the host and back.
@@ -182,7 +183,7 @@ def test_wasserstein_refuses_what_is_no_diagram(arguments, message):
 @pytest.mark.usefixtures("gph", "strict")
 def test_components_alone_stay_below_the_distance_of_births():
     a, b = random_connectome(0, 12), random_connectome(1, 12)
-    of_births = distance.top_distance(births(a), births(b))
+    of_births = topology.top_distance(births(a), births(b))
     of_components = rips.wasserstein_distance(a, b, maxdim=0)
     assert 0 < of_components <= of_births + ONE_ROUNDING
     assert rips.wasserstein_distance(a, b) >= of_components
@@ -245,51 +246,14 @@ def test_every_device_of_a_shard_map_sees_the_same_number():
     np.testing.assert_array_equal(jax.jit(everywhere)(a, b), rips.wasserstein_distance(a, b))
 
 
-@pytest.mark.usefixtures("gph")
-def test_the_signal_reads_connectomes_and_compares_them_on_the_host():
-    signal = rips.wasserstein_signal()
-    layers = [{"dense": jax.random.normal(jax.random.key(seed), (32, 8))} for seed in (0, 1)]
-    before, after = (signal.read(layer, None, connectome.functional_connectome) for layer in layers)
-    expected = rips.wasserstein_distance(
-        *(connectome.functional_connectome(layer["dense"]) for layer in layers)
-    )
-    np.testing.assert_array_equal(jax.jit(signal.compare)(before, after), expected)
-    assert signal.compare(before, before) == 0
-    assert rips.wasserstein_signal(set_point=0.5).set_point == 0.5
-
-
-@pytest.mark.usefixtures("gph")
-def test_the_transformation_follows_it_under_jit_scan_and_vmap():
-    weights = 0.3 * jax.random.normal(jax.random.key(0), (2, 6, 8))  # two seeds
-    samples = jax.random.normal(jax.random.key(1), (32, 6))
-    tx = cgalr_jax.scale_by_connectome({"dense": 8}, every=2, signal=rips.wasserstein_signal())
-
-    def probe(params):
-        return {"dense": jnp.tanh(samples @ params)}
-
-    def run(params):
-        def step(carry, key):
-            params, state = carry
-            updates = 0.1 * jax.random.normal(key, params.shape)
-            updates, state = tx.update(updates, state, params, probe=probe)
-            return (params + updates, state), cgalr_jax.metrics(state)["cgalr/distance"]
-
-        keys = jax.random.split(jax.random.key(2), 6)
-        return jax.lax.scan(step, (params, tx.init(params)), keys)[1]
-
-    alone = jnp.stack([jax.jit(run)(w) for w in weights])
-    assert jnp.all(alone[:, 3:] > 0)
-    assert jnp.all(jnp.isfinite(alone))
-    np.testing.assert_allclose(jax.jit(jax.vmap(run))(weights), alone, rtol=1e-4, atol=1e-6)
-
-
 PROCESS = """
     import sys
     import jax, jax.numpy as jnp
     process = int(sys.argv[2])
     jax.distributed.initialize(f"127.0.0.1:{sys.argv[1]}", num_processes=2, process_id=process)
     from jax.experimental import multihost_utils
-    from cgalr_jax import connectome, rips
+    from cgalr_jax import topology
+    from cgalr_jax.topology import rips
 
     mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     rows = jax.sharding.NamedSharding(mesh, jax.P("data"))
@@ -298,7 +262,7 @@ PROCESS = """
 
     @jax.jit
     def distance(units):
-        return rips.wasserstein_distance(*(connectome.functional_connectome(x) for x in (units, units**3)))
+        return rips.wasserstein_distance(*(topology.functional_connectome(x) for x in (units, units**3)))
 
     print(f"distance {float(distance(units))!r}")
 """
@@ -330,5 +294,5 @@ def test_two_processes_see_the_same_number():
     assert len(printed[0]) == 1, outputs
     assert printed[0] == printed[1]
     units = jnp.concatenate([jax.random.normal(jax.random.key(process), (32, 8)) for process in range(2)])
-    expected = rips.wasserstein_distance(*(connectome.functional_connectome(x) for x in (units, units**3)))
+    expected = rips.wasserstein_distance(*(topology.functional_connectome(x) for x in (units, units**3)))
     np.testing.assert_allclose(float(printed[0][0]), expected, rtol=1e-4)

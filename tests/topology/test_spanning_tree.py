@@ -11,8 +11,8 @@ import oracles
 import pytest
 from jax.sharding import PartitionSpec
 
-from cgalr_jax import connectome as connectomes
-from cgalr_jax import distance, persistence
+from cgalr_jax import topology
+from cgalr_jax.topology.barcode import _histogram
 
 pytestmark = pytest.mark.usefixtures("strict")
 
@@ -54,7 +54,7 @@ def assert_same_bits(actual, expected):
 def test_barcode_equals_scipy(method, size, levels):
     weights = symmetric(size, levels=levels)
     births, deaths = oracles.barcode(weights)
-    bars = persistence.barcode(weights, method=method)
+    bars = topology.compute_barcode(weights, method=method)
     assert_same_bits(bars.births, births)
     assert_same_bits(bars.deaths, deaths)
 
@@ -63,10 +63,10 @@ def test_barcode_equals_scipy(method, size, levels):
 @hypothesis.given(weights=connectome_matrices())
 def test_barcode_equals_scipy_whatever_the_weights(method, weights):
     births, deaths = oracles.barcode(weights)
-    bars = persistence.barcode(weights, method=method)
+    bars = topology.compute_barcode(weights, method=method)
     assert_same_bits(bars.births, births)
     assert_same_bits(bars.deaths, deaths)
-    assert_same_bits(persistence.births(weights, method=method), births)
+    assert_same_bits(topology.compute_births(weights, method=method), births)
 
 
 @hypothesis.given(weights=connectome_matrices())
@@ -78,13 +78,13 @@ def test_births_equal_giotto_ph(weights):
     np.fill_diagonal(lengths, 0)
     (bars,) = gph.ripser_parallel(lengths, maxdim=0, metric="precomputed", n_threads=1)["dgms"]
     died = np.sort(bars[np.isfinite(bars[:, 1]), 1])[::-1].astype(int)
-    assert_same_bits(persistence.births(weights), values[values.size - died])
+    assert_same_bits(topology.compute_births(weights), values[values.size - died])
 
 
 @pytest.mark.parametrize("method", METHODS)
 @hypothesis.given(weights=connectome_matrices())
 def test_the_tree_spans_and_weighs_what_it_says(method, weights):
-    tree = persistence.spanning_tree(weights, method=method)
+    tree = topology.spanning_tree(weights, method=method)
     edges = np.asarray(tree.edges)
     assert_same_bits(tree.weights, weights[edges[:, 0], edges[:, 1]])
     assert (edges[:, 0] < edges[:, 1]).all()
@@ -98,21 +98,21 @@ def test_the_tree_spans_and_weighs_what_it_says(method, weights):
 def test_a_component_reachable_only_by_weight_zero_is_reached(method):
     weights = symmetric(9)
     weights[:4, 4:] = weights[4:, :4] = 0
-    assert_same_bits(persistence.births(weights, method=method), oracles.births(weights))
-    assert persistence.births(weights, method=method)[0] == 0
+    assert_same_bits(topology.compute_births(weights, method=method), oracles.births(weights))
+    assert topology.compute_births(weights, method=method)[0] == 0
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_nan_unit_shows_in_the_barcode(method):
     weights = symmetric(8)
     weights[3, :] = weights[:, 3] = np.nan
-    assert np.isnan(persistence.births(weights, method=method)).any()
-    assert np.isnan(persistence.barcode(weights, bins=4, method=method).deaths).all()
+    assert np.isnan(topology.compute_births(weights, method=method)).any()
+    assert np.isnan(topology.compute_barcode(weights, bins=4, method=method).deaths).all()
 
 
 def test_boruvka_survives_a_matrix_that_rounding_left_asymmetric():
     weights = np.array([[0, 3, 2], [2, 0, 3], [3, 2, 0]], np.float32)  # each row's heaviest: a cycle
-    tree = persistence.spanning_tree(weights, method="boruvka")
+    tree = topology.spanning_tree(weights, method="boruvka")
     assert_same_bits(tree.weights, oracles.births(weights))
 
 
@@ -122,7 +122,7 @@ def test_jit_vmap_scan_and_eager_agree_to_the_bit(method, bins):
     batch = np.stack([symmetric(13, seed, levels=40) for seed in range(5)])
 
     def barcode(weights):
-        return persistence.barcode(weights, bins=bins, method=method)
+        return topology.compute_barcode(weights, bins=bins, method=method)
 
     one_by_one = [barcode(weights) for weights in batch]
     for together in (
@@ -134,19 +134,23 @@ def test_jit_vmap_scan_and_eager_agree_to_the_bit(method, bins):
             assert_same_bits(births, alone.births)
             assert_same_bits(deaths, alone.deaths)
     with jax.disable_jit():
-        assert_same_bits(persistence.births(batch[0], method=method), one_by_one[0].births)
+        assert_same_bits(topology.compute_births(batch[0], method=method), one_by_one[0].births)
 
 
 def test_inside_shard_map_every_device_finds_its_own_barcode():
     batch = np.stack([symmetric(9, seed) for seed in range(4)])
     mesh = jax.make_mesh((4,), ("layer",), axis_types=(jax.sharding.AxisType.Auto,))
     spec = PartitionSpec("layer")
-    sharded = jax.shard_map(jax.vmap(persistence.births), mesh=mesh, in_specs=spec, out_specs=spec)
-    assert_same_bits(sharded(batch), jax.vmap(persistence.births)(batch))
+    sharded = jax.shard_map(jax.vmap(topology.compute_births), mesh=mesh, in_specs=spec, out_specs=spec)
+    assert_same_bits(sharded(batch), jax.vmap(topology.compute_births)(batch))
 
 
 def test_the_second_call_compiles_nothing(caplog):
-    functions = (persistence.births, persistence.spanning_tree, lambda w: persistence.barcode(w, bins=8))
+    functions = (
+        topology.compute_births,
+        topology.spanning_tree,
+        lambda w: topology.compute_barcode(w, bins=8),
+    )
     for function in functions:
         compiled = []
         for seed in range(2):
@@ -162,7 +166,7 @@ def test_the_second_call_compiles_nothing(caplog):
 @pytest.mark.parametrize(("platform", "method"), [("cpu", "prim"), ("cuda", "boruvka"), ("tpu", "boruvka")])
 def test_auto_lowers_to_the_algorithm_of_the_platform(platform, method):
     def lowered(method):
-        traced = persistence.births.trace(symmetric(8), method=method)
+        traced = topology.compute_births.trace(symmetric(8), method=method)
         return traced.lower(lowering_platforms=(platform,)).as_text()
 
     other = next(name for name in METHODS if name != method)
@@ -173,14 +177,14 @@ def test_auto_lowers_to_the_algorithm_of_the_platform(platform, method):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_trip_count_is_static(method):
-    text = persistence.births.lower(symmetric(8), method=method).compile().as_text()
+    text = topology.compute_births.lower(symmetric(8), method=method).compile().as_text()
     assert text.count(" while(") == text.count("known_trip_count") > 0
 
 
 @hypothesis.given(weights=connectome_matrices(), seed=st.integers(0, 99))
 def test_permuting_units_leaves_the_barcode(weights, seed):
     order = np.random.default_rng(seed).permutation(weights.shape[0])
-    before, after = persistence.barcode(weights), persistence.barcode(weights[np.ix_(order, order)])
+    before, after = topology.compute_barcode(weights), topology.compute_barcode(weights[np.ix_(order, order)])
     assert_same_bits(after.births, before.births)
     assert_same_bits(after.deaths, before.deaths)
 
@@ -190,7 +194,7 @@ def test_a_monotone_map_of_the_weights_maps_the_barcode(weights):
     def rise(weights):
         return np.sqrt(np.asarray(weights) + np.float32(0.25))
 
-    before, after = persistence.barcode(weights), persistence.barcode(rise(weights))
+    before, after = topology.compute_barcode(weights), topology.compute_barcode(rise(weights))
     assert_same_bits(after.births, rise(before.births))
     assert_same_bits(after.deaths, rise(before.deaths))
 
@@ -201,7 +205,7 @@ def test_permuting_rescaling_and_flipping_units_leaves_the_barcode(seed):
     units = rng.normal(size=(20, 7)).astype(np.float32)
     factors = rng.choice([-1, 1], 7) * rng.uniform(0.1, 10, 7)
     changed = (units * factors.astype(np.float32))[:, rng.permutation(7)]
-    before, after = (persistence.births(connectomes.functional_connectome(x)) for x in (units, changed))
+    before, after = (topology.compute_births(topology.functional_connectome(x)) for x in (units, changed))
     np.testing.assert_allclose(after, before, atol=1e-6)
 
 
@@ -213,7 +217,7 @@ def quantiles(values, levels):
 @hypothesis.given(weights=connectome_matrices(), bins=st.sampled_from([1, 5, 16]))
 def test_binned_deaths_are_quantiles_within_half_a_bin(weights, bins):
     births, deaths = oracles.barcode(weights)
-    bars = persistence.barcode(weights, bins=bins)
+    bars = topology.compute_barcode(weights, bins=bins)
     assert_same_bits(bars.births, births)
     if deaths.size == 0:
         assert bars.deaths.shape == (0,)
@@ -229,12 +233,12 @@ def test_binned_deaths_are_quantiles_within_half_a_bin(weights, bins):
 def test_binned_distances_keep_their_bounds(weights, bins):
     exact = [oracles.barcode(matrix)[1] for matrix in weights]
     hypothesis.assume(all(deaths.size for deaths in exact))
-    binned = [persistence.barcode(matrix, bins=bins).deaths for matrix in weights]
+    binned = [topology.compute_barcode(matrix, bins=bins).deaths for matrix in weights]
     edges = np.arange(bins + 1) / bins
     # The rise within a step: from just after its left end to just before its right end.
     rise = max((quantiles(d, edges[1:] - 1e-9) - quantiles(d, edges[:-1] + 1e-9)).max() for d in exact)
     for order, bound in ((1, 2 / bins), (2, (1 + np.sqrt(2 * rise * bins)) / bins)):
-        error = distance.top_distance(*binned, order=order) - distance.top_distance(*exact, order=order)
+        error = topology.top_distance(*binned, order=order) - topology.top_distance(*exact, order=order)
         assert abs(error) <= bound + 1e-6
 
 
@@ -242,7 +246,7 @@ def test_binned_deaths_of_a_large_connectome_err_by_far_less_than_the_bound():
     a, b = (symmetric(200, seed) for seed in range(2))
     b = b**2
     exact, binned = (
-        distance.top_distance(*(persistence.barcode(w, bins=bins).deaths for w in (a, b)))
+        topology.top_distance(*(topology.compute_barcode(w, bins=bins).deaths for w in (a, b)))
         for bins in (None, 64)
     )
     assert abs(exact - binned) < 0.25 / 64
@@ -253,17 +257,20 @@ def test_binned_deaths_of_a_large_connectome_err_by_far_less_than_the_bound():
 def test_histogram_counts_every_edge_once(size, by_rows):
     weights = symmetric(size)
     expected = np.histogram(weights[np.triu_indices(size, 1)], bins=8, range=(0, 1))[0]
-    np.testing.assert_array_equal(persistence._histogram(jnp.asarray(weights), 8, by_rows), expected)
+    np.testing.assert_array_equal(_histogram(jnp.asarray(weights), 8, by_rows), expected)
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: persistence.births(np.zeros((2, 3))), r"connectome must be \[P, P\]"),
-        (lambda: persistence.spanning_tree(np.zeros((0, 0))), r"connectome must be \[P, P\]"),
-        (lambda: persistence.barcode(np.zeros(4)), r"connectome must be \[P, P\]"),
-        (lambda: persistence.births(np.eye(3), method="kruskal"), r"method must be one of .*, got 'kruskal'"),
-        (lambda: persistence.barcode(np.eye(3), bins=0), "bins must be None or from 1 to 1024, got 0"),
+        (lambda: topology.compute_births(np.zeros((2, 3))), r"connectome must be \[P, P\]"),
+        (lambda: topology.spanning_tree(np.zeros((0, 0))), r"connectome must be \[P, P\]"),
+        (lambda: topology.compute_barcode(np.zeros(4)), r"connectome must be \[P, P\]"),
+        (
+            lambda: topology.compute_births(np.eye(3), method="kruskal"),
+            r"method must be one of .*, got 'kruskal'",
+        ),
+        (lambda: topology.compute_barcode(np.eye(3), bins=0), "bins must be None or from 1 to 1024, got 0"),
     ],
 )
 def test_arguments_out_of_range_are_refused(call, message):
