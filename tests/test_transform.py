@@ -234,8 +234,8 @@ class TestThreeWays:
         np.testing.assert_array_equal(state.cg_samples, X[64:96] * 65)
         moved = PARAMS | {"w": PARAMS["w"][::-1]}
         _, state = tx.update(moved, state, moved, probe=hidden, samples=X[:32])
-        connect = cgalr_jax.functional_connectome
-        expected = cgalr_jax.frobenius_distance(
+        connect = cgalr_jax.topology.functional_connectome
+        expected = cgalr_jax.topology.frobenius_distance(
             connect(hidden(PARAMS, X[64:96] * 65)["hidden"]), connect(hidden(moved, X[64:96] * 65)["hidden"])
         )
         np.testing.assert_allclose(state.cg_distance, expected, rtol=1e-6)
@@ -295,7 +295,7 @@ class TestThreeWays:
         tx = cgalr_jax.scale_by_connectome(EXAMPLE)
         state = tx.init(PARAMS)
         with pytest.raises(
-            ValueError, match="^probe must be a function of the parameters, got an object of type int"
+            ValueError, match=r"^probe must be a function, probe\(params\) or probe\(params, samples\) -> activations, got 3"
         ):
             tx.update(PARAMS, state, PARAMS, probe=3)
         with pytest.raises(ValueError, match="^params must be passed to update"):
@@ -358,7 +358,7 @@ class TestConstructor:
         assert sizes[0].shape == (40, 40)
         np.testing.assert_array_equal(*sizes)
         # It is a principal submatrix of the whole connectome, up to the rounding of another matrix product.
-        whole = np.asarray(cgalr_jax.functional_connectome(wide))
+        whole = np.asarray(cgalr_jax.topology.functional_connectome(wide))
         gaps = np.abs(whole[:, :, None] - np.asarray(sizes[0])[0, 1:]).min(axis=(0, 1))
         assert gaps.max() < 1e-6
 
@@ -404,9 +404,9 @@ class TestNothingLost:
         if bad not in ("dead", "constant", "one live unit", "a batch of one"):
             jax.tree.map(np.testing.assert_array_equal, first.cg_before, second.cg_before)
             assert third.cg_measurements == 1
-            connect = cgalr_jax.functional_connectome
+            connect = cgalr_jax.topology.functional_connectome
             np.testing.assert_allclose(
-                third.cg_distance, cgalr_jax.frobenius_distance(connect(self.GOOD), connect(other)), rtol=1e-5
+                third.cg_distance, cgalr_jax.topology.frobenius_distance(connect(self.GOOD), connect(other)), rtol=1e-5
             )
 
     def test_two_samples_are_enough_to_go_on(self):
