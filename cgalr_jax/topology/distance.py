@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cgalr_jax.topology._weights import as_real, as_square
 from cgalr_jax.topology.barcode import Barcode
 
 __all__ = ["barcode_distance", "frobenius_distance", "top_distance"]
@@ -151,9 +152,8 @@ def frobenius_distance(connectome_a: jax.typing.ArrayLike, connectome_b: jax.typ
       >>> print(frobenius_distance(connectome, 0.5 * connectome))
       0.25
     """
-    a, b = (jax.lax.stop_gradient(jnp.asarray(c, dtype=jnp.float32)) for c in (connectome_a, connectome_b))
-    if a.ndim != 2 or a.shape[0] != a.shape[1] or a.shape[0] < 2:
-        raise ValueError(f"connectome_a must have shape [P, P] with P >= 2, got {a.shape}.")
+    a = jax.lax.stop_gradient(as_square("connectome_a", connectome_a, least=2))
+    b = jax.lax.stop_gradient(as_real("connectome_b", connectome_b))
     if b.shape != a.shape:
         raise ValueError(f"connectome_b must have connectome_a's shape {a.shape}, got {b.shape}.")
     edges = a.shape[0] * (a.shape[0] - 1) / 2
@@ -166,7 +166,7 @@ def _check_order(order: float) -> None:
 
 
 def _as_sorted_array(name: str, values: jax.typing.ArrayLike) -> jax.Array:
-    array = jax.lax.stop_gradient(jnp.asarray(values, dtype=jnp.float32))
+    array = jax.lax.stop_gradient(as_real(name, values))
     if array.ndim != 1 or array.size == 0:
         raise ValueError(f"{name} must have shape [n] with n >= 1, got {array.shape}.")
     return array
