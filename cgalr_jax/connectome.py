@@ -6,7 +6,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from cgalr_jax.topology.connectome import _replicated
+from cgalr_jax._sharding import replicated
 
 
 def layer_units(activation: jax.typing.ArrayLike, max_samples: int = 8192) -> jax.Array:
@@ -43,4 +43,4 @@ def layer_units(activation: jax.typing.ArrayLike, max_samples: int = 8192) -> ja
         return units
     # A gather, not a slice: a slice of sharded samples cannot say where its result lives.
     kept = jnp.arange(0, rows, stride)
-    return units.at[kept].get(mode="promise_in_bounds", out_sharding=_replicated(units))
+    return units.at[kept].get(mode="promise_in_bounds", out_sharding=replicated(units, 2))

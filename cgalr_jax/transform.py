@@ -318,12 +318,7 @@ _SHOWN = {name: (f"cg_{name}",) for name in ("scale", "distance", "z", "measurem
 
 def _connect(units: jax.Array, axis_name: Hashable | None) -> jax.Array:
     """Units [N, P] to their connectome f32[P, P], over all devices of the mapped axis if there is one."""
-    # Written once: XLA would repeat the gather of the measured units in each of the passes over them.
-    units = jax.lax.optimization_barrier(units)
-    if axis_name is None:
-        return topology.functional_connectome(units)
-    local = topology.update_moments(topology.init_moments(units.shape[1]), units)
-    return topology.connectome_from_moments(topology.gather_moments(local, axis_name))
+    return topology.functional_connectome(units, axis_name)
 
 
 def _all_finite(tree: Any) -> jax.Array:
