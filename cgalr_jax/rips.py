@@ -1,7 +1,7 @@
 """The signal of Vietoris-Rips diagrams, measured on the host; see `cgalr_jax.topology.rips`."""
 
 from cgalr_jax import signal
-from cgalr_jax.topology.rips import _ripser_parallel, wasserstein_distance
+from cgalr_jax.topology.rips import check_installed, wasserstein_distance
 
 
 def wasserstein_signal(over: signal.Over = "pooled", *, set_point: float | None = None) -> signal.Signal:
@@ -26,6 +26,6 @@ def wasserstein_signal(over: signal.Over = "pooled", *, set_point: float | None 
       ImportError: giotto-ph is not installed.
       ValueError: an argument outside its range.
     """
-    _ripser_parallel()
+    check_installed()
     default = signal.births(over).set_point
     return signal.from_connectomes(lambda c: c, wasserstein_distance, over, set_point, default)
