@@ -137,6 +137,15 @@ def test_barcode_distance_summed_pairs_every_edge(pair):
     np.testing.assert_allclose(topology.barcode_distance(a, b, normalise=False), expected, atol=TOLERANCE)
 
 
+def test_the_published_distance_is_the_plain_norm_of_births_and_deaths():
+    a, b = (barcode(jnp.asarray(np.triu(np.random.default_rng(seed).random((9, 9)), 1))) for seed in range(2))
+    births, deaths = (np.asarray(x, np.float64) - np.asarray(y) for x, y in zip(a, b, strict=True))
+    published = topology.barcode_distance(a, b, normalise=False)
+    np.testing.assert_allclose(published, np.linalg.norm([*births, *deaths]), rtol=1e-6)
+    of_births = topology.top_distance(a.births, b.births, normalise=False)
+    np.testing.assert_allclose(of_births, np.linalg.norm(births), rtol=1e-6)
+
+
 @given(connectomes(3), orders, st.booleans())
 def test_barcode_distance_is_a_metric(triple, order, normalise):
     a, b, c = (barcode(jnp.asarray(x)) for x in triple)
