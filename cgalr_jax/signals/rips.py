@@ -2,7 +2,7 @@
 
 from cgalr_jax.signals.base import Over, Signal, from_connectomes
 from cgalr_jax.signals.connectome import births
-from cgalr_jax.topology import rips
+from cgalr_jax.topology.rips import check_installed, wasserstein_distance
 
 __all__ = ["wasserstein"]
 
@@ -29,6 +29,6 @@ def wasserstein(over: Over = "pooled", *, set_point: float | None = None) -> Sig
       ImportError: giotto-ph is not installed.
       ValueError: an argument outside its range.
     """
-    rips._ripser_parallel()
+    check_installed()
     default = births(over).set_point
-    return from_connectomes(lambda connectome: connectome, rips.wasserstein_distance, over, set_point, default)
+    return from_connectomes(lambda connectome: connectome, wasserstein_distance, over, set_point, default)

@@ -4,12 +4,16 @@ Everything is centred before it is multiplied, twice, so that a large offset cos
 mean is subtracted, then the mean of what is left, which is the rounding error of the first.
 """
 
+import functools
 import math
 from collections.abc import Hashable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+
+from cgalr_jax._sharding import replicated
+from cgalr_jax.topology._weights import as_real
 
 __all__ = [
     "DEAD",
@@ -43,15 +47,8 @@ class Moments(NamedTuple):
     comoment: jax.Array
 
 
-def functional_connectome(units: jax.typing.ArrayLike, axis_name: Any = None) -> jax.Array:
-    units = jax.lax.optimization_barrier(jnp.asarray(units))
-    if axis_name is None:
-        return _fc(units)
-    return connectome_from_moments(gather_moments(update_moments(init_moments(units.shape[1]), units), axis_name))
-
-
-@jax.jit
-def _fc(units: jax.typing.ArrayLike) -> jax.Array:
+@functools.partial(jax.jit, static_argnames="axis_name")
+def functional_connectome(units: jax.typing.ArrayLike, axis_name: Hashable | None = None) -> jax.Array:
     r"""Absolute Pearson correlation of every pair of units, with a zero diagonal.
 
     .. math:: M_{ij} = |corr(x_i, x_j)|, \quad M_{ii} = 0
@@ -62,6 +59,9 @@ def _fc(units: jax.typing.ArrayLike) -> jax.Array:
     Args:
         units: [N, P], N samples of P units, any real dtype; computed in float32. The samples may be sharded
             over an Auto or an Explicit mesh; the result is then replicated.
+        axis_name: the mapped axis (or a tuple of them) over which the samples are split, inside `shard_map`,
+            `pmap` or `vmap`: the connectome of the samples of all devices, from gathered moments. None under
+            plain `jit`, where arrays are global. Static.
 
     Returns:
         f32[P, P] in [0, 1], symmetric. The row and column of a dead unit, one that does not vary (standard
@@ -69,7 +69,7 @@ def _fc(units: jax.typing.ArrayLike) -> jax.Array:
         non-finite sample are NaN off the diagonal.
 
     Raises:
-        ValueError: if `units` is not [N, P] with N and P at least 1.
+        ValueError: if `units` is not [N, P] with N and P at least 1, or complex.
 
     Example:
         >>> units = jnp.array([[1.0, 2.0, 7.0], [2.0, 4.0, 7.0], [3.0, 6.0, 7.0]])
@@ -79,6 +79,9 @@ def _fc(units: jax.typing.ArrayLike) -> jax.Array:
                [0., 0., 0.]], dtype=float32)
     """
     mean, centred = _centre(units)
+    if axis_name is not None:
+        local = Moments(jnp.float32(centred.shape[0]), mean, _gram(centred))
+        return connectome_from_moments(gather_moments(local, axis_name))
     # A unit is brought to peak 1 first, so that its squares neither underflow nor overflow.
     peak = jnp.max(jnp.abs(centred), axis=0)
     scaled = centred / jnp.where(peak == 0, 1, peak)[None, :]
@@ -102,7 +105,11 @@ def init_moments(units: int) -> Moments:
     """
     if units < 1:
         raise ValueError(f"units must be at least 1, got {units!r}.")
-    return Moments(jnp.zeros(()), jnp.zeros((units,)), jnp.zeros((units, units)))
+    return Moments(
+        count=jnp.zeros((), jnp.float32),
+        mean=jnp.zeros((units,), jnp.float32),
+        comoment=jnp.zeros((units, units), jnp.float32),
+    )
 
 
 @jax.jit
@@ -114,7 +121,7 @@ def update_moments(moments: Moments, units: jax.typing.ArrayLike) -> Moments:
         units: [N, P], as for `functional_connectome`.
 
     Raises:
-        ValueError: if `units` is not [N, P] with N at least 1 and the P of `moments`.
+        ValueError: if `units` is not [N, P] with N at least 1 and the P of `moments`, or complex.
 
     Example:
         >>> units = jnp.arange(12.0).reshape(6, 2) ** 2
@@ -204,10 +211,10 @@ def connectome_from_moments(moments: Moments) -> jax.Array:
 
 def _centre(units: jax.typing.ArrayLike) -> tuple[jax.Array, jax.Array]:
     """[N, P] -> mean f32[P], and the units less their mean, f32[N, P]."""
-    units = jnp.asarray(units)
+    # Written once: XLA would repeat what made the units, a gather perhaps, in each of the passes over them.
+    units = jax.lax.optimization_barrier(as_real("units", units))
     if units.ndim != 2 or 0 in units.shape:
         raise ValueError(f"units must be [N, P] with N and P at least 1, got shape {units.shape!r}.")
-    units = units.astype(jnp.float32)
     mean = jnp.mean(units, axis=0)
     centred = units - mean[None, :]
     error = jnp.mean(centred, axis=0)
@@ -216,15 +223,7 @@ def _centre(units: jax.typing.ArrayLike) -> tuple[jax.Array, jax.Array]:
 
 def _gram(x: jax.Array) -> jax.Array:
     """f32[N, P] -> x^T x, f32[P, P]."""
-    return jnp.einsum("ni,nj->ij", x, x, precision=jax.lax.Precision.HIGHEST, out_sharding=_replicated(x))
-
-
-def _replicated(x: jax.Array) -> jax.sharding.NamedSharding | None:
-    """Where a result is to live when the sharding of `x` leaves it open, which an Explicit mesh asks for."""
-    mesh = jax.typeof(x).sharding.mesh
-    if jax.sharding.AxisType.Explicit not in mesh.axis_types:
-        return None
-    return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(None, None))
+    return jnp.einsum("ni,nj->ij", x, x, precision=jax.lax.Precision.HIGHEST, out_sharding=replicated(x, 2))
 
 
 def _outer(x: jax.Array) -> jax.Array:
@@ -244,6 +243,5 @@ def _bounded(correlation: jax.Array) -> jax.Array:
     """Correlations -> connectome: absolute, symmetric, at most 1 in spite of rounding, 0 on the diagonal."""
     # At the edges of their blocks some matrix products round (i, j) and (j, i) differently.
     correlation = (correlation + correlation.T) / 2
-    units = jnp.arange(correlation.shape[0])
-    self_edge = units[:, None] == units[None, :]
+    self_edge = jnp.eye(correlation.shape[0], dtype=bool)
     return jnp.where(self_edge, 0, jnp.minimum(jnp.abs(correlation), 1))

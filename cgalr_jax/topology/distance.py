@@ -1,18 +1,20 @@
 """How far a barcode, or a connectome, has moved.
 
-Between two barcodes the 2-Wasserstein distance of persistent graph homology is closed form: all births of one
-connectome pair with all births of the other in sorted order, and so do the deaths (Songdechakraiwut & Chung,
-"Topological learning for brain networks", arXiv 2012.00675; the distance TOP of arXiv 2510.23781). Optimal
-transport on the line asks no more than that, so arrays of different lengths are compared by their quantile
-functions, exactly.
+Between two barcodes the 2-Wasserstein distance of persistent graph homology has a closed form: all births of
+one connectome pair with all births of the other in sorted order, and so do the deaths (Songdechakraiwut &
+Chung, "Topological learning for brain networks", arXiv 2012.00675; the distance TOP of arXiv 2510.23781).
+Optimal transport on the line asks no more than that, so arrays of different lengths are compared by their
+quantile functions, exactly.
 
-Everything here is float32 and on the control path: no gradient flows, and equal inputs are exactly 0 apart.
+Everything here is computed in float32. No gradient flows: the learning rate is chosen by looking at the
+network, it is not part of what is differentiated. Equal inputs are exactly 0 apart.
 """
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cgalr_jax.topology._weights import as_real, as_square
 from cgalr_jax.topology.barcode import Barcode
 
 __all__ = ["barcode_distance", "frobenius_distance", "top_distance"]
@@ -35,16 +37,17 @@ def top_distance(
     .. math:: d_p(a, b) = \Big( \int_0^1 |Q_a(q) - Q_b(q)|^p \, dq \Big)^{1/p}
 
     which for equal lengths is the mean over the sorted pairs: the root mean square for order 2, the mean
-    absolute difference for order 1, the largest difference for order infinity. Without ``normalise`` the mean
-    is a sum, which is how the paper states TOP (arXiv 2510.23781; the mean is our choice: it does not grow
-    with the number of units, so a set point keeps its meaning). Births (P - 1 values, the spanning tree) are
-    the cheap default; deaths (all other edges) see reorganisation within the components as well.
+    absolute difference for order 1, the largest difference for order infinity. With `normalise=False` the
+    mean is a sum, and order 2 the plain L2 norm of the sorted differences: TOP as the group's code computes
+    it (topo-fcnn, topo-clustering), for births and deaths together by `barcode_distance`. The mean is our
+    choice: it does not grow with the number of units, so that a set-point keeps its meaning. Births (P - 1
+    values, the spanning tree) are cheap; deaths (all other edges) see reorganisation within the components.
 
     Stability: no value of a sorted array moves by more than the largest change of an edge weight, so each
-    normalised distance of two connectomes' births or deaths is at most ``max |M_a - M_b|``.
+    normalised distance of two connectomes' births or deaths is at most `max |M_a - M_b|`.
 
     Args:
-      births_a: f32[n], ascending (not checked), n >= 1.
+      births_a: f32[n], ascending (not checked), n >= 1; or deaths. Any real dtype.
       births_b: f32[m], ascending (not checked), m >= 1. When m differs from n, the integral is the exact sum
         over their at most n + m - 1 common steps.
       order: 1, 2 or infinity; a static number.
@@ -55,7 +58,8 @@ def top_distance(
       f32[], dimensionless, in [0, 1] for births and deaths of connectomes when normalised; NaN if a value is.
 
     Raises:
-      ValueError: an array that is empty or not one-dimensional, another order, or a sum of different lengths.
+      ValueError: an array that is empty, not one-dimensional or complex; another order; a sum of different
+        lengths.
 
     Example:
       >>> a, b = jnp.array([0.1, 0.5, 0.9]), jnp.array([0.1, 0.5, 0.6])
@@ -93,15 +97,19 @@ def barcode_distance(
 
     .. math:: d_p^p = w_0 \, d_p(\mathrm{births})^p + w_1 \, d_p(\mathrm{deaths})^p
 
-    Summed (``normalise=False``), both weights are 1 and this is the 2-Wasserstein distance of the whole
-    barcode (same source as `top_distance`). Normalised, both are 1/2 (our choice: there are P/2 - 1 times as
-    many deaths as births, and a plain mean over all edges would hardly see the births); for order infinity,
-    the larger of the two. Use it when cycles matter too; it costs the sort of all P(P-1)/2 edges.
+    With `normalise=False` both weights are 1, and order 2 is the published TOP: the L2 norm of births and
+    deaths side by side, as in the group's code (topo-fcnn, topo-clustering), where births are the sorted
+    weights of the maximum spanning tree and deaths the sorted rest. It is the 2-Wasserstein distance of the
+    whole barcode (Songdechakraiwut & Chung, arXiv 2012.00675).
+
+    Normalised, both weights are 1/2 (our choice: there are P/2 - 1 times as many deaths as births, and a
+    plain mean over all edges would hardly see the births); for order infinity, the larger of the two. Use it
+    where cycles matter too; it costs the sort of all P(P-1)/2 edges.
 
     Args:
-      barcode_a: births f32[P - 1] and deaths f32[E - P + 1], ascending. Deaths as quantiles (``bins``) do as
+      barcode_a: births f32[P - 1] and deaths f32[E - P + 1], ascending. Deaths as quantiles (`bins`) do as
         well if normalised.
-      barcode_b: the same, of P' units; different P need ``normalise``.
+      barcode_b: the same, of P' units; different P need `normalise`.
       order: 1, 2 or infinity; a static number.
       normalise: see above.
 
@@ -134,26 +142,25 @@ def frobenius_distance(connectome_a: jax.typing.ArrayLike, connectome_b: jax.typ
 
     It knows which edge moved, where the barcode only knows how the weights are distributed over tree and
     cycles: it is never smaller than the root mean square change of all sorted weights. Use it where the units
-    keep their identity, as they do within one run. (Our choice; the paper's distances are TOP and WD.)
+    keep their identity, as they do within one run. Our choice; the paper's distances are TOP and WD.
 
     Args:
-      connectome_a: f32[P, P], P >= 2; only i < j is read.
+      connectome_a: f32[P, P], P >= 2, any real dtype; only i < j is read.
       connectome_b: f32[P, P].
 
     Returns:
-      f32[], dimensionless, in [0, 1]; NaN if an edge weight is NaN.
+      f32[], dimensionless, in [0, 1] for weights in [0, 1]; NaN if an edge weight i < j is NaN.
 
     Raises:
-      ValueError: shapes that differ or are not square, or fewer than two units.
+      ValueError: shapes that differ or are not square, fewer than two units, or complex weights.
 
     Example:
       >>> connectome = jnp.array([[0.0, 0.5], [0.5, 0.0]])
       >>> print(frobenius_distance(connectome, 0.5 * connectome))
       0.25
     """
-    a, b = (jax.lax.stop_gradient(jnp.asarray(c, dtype=jnp.float32)) for c in (connectome_a, connectome_b))
-    if a.ndim != 2 or a.shape[0] != a.shape[1] or a.shape[0] < 2:
-        raise ValueError(f"connectome_a must have shape [P, P] with P >= 2, got {a.shape}.")
+    a = jax.lax.stop_gradient(as_square("connectome_a", connectome_a, least=2))
+    b = jax.lax.stop_gradient(as_real("connectome_b", connectome_b))
     if b.shape != a.shape:
         raise ValueError(f"connectome_b must have connectome_a's shape {a.shape}, got {b.shape}.")
     edges = a.shape[0] * (a.shape[0] - 1) / 2
@@ -166,7 +173,7 @@ def _check_order(order: float) -> None:
 
 
 def _as_sorted_array(name: str, values: jax.typing.ArrayLike) -> jax.Array:
-    array = jax.lax.stop_gradient(jnp.asarray(values, dtype=jnp.float32))
+    array = jax.lax.stop_gradient(as_real(name, values))
     if array.ndim != 1 or array.size == 0:
         raise ValueError(f"{name} must have shape [n] with n >= 1, got {array.shape}.")
     return array

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from cgalr_jax.topology._weights import LOWEST, as_square, from_keys, keys_of, varying_like
+from cgalr_jax.topology._weights import LOWEST, as_square, from_keys, keys_of, mirrored, varying_like
 
 __all__ = ["Tree", "compute_births", "spanning_tree"]
 
@@ -27,50 +27,61 @@ class Tree(NamedTuple):
     weights: jax.Array
 
 
-@functools.partial(jax.jit, static_argnames="method")
-def spanning_tree(connectome: jax.typing.ArrayLike, method: str = "auto") -> Tree:
+@functools.partial(jax.jit, static_argnames=("method", "symmetrise"))
+def spanning_tree(connectome: jax.typing.ArrayLike, method: str = "auto", *, symmetrise: bool = True) -> Tree:
     """The maximum spanning tree: the P - 1 heaviest edges that join all units without a cycle.
 
+    Weights may be any numbers, signed correlations too; NaN counts as heavier than all of them, so that the
+    tree holds one if the connectome does.
+
     Args:
-        connectome: f32[P, P], symmetric; the diagonal is not read.
+        connectome: f32[P, P], any real dtype; only i < j is read.
         method: 'prim', P - 1 sequential steps over P numbers each, the fastest on CPUs; 'boruvka',
             ceil(log2 P) rounds over the whole matrix, for accelerators; or 'auto', chosen by the platform it
             is compiled for. All find the same weights; among equal weights they may choose other edges.
+        symmetrise: whether to mirror the weights i < j first. False promises that the connectome equals its
+            transpose, as that of `functional_connectome` does, and saves a pass over it: on CPUs most of the
+            time that a tree takes.
 
     Returns:
         Tree of P - 1 edges.
 
     Raises:
-        ValueError: if `connectome` is not square or `method` unknown.
+        ValueError: if `connectome` is not square or not real, or `method` unknown.
 
     Example:
         >>> spanning_tree(jnp.array([[0.0, 0.9, 0.2], [0.9, 0.0, 0.4], [0.2, 0.4, 0.0]])).edges
         Array([[1, 2],
                [0, 1]], dtype=int32)
     """
-    edges = _Edges(*jax.lax.sort(tuple(_edges(as_square(connectome), method)), num_keys=1))
+    connectome = as_square("connectome", connectome)
+    found = _edges(mirrored(connectome) if symmetrise else connectome, method)
+    edges = _Edges(*jax.lax.sort(tuple(found), num_keys=1))
     return Tree(jnp.stack([edges.low, edges.high], axis=1), from_keys(edges.key))
 
 
-@functools.partial(jax.jit, static_argnames="method")
-def compute_births(connectome: jax.typing.ArrayLike, method: str = "auto") -> jax.Array:
+@functools.partial(jax.jit, static_argnames=("method", "symmetrise"))
+def compute_births(
+    connectome: jax.typing.ArrayLike, method: str = "auto", *, symmetrise: bool = True
+) -> jax.Array:
     """Births of the connected components: the weights of the maximum spanning tree.
 
     Args:
-        connectome: f32[P, P], symmetric; the diagonal is not read.
+        connectome: f32[P, P], any real dtype; only i < j is read.
         method: as for `spanning_tree`; the same births bit for bit.
+        symmetrise: as for `spanning_tree`.
 
     Returns:
-        f32[P-1], ascending.
+        f32[P-1], ascending, whatever the sign of the weights; the last one is NaN if any weight is.
 
     Raises:
-        ValueError: if `connectome` is not square or `method` unknown.
+        ValueError: as for `spanning_tree`.
 
     Example:
         >>> compute_births(jnp.array([[0.0, 0.9, 0.2], [0.9, 0.0, 0.4], [0.2, 0.4, 0.0]]))
         Array([0.4, 0.9], dtype=float32)
     """
-    return spanning_tree(connectome, method).weights
+    return spanning_tree(connectome, method, symmetrise=symmetrise).weights
 
 
 class _Edges(NamedTuple):
@@ -99,7 +110,7 @@ class _Forest(NamedTuple):
 
 
 def _edges(connectome: jax.Array, method: str) -> _Edges:
-    """The P - 1 edges of a maximum spanning tree."""
+    """The P - 1 edges of a maximum spanning tree of a symmetric connectome."""
     if method not in _METHODS:
         raise ValueError(f"method must be one of {_METHODS}, got {method!r}.")
     if connectome.shape[0] == 1:
@@ -114,7 +125,7 @@ def _edges(connectome: jax.Array, method: str) -> _Edges:
 def _prim(connectome: jax.Array) -> _Edges:
     """The heaviest edge that leaves the tree belongs to it; P - 1 times."""
     size = connectome.shape[0]
-    unit = jnp.arange(size)
+    unit = jnp.arange(size, dtype=jnp.int32)
 
     def grow(step: jax.Array, tree: _Growth) -> _Growth:
         row = keys_of(connectome[tree.new])
@@ -128,7 +139,13 @@ def _prim(connectome: jax.Array) -> _Edges:
         return _Growth(new, link, parent, tree.key.at[step].set(key), tree.child.at[step].set(new))
 
     none = jnp.zeros(size - 1, jnp.int32)
-    start = _Growth(jnp.int32(0), jnp.full(size, LOWEST + 1), jnp.zeros(size, jnp.int32), none, none)
+    start = _Growth(
+        new=jnp.int32(0),
+        link=jnp.full(size, LOWEST + 1, jnp.int32),
+        parent=jnp.zeros(size, jnp.int32),
+        key=none,
+        child=none,
+    )
     tree = jax.lax.fori_loop(0, size - 1, grow, varying_like(connectome, start))
     parent = tree.parent[tree.child]
     return _Edges(tree.key, jnp.minimum(parent, tree.child), jnp.maximum(parent, tree.child))
@@ -142,10 +159,8 @@ def _boruvka(connectome: jax.Array) -> _Edges:
     """
     size = connectome.shape[0]
     rounds = (size - 1).bit_length()
-    unit = jnp.arange(size)
+    unit = jnp.arange(size, dtype=jnp.int32)
     keys = keys_of(connectome)
-    # Rounding may leave a matrix product not quite symmetric; a cycle of hooks must be impossible.
-    keys = jnp.where(unit[:, None] < unit[None, :], keys, keys.T)
 
     def merge(_: jax.Array, forest: _Forest) -> _Forest:
         root = forest.root
@@ -170,7 +185,7 @@ def _boruvka(connectome: jax.Array) -> _Edges:
     start = _Forest(unit, _Edges(none, none, none))
     forest = jax.lax.fori_loop(0, rounds, merge, varying_like(connectome, start))
     last = forest.root[0]
-    hooked = jnp.arange(size - 1)
+    hooked = jnp.arange(size - 1, dtype=jnp.int32)
     hooked = hooked + (hooked >= last).astype(jnp.int32)
     return _Edges(*(part[hooked] for part in forest.edge))
 
@@ -178,7 +193,7 @@ def _boruvka(connectome: jax.Array) -> _Edges:
 def _heaviest_of_each(root: jax.Array, key: jax.Array, other: jax.Array) -> _Edges:
     """Of the edges (unit, other), one a unit, the first of the heaviest in each tree; low = P if none."""
     size = root.size
-    unit = jnp.arange(size)
+    unit = jnp.arange(size, dtype=jnp.int32)
     low, high = jnp.minimum(unit, other), jnp.maximum(unit, other)
     exists = other < size
     best = jax.ops.segment_max(key, root, size)

@@ -133,7 +133,21 @@ def test_gathered_moments_are_those_of_all_devices(gathered, offset):
     def local(units):
         return topology.connectome_from_moments(topology.gather_moments(moments_of(units), "data"))
 
-    np.testing.assert_allclose(gathered(local, x), oracles.connectome(x), atol=merge_tolerance(offset))
+    def at_once(units):
+        return topology.functional_connectome(units, axis_name="data")
+
+    for function in (local, at_once):
+        np.testing.assert_allclose(gathered(function, x), oracles.connectome(x), atol=merge_tolerance(offset))
+
+
+def test_over_two_axes_the_connectome_is_that_of_all_devices():
+    mesh = jax.make_mesh((2, 2), ("data", "host"), axis_types=(AxisType.Auto,) * 2)
+    spec = PartitionSpec(("data", "host"))
+    over = functools.partial(topology.functional_connectome, axis_name=("data", "host"))
+    x = draw(32, 5)
+    for function in (over, jax.jit(over)):
+        result = jax.shard_map(function, mesh=mesh, in_specs=spec, out_specs=PartitionSpec())(x)
+        np.testing.assert_allclose(result, oracles.connectome(x), atol=merge_tolerance(0))
 
 
 @pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit])

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.sparse.csgraph
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -87,6 +88,22 @@ def test_ripser_finds_the_same_diagrams(units, maxdim):
 
 
 @pytest.mark.usefixtures("gph")
+@given(connectomes())
+def test_reciprocal_lengths_are_the_groups_closed_by_shortest_paths(matrix):
+    gph = pytest.importorskip("gph")
+    lengths = 1 / (1 + matrix)
+    np.fill_diagonal(lengths, 0)
+    closed = scipy.sparse.csgraph.shortest_path(lengths, directed=False).astype(np.float32)
+    np.testing.assert_array_equal(closed, lengths)
+    expected = gph.ripser_parallel(closed, maxdim=1, metric="precomputed")["dgms"][1]
+    components, cycles = rips.vietoris_rips(matrix, metric="reciprocal")
+    np.testing.assert_array_equal(cycles, expected[np.lexsort(expected.T[::-1])])
+    assert components.shape == (len(matrix) - 1, 2)
+    if len(matrix) > 1:
+        np.testing.assert_array_equal(components[::-1, 1], 1 / (1 + np.asarray(births(matrix))))
+
+
+@pytest.mark.usefixtures("gph")
 def test_equal_units_keep_their_bars_of_length_zero():
     matrix = np.ones((4, 4)) - np.eye(4)  # four times the same unit
     components, cycles = rips.vietoris_rips(matrix)
@@ -98,12 +115,26 @@ def test_equal_units_keep_their_bars_of_length_zero():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: rips.vietoris_rips(np.zeros((2, 3))), r"connectome must have shape \[P, P\].*\(2, 3\)"),
-        (lambda: rips.vietoris_rips(np.zeros((0, 0))), r"P >= 1, got \(0, 0\)"),
+        (lambda: rips.vietoris_rips(np.zeros((2, 3))), r"connectome must be \[P, P\].*\(2, 3\)"),
+        (lambda: rips.vietoris_rips(np.zeros((0, 0))), r"P at least 1, got shape \(0, 0\)"),
         (lambda: rips.vietoris_rips(np.full((2, 2), 1.5)), r"connectome must be in \[0, 1\].*1\.5"),
         (lambda: rips.vietoris_rips(np.full((2, 2), np.nan)), "connectome must be in .*nan"),
+        (lambda: rips.vietoris_rips(np.zeros(3)), r"connectome must be \[P, P\].*\(3,\)"),
+        (lambda: rips.vietoris_rips(1j * np.eye(2)), "connectome must be real, got complex"),
         (lambda: rips.vietoris_rips(np.zeros((2, 2)), -1), "maxdim must be 0 or more, got -1"),
-        (lambda: rips.wasserstein_distance(jnp.zeros((1, 1)), jnp.zeros((2, 2))), "connectome_a .* P >= 2"),
+        (
+            lambda: rips.vietoris_rips(np.eye(2), metric="cosine"),
+            "metric must be one of .*'reciprocal'.*'cosine'",
+        ),
+        (
+            lambda: rips.wasserstein_distance(np.eye(2), np.eye(2), mindim=2),
+            r"mindim must be .*\[0, 1\], got 2",
+        ),
+        (lambda: rips.wasserstein_distance(np.eye(2), np.eye(2), order=0.5), "order must be .* got 0.5"),
+        (
+            lambda: rips.wasserstein_distance(jnp.zeros((1, 1)), jnp.zeros((2, 2))),
+            "connectome_a .* P at least 2",
+        ),
         (lambda: rips.wasserstein_distance(jnp.zeros((2, 2)), jnp.zeros(2)), r"connectome_b .*\(2,\)"),
     ],
 )
@@ -204,6 +235,26 @@ def test_wasserstein_distance_is_a_distance_of_connectomes_of_any_size():
     assert rips.wasserstein_distance(a, a) == 0
     assert rips.wasserstein_distance(a, larger) > 0
     assert jnp.isnan(rips.wasserstein_distance(a, a.at[0].set(jnp.nan)))
+
+
+@pytest.mark.usefixtures("gph")
+def test_the_groups_distance_is_that_of_cycles_only():
+    a, b = random_connectome(0, 10), random_connectome(1, 10)
+    cycles = [rips.vietoris_rips(c, metric="reciprocal")[1] for c in (a, b)]
+    got = rips.wasserstein_distance(a, b, mindim=1, metric="reciprocal", normalise=False)
+    np.testing.assert_allclose(got, rips.diagram_distance(*cycles), rtol=1e-6)
+    assert got > 0
+
+
+@pytest.mark.usefixtures("gph")
+@pytest.mark.parametrize("wrong", [np.nan, -0.5, 1.5, np.inf])
+def test_weights_off_the_unit_interval_give_nan_where_they_are_read(wrong):
+    a, b = np.array(random_connectome(0, 5)), random_connectome(1, 5)
+    expected = rips.wasserstein_distance(a, b)
+    a[3, 1] = a[2, 2] = wrong  # below the diagonal, and on it
+    assert rips.wasserstein_distance(a, b) == expected
+    a[1, 3] = wrong
+    assert jnp.isnan(jax.jit(rips.wasserstein_distance)(a, b))
 
 
 @pytest.mark.usefixtures("gph")

@@ -102,18 +102,74 @@ def test_a_component_reachable_only_by_weight_zero_is_reached(method):
     assert topology.compute_births(weights, method=method)[0] == 0
 
 
+NANS = np.array([0x7FC00000, 0xFFC00000, 0x7F800001, 0xFFFFFFFF], np.uint32).view(np.float32)  # any bits
+
+
 @pytest.mark.parametrize("method", METHODS)
-def test_a_nan_unit_shows_in_the_barcode(method):
-    weights = symmetric(8)
-    weights[3, :] = weights[:, 3] = np.nan
-    assert np.isnan(topology.compute_births(weights, method=method)).any()
-    assert np.isnan(topology.compute_barcode(weights, bins=4, method=method).deaths).all()
+@pytest.mark.parametrize("nan", NANS, ids=["positive", "negative", "signalling", "all ones"])
+@pytest.mark.parametrize("symmetrise", [True, False])
+def test_a_nan_shows_in_the_barcode_whatever_its_bits(method, nan, symmetrise):
+    one, unit = symmetric(8), symmetric(8)
+    one[2, 5] = one[5, 2] = nan
+    unit[3, :] = unit[:, 3] = nan
+    for weights, edges in ((one, 1), (unit, 7)):
+        births = topology.compute_births(weights, method, symmetrise=symmetrise)
+        assert np.isnan(births[-edges:]).all()
+        assert not np.isnan(births[:-edges]).any()
+        assert np.isnan(topology.compute_barcode(weights, 4, method, symmetrise=symmetrise).deaths).all()
 
 
-def test_boruvka_survives_a_matrix_that_rounding_left_asymmetric():
-    weights = np.array([[0, 3, 2], [2, 0, 3], [3, 2, 0]], np.float32)  # each row's heaviest: a cycle
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("size", [2, 3, 8, 13])
+def test_only_the_upper_triangle_is_read(method, size):
+    expected = symmetric(size)
+    heavier = np.triu(expected, 1) + np.tril(np.full((size, size), np.float32(7)))
+    lost = np.triu(expected, 1) + np.tril(np.full((size, size), np.float32(np.nan)))
+    for weights in (np.triu(expected, 1), heavier, lost):
+        for bins in (None, 4):
+            found = topology.compute_barcode(weights, bins, method)
+            for part, other in zip(found, topology.compute_barcode(expected, bins, method), strict=True):
+                assert_same_bits(part, other)
+        tree = topology.spanning_tree(weights, method)
+        assert_same_bits(tree.weights, oracles.births(expected))
+        assert_same_bits(tree.weights, expected[tree.edges[:, 0], tree.edges[:, 1]])
+
+
+def test_boruvka_survives_a_cycle_of_heaviest_edges():
+    weights = np.array([[0, 3, 2], [2, 0, 3], [3, 2, 0]], np.float32)  # each row's heaviest
     tree = topology.spanning_tree(weights, method="boruvka")
     assert_same_bits(tree.weights, oracles.births(weights))
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("size", [3, 8, 13])
+def test_without_mirroring_a_symmetric_matrix_gives_the_same(method, size):
+    weights = symmetric(size, levels=5)
+    for bins in (None, 4):
+        mirrored, as_it_is = (
+            topology.compute_barcode(weights, bins, method, symmetrise=choice) for choice in (True, False)
+        )
+        for part, other in zip(mirrored, as_it_is, strict=True):
+            assert_same_bits(part, other)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_signed_weights_have_exact_bars(method):
+    weights = symmetric(9) - symmetric(9, seed=1)
+    births, deaths = oracles.barcode(weights)
+    bars = topology.compute_barcode(weights, method=method)
+    assert_same_bits(bars.births, births)
+    assert_same_bits(bars.deaths, deaths)
+
+
+@pytest.mark.parametrize("wrong", [-0.01, np.nextafter(np.float32(1), 2), np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize("edge", [(0, 1), (5, 6), (0, 8), (3, 8), (2, 6)])
+def test_binned_deaths_of_a_weight_outside_of_the_unit_interval_are_nan(wrong, edge):
+    weights = symmetric(9)
+    weights[edge] = wrong
+    assert np.isnan(topology.compute_barcode(weights, bins=8).deaths).all()
+    weights[edge] = -0.0  # which is 0
+    assert not np.isnan(topology.compute_barcode(weights, bins=8).deaths).any()
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -256,7 +312,9 @@ def test_binned_deaths_of_a_large_connectome_err_by_far_less_than_the_bound():
 @pytest.mark.parametrize("by_rows", [True, False])
 def test_histogram_counts_every_edge_once(size, by_rows):
     weights = symmetric(size)
-    expected = np.histogram(weights[np.triu_indices(size, 1)], bins=8, range=(0, 1))[0]
+    weights[0, 1] = weights[1, 0] = -0.5
+    edges = weights[np.triu_indices(size, 1)]
+    expected = [1, *np.histogram(edges, bins=8, range=(0, 1))[0]]
     np.testing.assert_array_equal(_histogram(jnp.asarray(weights), 8, by_rows), expected)
 
 
