@@ -3,6 +3,10 @@
 import pathlib
 import re
 
+import pytest
+
+pytestmark = pytest.mark.smoke
+
 HERE = pathlib.Path(__file__).parent
 COMPATIBILITY = (HERE.parent / "docs" / "compatibility.md").read_text()
 

@@ -5,7 +5,11 @@ import importlib.metadata
 import pathlib
 import re
 
+import pytest
+
 import cgalr_jax
+
+pytestmark = pytest.mark.smoke
 
 ROOT = pathlib.Path(__file__).parent.parent
 
