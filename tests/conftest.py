@@ -7,9 +7,9 @@ import sys
 # Read once, when jax is imported: before anything else.
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
 
-# Four fifths of the suite's time is XLA compiling. What it compiled is kept beside pytest's own cache: for the
+# Four fifths of the suite's time is XLA compiling. What it made is kept beside pytest's own cache, for the
 # other worker, for the programs that tests start, and for the next run. `pytest --cache-clear` removes it.
-os.environ["JAX_COMPILATION_CACHE_DIR"] = str(pathlib.Path(__file__).parents[1] / ".pytest_cache" / "d" / "jax")
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(pathlib.Path(__file__).parents[1] / ".pytest_cache/d/jax")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 import hypothesis
