@@ -4,7 +4,6 @@ import pathlib
 
 import nox
 
-nox.options.sessions = ["tests", "lint", "types", "docs", "sdist"]
 PYTHONS = nox.project.python_versions(nox.project.load_toml("pyproject.toml"))
 
 
@@ -15,7 +14,7 @@ def tests(session: nox.Session) -> None:
     session.run("pytest", "-n", "2", *session.posargs)
 
 
-@nox.session(python=PYTHONS[0])
+@nox.session(python=PYTHONS[0], default=False)
 def lowest(session: nox.Session) -> None:
     """The smoke tests with the lowest version of everything that pyproject allows."""
     session.install("uv")
