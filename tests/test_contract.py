@@ -2,7 +2,7 @@
 
 A construction says how the transformation stands in an optimizer, and which extra arguments it takes there.
 The places where it cannot stand have their own tests at the end: they end in our error, or in a line that
-helps. `docs/places.md` is this file as a table.
+helps. `docs/compatibility.md` is this file as a table.
 """
 
 import functools
