@@ -95,10 +95,10 @@ class TraceRecorder:
         return recorder
 
     def plot(self, axes: Sequence[Any], **options: Any) -> Sequence[Any]:
-        """Draws the run on four Axes: `cgalr_jax.plotting.training_trace`, whose options these are."""
+        """Draws the run on four Axes: `cgalr_jax.plotting.plot_training_trace`, whose options these are."""
         from cgalr_jax import plotting
 
-        return plotting.training_trace(axes, self.arrays(), **options)
+        return plotting.plot_training_trace(axes, self.arrays(), **options)
 
     def to_tensorboard(self, directory: str | os.PathLike[str], *, step: str = "cgalr/step") -> None:
         """Writes all rows as TensorBoard scalars.
