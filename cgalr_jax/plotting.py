@@ -147,6 +147,7 @@ def plot_film(
     *,
     titles: Sequence[str] | None = None,
     layers: Mapping[str, int] | None = None,
+    colorbar: bool = True,
 ) -> list[Axes]:
     """Draws connectomes side by side, in the order of the last one, so that a unit keeps its place.
 
@@ -157,6 +158,7 @@ def plot_film(
       connectomes: f32[P, P] each.
       titles: one per connectome, the step for example.
       layers: as in `plot_connectome`.
+      colorbar: whether to draw the scale beside the last one.
 
     Returns:
       The Axes, flat.
@@ -174,7 +176,7 @@ def plot_film(
         raise ValueError(f"connectomes must have the same units, got {sorted(units)} of them.")
     order = _order(matrices[-1], _as_layers(layers, len(matrices[-1])), None)
     for number, (ax, matrix, title) in enumerate(zip(axes, matrices, titles, strict=True)):
-        plot_connectome(ax, matrix, layers=layers, order=order, colorbar=number == len(axes) - 1)
+        plot_connectome(ax, matrix, layers=layers, order=order, colorbar=colorbar and number == len(axes) - 1)
         ax.set_title(title, fontsize=_SMALL)
         ax.set(xticks=[], yticks=[])  # no room for the names of the layers
     return axes
@@ -300,10 +302,12 @@ def plot_training_trace(
     bounds: Callable[[Any], tuple[Any, Any]] | None = None,
     prefix: str = "cgalr",
 ) -> Sequence[Axes]:
-    """Draws a run in four panels: loss, learning rate with anchor and envelope, distance, z; phases shaded.
+    """Draws a run in panels: loss, learning rate with anchor and envelope, distance, z; phases shaded.
+
+    Of a long run the loss is drawn faintly, under its mean over the last fiftieth of the rows.
 
     Args:
-      axes: four Axes, from top to bottom.
+      axes: four Axes, from top to bottom; or three, without z.
       trace: arrays of one length, as `TraceRecorder.arrays` gives them: `loss` and the keys of
         `cgalr_jax.metrics`; what is missing leaves its panel empty, NaN leaves a gap. The horizontal axis is
         `"{prefix}/step"`, or the row.
@@ -318,10 +322,11 @@ def plot_training_trace(
       The Axes.
 
     Raises:
-      ValueError: a number of axes other than four, arrays of several lengths, or an argument out of range.
+      ValueError: a number of axes other than three or four, arrays of several lengths, or an argument out of
+        range.
     """
-    if len(axes) != 4:
-        raise ValueError(f"axes must be four, got {len(axes)}.")
+    if len(axes) not in (3, 4):
+        raise ValueError(f"axes must be three or four, got {len(axes)}.")
     for ax in axes:
         _check_axes("axes", ax)
     if set_point is not None:
@@ -343,7 +348,11 @@ def plot_training_trace(
         base = values[f"{prefix}/learning_rate"] / np.where(scale == 0, np.nan, scale)
 
     ink = matplotlib.rcParams["text.color"]
-    axes[0].plot(step, values.get(loss, missing), color=ink, linewidth=0.9)
+    losses, window = values.get(loss, missing), rows // 50
+    faint = 0.3 if window > 1 else 1.0
+    axes[0].plot(step, losses, color=ink, linewidth=0.9, alpha=faint)
+    if window > 1:
+        axes[0].plot(step, _running_mean(losses, window), color=ink, linewidth=1.4)
     axes[1].step(step, base * scale, where="post", color=BLUE, linewidth=1.4, label="_scale")
     phases, phase = _GATE_PHASES, values.get(f"{prefix}/phase", missing)
     if f"{prefix}/anchor" in values:
@@ -356,11 +365,12 @@ def plot_training_trace(
     axes[2].step(step, distance, where="post", color=VERMILION, linewidth=1.1)
     if set_point is not None:
         axes[2].axhline(set_point, color=GREY, linewidth=0.9, linestyle=":", label="set-point")
-    axes[3].axhline(0, color=GREY, linewidth=0.7, linestyle=":")
-    axes[3].step(step, z, where="post", color=GREEN, linewidth=1.1)
+    if len(axes) == 4:
+        axes[3].axhline(0, color=GREY, linewidth=0.7, linestyle=":")
+        axes[3].step(step, z, where="post", color=GREEN, linewidth=1.1)
 
     labels = (loss, "learning rate" if knows_rate else "scale", "distance", "z")
-    for ax, label in zip(axes, labels, strict=True):
+    for ax, label in zip(axes, labels[: len(axes)], strict=True):
         ax.set_ylabel(label, fontsize=_SMALL)
         ax.tick_params(which="both", labelsize=_SMALL)
         _shade(ax, step, phase, phases, named=ax is axes[0])
@@ -370,10 +380,11 @@ def plot_training_trace(
     for ax in axes[:3]:
         if any(np.any(np.asarray(line.get_ydata()) > 0) for line in ax.lines):
             ax.set_yscale("log", nonpositive="mask")
-        ax.tick_params(labelbottom=False)
         if ax.get_legend_handles_labels()[0]:
             ax.legend(fontsize="x-small", frameon=False, ncols=3, handlelength=1.5, loc="best")
-    axes[3].set_xlabel("step")
+    for ax in axes[:-1]:
+        ax.tick_params(labelbottom=False)
+    axes[-1].set_xlabel("step")
     return axes
 
 
@@ -407,15 +418,8 @@ def plot_learning_rate_curve(ax: Axes, curve: Any) -> Axes:
     rates, distances = np.asarray(curve.rates), np.asarray(curve.distances)
     finite = np.isfinite(distances)
     ax.plot(rates[finite], distances[finite], color=BLUE, marker="o", markersize=3.5, linewidth=1.1)
-    lost = rates[~finite]
-    ax.plot(
-        lost,
-        np.full(len(lost), 0.97),
-        "x",
-        color=VERMILION,
-        transform=ax.get_xaxis_transform(),
-        clip_on=False,
-    )
+    for rate in rates[~finite]:
+        ax.plot(rate, 0.97, "x", color=VERMILION, transform=ax.get_xaxis_transform())
     ax.axhline(1.0, color=GREY, linewidth=0.9, linestyle=":", label="set-point")
     found = f"rate {curve.rate:.2g}"
     found += f" ({curve.low:.2g} to {curve.high:.2g})" if curve.reached else ", the set-point was not reached"
@@ -424,8 +428,19 @@ def plot_learning_rate_curve(ax: Axes, curve: Any) -> Axes:
     ax.set(xscale="log", xlabel="learning rate", ylabel="distance, in set-points")
     if np.any(distances[finite] > 0):
         ax.set_yscale("log", nonpositive="mask")
-    ax.legend(fontsize=_SMALL, frameon=False, loc="best")
+    legend = ax.legend(fontsize=_SMALL, frameon=False, loc="best")
+    legend.set_in_layout(False)  # it may be wider than narrow axes, which shall not shrink for it
     return _clean(ax)
+
+
+def _running_mean(series: np.ndarray, window: int) -> np.ndarray:
+    """The mean of the last finite numbers of a window, at each place; NaN where there are none."""
+    finite = np.isfinite(series)
+    sums, counts = (
+        np.convolve(numbers, np.ones(window))[: len(series)]
+        for numbers in (np.where(finite, series, 0), finite)
+    )
+    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
 
 
 def _bars(spans: np.ndarray, rows: np.ndarray) -> list[np.ndarray]:

@@ -307,6 +307,24 @@ def test_a_rate_that_the_trace_knows_is_drawn(axes):
     np.testing.assert_allclose(anchor[3:], 0.2)
 
 
+def test_three_axes_leave_out_z(axes):
+    plotting.plot_training_trace(axes[:3], a_trace())
+    assert [ax.get_ylabel() for ax in axes] == ["loss", "scale", "distance", ""]
+    assert axes[2].get_xlabel() == "step"
+
+
+def test_the_loss_of_a_long_run_is_smoothed(axes):
+    loss = np.random.default_rng(0).random(150)
+    loss[[7, 40, 41, 42]] = np.nan, np.inf, np.nan, np.nan
+    plotting.plot_training_trace(axes, {"loss": loss})
+    raw, smooth = (np.asarray(line.get_ydata(), float) for line in axes[0].lines)
+    np.testing.assert_array_equal(raw, loss)
+    for t in (0, 1, 2, 8, 39, 41, 43, 149):
+        last = loss[max(t - 2, 0) : t + 1]
+        np.testing.assert_allclose(smooth[t], last[np.isfinite(last)].mean(), err_msg=str(t))
+    assert np.isnan(smooth[42])
+
+
 # --- Learning rate curve.
 
 
@@ -316,7 +334,7 @@ def test_learning_rate_curve_draws_every_rate_and_what_was_found(ax):
     assert plotting.plot_learning_rate_curve(ax, curve) is ax
     line, lost, set_point, found = ax.lines
     np.testing.assert_array_equal(line.get_data(), (rates[:4], distances[:4]))
-    assert lost.get_xdata().tolist() == [1.0]
+    assert list(lost.get_xdata()) == [1.0]
     assert set(set_point.get_ydata()) == {1.0}
     assert set(found.get_xdata()) == {0.08}
     assert found.get_label() == "rate 0.08 (0.06 to 0.1)"
@@ -348,7 +366,7 @@ def test_learning_rate_curve_says_that_it_ended_early(ax):
             r"equally many, got \(4, 1, 1\)",
         ),
         (lambda axes, m: plotting.plot_film([], []), r"equally many, got \(0, 0, 0\)"),
-        (lambda axes, m: plotting.plot_training_trace(axes[:3], {}), "axes must be four, got 3"),
+        (lambda axes, m: plotting.plot_training_trace(axes[:2], {}), "axes must be three or four, got 2"),
         (lambda axes, m: plotting.plot_connectome(None, m), "ax must be matplotlib Axes, got None"),
         (
             lambda axes, m: plotting.plot_connectome(axes[0], m[:3]),
