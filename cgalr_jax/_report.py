@@ -330,7 +330,7 @@ def _picture(
 ) -> str:
     """An inline SVG whose text and axes take the colour of the page's text."""
     inked = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
-    style = {key: _INK for key in inked} | {
+    style: dict[Any, Any] = dict.fromkeys(inked, _INK) | {
         "font.size": 10,
         "axes.linewidth": 0.6,
         "axes.facecolor": "none",

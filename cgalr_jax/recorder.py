@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, BinaryIO, Self
 
 import jax
+import jax.core
 import numpy as np
 
 __all__ = ["TraceRecorder"]

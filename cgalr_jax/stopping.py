@@ -35,8 +35,8 @@ def levelled(distances: jax.typing.ArrayLike, *, window: int = 5, tolerance: flo
     controller that follows the connectome, levels the distances by itself.
 
     Args:
-      distances: f32[..., T], one per epoch. An entry that is not finite makes the entries false whose averages
-        need it.
+      distances: f32[..., T], one per epoch. An entry that is not finite makes the entries false whose
+        averages need it.
       window: w, epochs in an average; at least 1. The defaults are those of the benchmark.
       tolerance: :math:`\epsilon` in (0, 1): larger stops earlier.
 
