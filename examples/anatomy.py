@@ -89,7 +89,9 @@ def tell(error, trace, connectomes):
 
     def film(figure):
         titles = [f"step {t}" for t in frames]
-        plotting.plot_film(figure.subplots(1, len(frames)), list(frames.values()), titles=titles, layers=LAYERS)
+        plotting.plot_film(
+            figure.subplots(1, len(frames)), list(frames.values()), titles=titles, layers=LAYERS
+        )
 
     def run(figure):
         axes, set_point = figure.subplots(4, 1, sharex=True), signal.frobenius().set_point
