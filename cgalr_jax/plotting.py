@@ -6,16 +6,37 @@ Colours are those of Okabe & Ito ("Color universal design", 2008), which the col
 colour map falls evenly in lightness, so that it prints in grey.
 """
 
+import math
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax.typing
+import matplotlib
 import matplotlib.collections
 import matplotlib.colors
 import numpy as np
 from matplotlib.axes import Axes
 
 from cgalr_jax import control, topology
+
+__all__ = [
+    "BLUE",
+    "COLOR_MAP",
+    "GREEN",
+    "GREY",
+    "ORANGE",
+    "SKY",
+    "VERMILION",
+    "plot_barcode",
+    "plot_betti_curve",
+    "plot_connectome",
+    "plot_film",
+    "plot_learning_rate_curve",
+    "plot_spanning_tree",
+    "plot_training_trace",
+    "tree_order",
+]
 
 BLUE, ORANGE, GREEN, VERMILION, SKY, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#777777"
 # The places of the colours make lightness fall evenly.
@@ -27,6 +48,17 @@ _CALIBRATED_PHASES = {control.CALIBRATING: ("calibrating", ORANGE), control.ANNE
 _GATE_PHASES = {control.FAST: ("fast", SKY), control.SLOW: ("slow", VERMILION)}
 _SMALL = "small"
 _SEPARATE_BARS = 40  # more than these, and nobody could see the gaps
+_ROUNDING = 1e-6  # by which a correlation may exceed 1
+_OLD_NAMES = ("barcode", "betti_curve", "connectome", "film", "spanning_tree", "training_trace")
+
+
+def __getattr__(name: str) -> Any:
+    """Names that other functions have too: replaced, and kept for one release."""
+    if name not in _OLD_NAMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    message = f"{__name__}.{name} is now {__name__}.plot_{name}; the old name goes after version 0.1."
+    warnings.warn(message, DeprecationWarning, stacklevel=2)
+    return globals()[f"plot_{name}"]
 
 
 def tree_order(tree: topology.Tree) -> np.ndarray:
@@ -41,12 +73,15 @@ def tree_order(tree: topology.Tree) -> np.ndarray:
     Returns:
       i64[P], a permutation of the units.
 
+    Raises:
+      ValueError: edges that do not span the units, or weights that are not as many.
+
     Example:
       >>> edges, weights = np.array([[0, 2], [1, 3], [2, 3]]), np.array([0.9, 0.8, 0.1])
       >>> tree_order(topology.Tree(edges, weights)).tolist()
       [0, 2, 3, 1]
     """
-    edges, weights = np.asarray(tree.edges), np.asarray(tree.weights)
+    edges, weights = _as_tree(tree)
     component = {unit: [unit] for unit in range(len(edges) + 1)}
     for i, j in edges[np.argsort(-weights, kind="stable")].tolist():
         left, right = component[i], component[j]
@@ -59,7 +94,7 @@ def tree_order(tree: topology.Tree) -> np.ndarray:
     return np.array(component[0])
 
 
-def connectome(
+def plot_connectome(
     ax: Axes,
     matrix: jax.typing.ArrayLike,
     *,
@@ -81,9 +116,11 @@ def connectome(
       The Axes.
 
     Raises:
-      ValueError: layers that do not have P units together, or an order that is no permutation of the units.
+      ValueError: a matrix that is not square or leaves [0, 1], layers that do not have P units together, or
+        an order that is no permutation of the units.
     """
-    matrix = np.asarray(matrix)
+    _check_axes("ax", ax)
+    matrix = _as_matrix("matrix", matrix)
     layers = _as_layers(layers, len(matrix))
     order = _order(matrix, layers, order)
     image = ax.imshow(matrix[np.ix_(order, order)], cmap=COLOR_MAP, vmin=0, vmax=1, interpolation="nearest")
@@ -104,47 +141,52 @@ def connectome(
     return ax
 
 
-def film(
+def plot_film(
     axes: Iterable[Axes],
     connectomes: Sequence[jax.typing.ArrayLike],
     *,
     titles: Sequence[str] | None = None,
     layers: Mapping[str, int] | None = None,
+    colorbar: bool = True,
 ) -> list[Axes]:
     """Draws connectomes side by side, in the order of the last one, so that a unit keeps its place.
 
-    Lines separate the layers; their names are left to `connectome`.
+    Lines separate the layers; their names are left to `plot_connectome`.
 
     Args:
       axes: as many as connectomes; arrays of Axes are flattened.
       connectomes: f32[P, P] each.
-      titles: one a connectome, the step for example.
-      layers: as in `connectome`.
+      titles: one per connectome, the step for example.
+      layers: as in `plot_connectome`.
+      colorbar: whether to draw the scale beside the last one.
 
     Returns:
       The Axes, flat.
 
     Raises:
-      ValueError: numbers of axes, connectomes and titles that differ.
+      ValueError: numbers of axes, connectomes and titles that differ, and as `plot_connectome`.
     """
-    axes, matrices = list(np.ravel(np.asarray(axes, dtype=object))), [np.asarray(c) for c in connectomes]
+    axes = list(np.ravel(np.asarray(axes, dtype=object)))
+    matrices = [_as_matrix("connectomes", matrix) for matrix in connectomes]
     titles = [""] * len(matrices) if titles is None else titles
     counts = len(axes), len(matrices), len(titles)
     if not 0 < counts[0] == counts[1] == counts[2]:
         raise ValueError(f"axes, connectomes and titles must be equally many, got {counts}.")
+    if len(units := {len(matrix) for matrix in matrices}) > 1:
+        raise ValueError(f"connectomes must have the same units, got {sorted(units)} of them.")
     order = _order(matrices[-1], _as_layers(layers, len(matrices[-1])), None)
     for number, (ax, matrix, title) in enumerate(zip(axes, matrices, titles, strict=True)):
-        connectome(ax, matrix, layers=layers, order=order, colorbar=number == len(axes) - 1)
+        plot_connectome(ax, matrix, layers=layers, order=order, colorbar=colorbar and number == len(axes) - 1)
         ax.set_title(title, fontsize=_SMALL)
         ax.set(xticks=[], yticks=[])  # no room for the names of the layers
     return axes
 
 
-def barcode(ax: Axes, bars: topology.Barcode) -> Axes:
+def plot_barcode(ax: Axes, bars: persistence.Barcode) -> Axes:
     """Draws a barcode: when components are born and cycles die as edges are cut, the weakest first.
 
     One component has always been there; the others are born at `bars.births` and stay. Cycles have always
-    been there and die at `bars.deaths`. Each group fills its half, one bar a row; many bars are one solid
+    been there and die at `bars.deaths`. Each group fills its half, one bar per row; many bars are one solid
     area.
 
     Args:
@@ -153,8 +195,13 @@ def barcode(ax: Axes, bars: topology.Barcode) -> Axes:
 
     Returns:
       The Axes.
+
+    Raises:
+      ValueError: births or deaths that are not a row of numbers in [0, 1].
     """
-    births, deaths = np.concatenate([[0.0], np.asarray(bars.births)]), np.asarray(bars.deaths)
+    _check_axes("ax", ax)
+    births, deaths = (_as_weights(f"bars.{name}", getattr(bars, name, None)) for name in ("births", "deaths"))
+    births = np.concatenate([[0.0], births])
     units = len(births)
     cycles = (units - 1) * (units - 2) // 2  # not the length of the deaths, which may be their quantiles
     groups = (
@@ -175,7 +222,7 @@ def barcode(ax: Axes, bars: topology.Barcode) -> Axes:
     return _clean(ax)
 
 
-def betti_curve(
+def plot_betti_curve(
     ax: Axes, births: jax.typing.ArrayLike, *, color: str = BLUE, label: str | None = None
 ) -> Axes:
     """Draws the Betti-0 curve: the number of components that are left when edges up to a threshold are cut.
@@ -188,8 +235,12 @@ def betti_curve(
 
     Returns:
       The Axes.
+
+    Raises:
+      ValueError: births that are not a row of numbers in [0, 1].
     """
-    born = np.asarray(births)
+    _check_axes("ax", ax)
+    born = np.sort(_as_weights("births", births))
     thresholds = np.concatenate([[0.0], born, [1.0]])
     components = 1 + np.searchsorted(born, thresholds, side="right")
     ax.step(thresholds, components, where="post", color=color, label=label, linewidth=1.4)
@@ -198,8 +249,8 @@ def betti_curve(
     return _clean(ax)
 
 
-def spanning_tree(ax: Axes, tree: topology.Tree, *, layers: Mapping[str, int] | None = None) -> Axes:
-    """Draws the spanning tree as a graph: a row a layer, from input to output upwards.
+def plot_spanning_tree(ax: Axes, tree: persistence.Tree, *, layers: Mapping[str, int] | None = None) -> Axes:
+    """Draws the spanning tree as a graph: one row per layer, from input to output upwards.
 
     Edges within a layer are arcs, edges between layers curves; dark and thick is strong. The units of a row
     are in the order of the tree, so that strong edges are short.
@@ -213,9 +264,10 @@ def spanning_tree(ax: Axes, tree: topology.Tree, *, layers: Mapping[str, int] | 
       The Axes.
 
     Raises:
-      ValueError: layers that do not have P units together.
+      ValueError: edges that do not span the units, or layers that do not have P units together.
     """
-    edges, weights = np.asarray(tree.edges), np.asarray(tree.weights)
+    _check_axes("ax", ax)
+    edges, weights = _as_tree(tree)
     units = len(edges) + 1
     layers = _as_layers(layers, units)
     rank = np.argsort(tree_order(tree))
@@ -240,7 +292,7 @@ def spanning_tree(ax: Axes, tree: topology.Tree, *, layers: Mapping[str, int] | 
     return ax
 
 
-def training_trace(
+def plot_training_trace(
     axes: Sequence[Axes],
     trace: Mapping[str, jax.typing.ArrayLike],
     *,
@@ -250,17 +302,19 @@ def training_trace(
     bounds: Callable[[Any], tuple[Any, Any]] | None = None,
     prefix: str = "cgalr",
 ) -> Sequence[Axes]:
-    """Draws a run in four panels: loss, learning rate with anchor and envelope, distance, z; phases shaded.
+    """Draws a run in panels: loss, learning rate with anchor and envelope, distance, z; phases shaded.
+
+    Of a long run the loss is drawn faintly, under its mean over the last fiftieth of the rows.
 
     Args:
-      axes: four Axes, from top to bottom.
+      axes: four Axes, from top to bottom; or three, without z.
       trace: arrays of one length, as `TraceRecorder.arrays` gives them: `loss` and the keys of
         `cgalr_jax.metrics`; what is missing leaves its panel empty, NaN leaves a gap. The horizontal axis is
         `"{prefix}/step"`, or the row.
       loss: key of the loss.
-      base_learning_rate: f32[] or f32[n]; multiplies scale, anchor and envelope. None: the scale itself is
-        drawn.
-      set_point: the signal's, drawn into the distances.
+      base_learning_rate: f32[] or f32[n]; multiplies scale, anchor and envelope. None: what the trace
+        has at `"{prefix}/learning_rate"`, otherwise the scale itself is drawn.
+      set_point: the signal's, drawn into the distances; positive.
       bounds: the envelope that was given to `scale_by_connectome`, `step -> (low, high)`.
       prefix: `"cgalr/0"` and so on where there are several instances.
 
@@ -268,18 +322,37 @@ def training_trace(
       The Axes.
 
     Raises:
-      ValueError: a number of axes other than four.
+      ValueError: a number of axes other than three or four, arrays of several lengths, or an argument out of
+        range.
     """
-    if len(axes) != 4:
-        raise ValueError(f"axes must be four, got {len(axes)}.")
-    values = {key: np.asarray(array, dtype=np.float64) for key, array in trace.items()}
+    if len(axes) not in (3, 4):
+        raise ValueError(f"axes must be three or four, got {len(axes)}.")
+    for ax in axes:
+        _check_axes("axes", ax)
+    if set_point is not None:
+        control.check("set_point", set_point, lambda x: 0 < x < math.inf, "positive and finite")
+    if bounds is not None and not callable(bounds):
+        raise ValueError(f"bounds must be a function, step -> (low, high), got {bounds!r}.")
+    values = _as_series("trace", trace)
     rows = max((len(array) for array in values.values()), default=0)
     missing = np.full(rows, np.nan)
     step = values.get(f"{prefix}/step", np.arange(rows, dtype=np.float64))
     scale, distance, z = (values.get(f"{prefix}/{name}", missing) for name in ("scale", "distance", "z"))
-    base = 1.0 if base_learning_rate is None else np.asarray(base_learning_rate, dtype=np.float64)
+    knows_rate = base_learning_rate is not None or f"{prefix}/learning_rate" in values
+    base = np.ones(rows)
+    if base_learning_rate is not None:
+        base = np.asarray(base_learning_rate, dtype=np.float64)
+        if base.shape not in ((), (rows,)):
+            raise ValueError(f"base_learning_rate must have shape () or ({rows},), got {base.shape}.")
+    elif knows_rate:
+        base = values[f"{prefix}/learning_rate"] / np.where(scale == 0, np.nan, scale)
 
-    axes[0].plot(step, values.get(loss, missing), color="black", linewidth=0.9)
+    ink = matplotlib.rcParams["text.color"]
+    losses, window = values.get(loss, missing), rows // 50
+    faint = 0.3 if window > 1 else 1.0
+    axes[0].plot(step, losses, color=ink, linewidth=0.9, alpha=faint)
+    if window > 1:
+        axes[0].plot(step, _running_mean(losses, window), color=ink, linewidth=1.4)
     axes[1].step(step, base * scale, where="post", color=BLUE, linewidth=1.4, label="_scale")
     phases, phase = _GATE_PHASES, values.get(f"{prefix}/phase", missing)
     if f"{prefix}/anchor" in values:
@@ -292,11 +365,12 @@ def training_trace(
     axes[2].step(step, distance, where="post", color=VERMILION, linewidth=1.1)
     if set_point is not None:
         axes[2].axhline(set_point, color=GREY, linewidth=0.9, linestyle=":", label="set-point")
-    axes[3].axhline(0, color=GREY, linewidth=0.7, linestyle=":")
-    axes[3].step(step, z, where="post", color=GREEN, linewidth=1.1)
+    if len(axes) == 4:
+        axes[3].axhline(0, color=GREY, linewidth=0.7, linestyle=":")
+        axes[3].step(step, z, where="post", color=GREEN, linewidth=1.1)
 
-    labels = (loss, "scale" if base_learning_rate is None else "learning rate", "distance", "z")
-    for ax, label in zip(axes, labels, strict=True):
+    labels = (loss, "learning rate" if knows_rate else "scale", "distance", "z")
+    for ax, label in zip(axes, labels[: len(axes)], strict=True):
         ax.set_ylabel(label, fontsize=_SMALL)
         ax.tick_params(which="both", labelsize=_SMALL)
         _shade(ax, step, phase, phases, named=ax is axes[0])
@@ -306,11 +380,67 @@ def training_trace(
     for ax in axes[:3]:
         if any(np.any(np.asarray(line.get_ydata()) > 0) for line in ax.lines):
             ax.set_yscale("log", nonpositive="mask")
-        ax.tick_params(labelbottom=False)
         if ax.get_legend_handles_labels()[0]:
             ax.legend(fontsize="x-small", frameon=False, ncols=3, handlelength=1.5, loc="best")
-    axes[3].set_xlabel("step")
+    for ax in axes[:-1]:
+        ax.tick_params(labelbottom=False)
+    axes[-1].set_xlabel("step")
     return axes
+
+
+def plot_learning_rate_curve(ax: Axes, curve: Any) -> Axes:
+    """Draws what `find_learning_rate` saw: the distance at each rate, and where it meets the set-point.
+
+    A rate at which the distance was not finite is a cross at the upper edge.
+
+    Args:
+      ax: where to draw.
+      curve: a `cgalr_jax.LearningRateCurve`.
+
+    Returns:
+      The Axes.
+
+    Raises:
+      ValueError: a curve of another type.
+
+    Example:
+      >>> import matplotlib.figure
+      >>> from cgalr_jax import LearningRateCurve
+      >>> rates, distances = np.array([0.01, 0.1, 1.0]), np.array([0.2, 0.9, 4.0])
+      >>> ax = matplotlib.figure.Figure().subplots()
+      >>> ax = plot_learning_rate_curve(ax, LearningRateCurve(0.1, 0.08, 0.13, True, rates, distances))
+      >>> ax.get_legend_handles_labels()[1]
+      ['set-point', 'rate 0.1 (0.08 to 0.13)']
+    """
+    _check_axes("ax", ax)
+    if not all(hasattr(curve, name) for name in ("rate", "low", "high", "reached", "rates", "distances")):
+        raise ValueError(f"curve must be a cgalr_jax.LearningRateCurve, got {curve!r}.")
+    rates, distances = np.asarray(curve.rates), np.asarray(curve.distances)
+    finite = np.isfinite(distances)
+    ax.plot(rates[finite], distances[finite], color=BLUE, marker="o", markersize=3.5, linewidth=1.1)
+    for rate in rates[~finite]:
+        ax.plot(rate, 0.97, "x", color=VERMILION, transform=ax.get_xaxis_transform())
+    ax.axhline(1.0, color=GREY, linewidth=0.9, linestyle=":", label="set-point")
+    found = f"rate {curve.rate:.2g}"
+    found += f" ({curve.low:.2g} to {curve.high:.2g})" if curve.reached else ", the set-point was not reached"
+    ax.axvline(curve.rate, color=ORANGE, linewidth=1.3, label=found)
+    ax.axvspan(curve.low, curve.high, color=ORANGE, alpha=0.15, linewidth=0)
+    ax.set(xscale="log", xlabel="learning rate", ylabel="distance, in set-points")
+    if np.any(distances[finite] > 0):
+        ax.set_yscale("log", nonpositive="mask")
+    legend = ax.legend(fontsize=_SMALL, frameon=False, loc="best")
+    legend.set_in_layout(False)  # it may be wider than narrow axes, which shall not shrink for it
+    return _clean(ax)
+
+
+def _running_mean(series: np.ndarray, window: int) -> np.ndarray:
+    """The mean of the last finite numbers of a window, at each place; NaN where there are none."""
+    finite = np.isfinite(series)
+    sums, counts = (
+        np.convolve(numbers, np.ones(window))[: len(series)]
+        for numbers in (np.where(finite, series, 0), finite)
+    )
+    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
 
 
 def _bars(spans: np.ndarray, rows: np.ndarray) -> list[np.ndarray]:
@@ -353,8 +483,69 @@ def _curve(x: np.ndarray, y: np.ndarray, points: int = 24) -> np.ndarray:
     return np.stack([x[0] + (3 * t**2 - 2 * t**3) * (x[1] - x[0]), y[0] + t * (y[1] - y[0])], axis=1)
 
 
+def _check_axes(name: str, ax: Any) -> None:
+    if not isinstance(ax, Axes):
+        raise ValueError(f"{name} must be matplotlib Axes, got {ax!r}.")
+
+
+def _as_numbers(name: str, values: Any) -> np.ndarray:
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must be an array of numbers, got {values!r}.") from None
+
+
+def _in_unit_interval(array: np.ndarray) -> bool:
+    return bool(np.all((array >= 0) & (array <= 1 + _ROUNDING)))  # NaN fails
+
+
+def _as_matrix(name: str, matrix: jax.typing.ArrayLike) -> np.ndarray:
+    numbers = _as_numbers(name, matrix)
+    if numbers.ndim != 2 or not 0 < numbers.shape[0] == numbers.shape[1]:
+        raise ValueError(f"{name} must have shape [P, P], got {numbers.shape}.")
+    if not _in_unit_interval(numbers):
+        raise ValueError(f"{name} must lie in [0, 1], got {numbers.min()} to {numbers.max()}.")
+    return np.asarray(matrix)
+
+
+def _as_weights(name: str, weights: Any) -> np.ndarray:
+    numbers = _as_numbers(name, weights)
+    if numbers.ndim != 1 or not _in_unit_interval(numbers):
+        raise ValueError(f"{name} must be a row of numbers in [0, 1], got {weights!r}.")
+    return np.asarray(weights)
+
+
+def _as_tree(tree: persistence.Tree) -> tuple[np.ndarray, np.ndarray]:
+    """Edges and weights, after a check that they connect all units."""
+    edges, weights = np.asarray(getattr(tree, "edges", None)), np.asarray(getattr(tree, "weights", None))
+    if edges.shape != (*weights.shape, 2) or weights.ndim != 1 or edges.dtype.kind not in "iu":
+        raise ValueError(f"tree must have edges i32[P - 1, 2] and weights f32[P - 1], got {tree!r}.")
+    component = np.arange(len(edges) + 1)
+    for i, j in edges:
+        if not 0 <= min(i, j) <= max(i, j) < len(component) or component[i] == component[j]:
+            raise ValueError(f"tree must connect the units 0 to {len(edges)}, got the edge ({i}, {j}) in it.")
+        component[component == component[i]] = component[j]
+    return edges, weights
+
+
+def _as_series(name: str, trace: Any) -> dict[str, np.ndarray]:
+    """The arrays f64[n] of a trace, n being the same."""
+    if not isinstance(trace, Mapping):
+        raise ValueError(f"{name} must be a mapping of keys to arrays, got {trace!r}.")
+    values = {key: _as_numbers(f"{name}[{key!r}]", array) for key, array in trace.items()}
+    shapes = {array.shape for array in values.values()}
+    if len(shapes) > 1 or any(len(shape) != 1 for shape in shapes):
+        got = {key: array.shape for key, array in values.items()}
+        raise ValueError(f"{name} must hold arrays [n] of one length, got shapes {got}.")
+    return values
+
+
 def _as_layers(layers: Mapping[str, int] | None, units: int) -> dict[str, int]:
+    if layers is not None and not isinstance(layers, Mapping):
+        raise ValueError(f"layers must be a mapping of names to numbers of units, got {layers!r}.")
     layers = {f"{units} units": units} if layers is None else dict(layers)
+    for name, size in layers.items():
+        control.check_integer(f"layers[{name!r}]", size, 1)
     if sum(layers.values()) != units:
         raise ValueError(f"layers must have {units} units together, got {layers!r}.")
     return layers

@@ -1,44 +1,106 @@
 """A trace of a run: the scalars of `cgalr_jax.metrics`, and yours, step by step.
 
 The transformation prints nothing and writes nothing; this does, where you ask for it. matplotlib and
-tensorboardX are imported only by the methods that need them.
+tensorboardX are imported only by what needs them.
 """
 
+import contextlib
+import io
+import json
+import math
 import os
+import secrets
+import stat
 import warnings
-from collections.abc import Mapping, Sequence
-from typing import Any, Self
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, BinaryIO, Self
 
 import jax
+import jax.core
 import numpy as np
 
-_SHOWN = ("scale", "distance", "z", "skipped")
+__all__ = ["TraceRecorder"]
+
+_SHOWN = ("scale", "distance", "z", "skipped", "refused")
+_HIDDEN_IF_ZERO = ("skipped", "refused")
+# The values of `cgalr/ended` that want attention; 1 is as it should be.
+_ENDED = {0: "calibration unfinished", 2: "calibration ended by time", 3: "calibration ended by the guard"}
 
 
 class TraceRecorder:
-    """Collects scalars over a run, to be saved, drawn, and read as arrays.
+    """Collects scalars over a run, to be watched while it goes on, saved, drawn, reported and read as arrays.
 
     Keys may come and go: where a key was not recorded its array is NaN. NaN and infinity are kept as they
     are.
 
+    To watch a run, give it a file, a folder or both; each row is written at once (TensorBoard's within a
+    second), behind those of an earlier run, and `with` closes them:
+
+    ```python
+    with TraceRecorder(jsonl="run.jsonl", tensorboard="logs") as recorder:
+        for step, batch in enumerate(batches):
+            opt_state, loss = train_step(opt_state, batch)
+            row = recorder.record(cgalr_jax.metrics(opt_state), loss=loss)
+            wandb.log(row, step=step)  # Weights & Biases takes the row as it is,
+            writer.write_scalars(step, row)  # and so does a clu.metric_writers.MetricWriter
+    ```
+
+    Args:
+      jsonl: a file to append a JSON object per row to (`pandas.read_json(file, lines=True)` reads it). JSON
+        has no NaN and no infinity: they are null. Half a row at its end, of a run that was killed, is cut
+        off.
+      tensorboard: a folder for an event file, as for `to_tensorboard`.
+
+    Raises:
+      ValueError: jsonl is another kind of file.
+      ImportError: tensorboard is given and tensorboardX is not installed.
+
     Example:
       >>> recorder = TraceRecorder()
       >>> for step in range(3):  # while training: recorder.record(cgalr_jax.metrics(opt_state), loss=loss)
-      ...     recorder.record({"cgalr/scale": 2.0**step, "cgalr/step": step}, loss=1.0 / (1 + step))
+      ...     row = recorder.record({"cgalr/scale": 2.0**step, "cgalr/step": step}, loss=1.0 / (1 + step))
+      >>> row
+      {'cgalr/scale': 4.0, 'cgalr/step': 2.0, 'loss': 0.3333333333333333}
       >>> recorder.arrays()["cgalr/scale"].tolist()
       [1.0, 2.0, 4.0]
       >>> recorder.summary()  # tqdm: bar.set_postfix_str(...), rich: progress.update(task, description=...)
       'loss 0.333 · scale 4'
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        *,
+        jsonl: str | os.PathLike[str] | None = None,
+        tensorboard: str | os.PathLike[str] | None = None,
+    ) -> None:
         self._rows: list[dict[str, float]] = []
+        self._closed = False
+        self._streams: list[_JsonLines | _EventFile] = []
+        if tensorboard is not None:
+            self._streams.append(_EventFile(tensorboard))
+        if jsonl is not None:
+            self._streams.append(_JsonLines(jsonl))
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def record(self, metrics: Mapping[str, Any] | None = None, /, **scalars: Any) -> None:
-        """Appends a row.
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the streams, if there are any; the rows stay, and can be saved, drawn and reported."""
+        self._closed = True
+        with contextlib.ExitStack() as stack:  # each is closed, even if another cannot be
+            for stream in self._streams:
+                stack.callback(stream.close)
+            self._streams = []
+
+    def record(self, metrics: Mapping[str, Any] | None = None, /, **scalars: Any) -> dict[str, float]:
+        """Appends a row, to the streams too.
 
         The numbers are read from the device at once, since the next training step may donate its state; that
         waits for the step they come from, so record every so many steps.
@@ -47,17 +109,27 @@ class TraceRecorder:
           metrics: flat dict of scalars, as of `cgalr_jax.metrics(opt_state)`.
           **scalars: your own; they win where a key is in both.
 
+        Returns:
+          The row, keys and Python floats: what other loggers take.
+
         Raises:
-          ValueError: a value that is not a scalar.
+          ValueError: a value that is not a real scalar, a key that is empty or holds a zero byte, a call
+            under `jit`, or one after `close`.
+          OSError: a stream could not be written; the row is in the recorder, though.
         """
-        given = {**(metrics or {}), **scalars}
+        if metrics is not None and not isinstance(metrics, Mapping):
+            raise ValueError(f"metrics must be a mapping of keys to scalars, got {type(metrics).__name__}.")
+        if self._closed:
+            raise ValueError("record must be called before the recorder is closed, inside its `with`.")
+        given = {str(key): value for key, value in {**(metrics or {}), **scalars}.items()}
+        if traced := [key for key, value in given.items() if isinstance(value, jax.core.Tracer)]:
+            raise ValueError(f"record must be called outside of jit, with numbers; got traced {traced}.")
         values = jax.device_get(list(given.values()))  # of a dict it would sort the keys
-        row = {}
-        for key, value in zip(given, values, strict=True):
-            if np.size(value) != 1:
-                raise ValueError(f"{key} must be a scalar, got shape {np.shape(value)}.")
-            row[str(key)] = float(np.reshape(value, ()))
+        row = {_checked_key(key): _scalar(key, value) for key, value in zip(given, values, strict=True)}
         self._rows.append(row)
+        for stream in self._streams:
+            stream.write(row, len(self._rows) - 1)
+        return dict(row)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """All that was recorded, in the order in which the keys came up.
@@ -71,37 +143,88 @@ class TraceRecorder:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes an npz file with one structured array, which pandas takes as it is.
 
-        `np.load(path)["trace"]["loss"]` is one series; `load` gives the recorder back.
+        `np.load(path)["trace"]["loss"]` is one series; `load` gives the recorder back. A file that is there
+        already is replaced when the new one is whole: a full disk or a kill on the way leaves it as it was.
 
         Args:
           path: the file, exactly; a missing suffix is not added.
+
+        Raises:
+          ValueError: path is a folder or another thing that is not a file.
+          OSError: it could not be written.
         """
         arrays = self.arrays()
         trace = np.zeros(len(self), dtype=[(key, np.float64) for key in arrays])
         for key, array in arrays.items():
             trace[key] = array
-        with open(path, "wb") as file, warnings.catch_warnings():
+        with _replacing(path) as file, warnings.catch_warnings():
             # A Greek key asks for a newer file format, which every NumPy we can run on reads.
             warnings.filterwarnings("ignore", message="Stored array in format 3.0")
             np.savez_compressed(file, trace=trace)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Reads what `save` wrote. A key that a row did not have is NaN in it from then on."""
-        with np.load(path, allow_pickle=False) as file:
-            trace = file["trace"]
+        """Reads what `save` wrote. A key that a row did not have is NaN in it from then on.
+
+        Args:
+          path: the file. Nothing in it is unpickled.
+
+        Raises:
+          ValueError: it is damaged or another kind of file; the message has the path and what is wrong.
+          OSError: it cannot be opened.
+        """
+        with open(path, "rb") as file:
+            content = file.read()
+        try:
+            trace = _read_trace(content)
+        except Exception as error:  # damaged bytes fail in zipfile, zlib, NumPy and the parser of its headers
+            reason = error if isinstance(error, _UnreadableError) else f"it is damaged or cut short ({error})"
+            raise ValueError(f"path must be a file of TraceRecorder.save, got {path}: {reason}.") from error
         recorder = cls()
         recorder._rows = [dict(zip(trace.dtype.names or (), row.tolist(), strict=True)) for row in trace]
         return recorder
 
     def plot(self, axes: Sequence[Any], **options: Any) -> Sequence[Any]:
-        """Draws the run on four Axes: `cgalr_jax.plotting.training_trace`, whose options these are."""
+        """Draws the run on three or four Axes: `cgalr_jax.plotting.plot_training_trace` has the options."""
         from cgalr_jax import plotting
 
-        return plotting.training_trace(axes, self.arrays(), **options)
+        return plotting.plot_training_trace(axes, self.arrays(), **options)
+
+    def report(self, path: str | os.PathLike[str], **options: Any) -> None:
+        """Writes one page about the run, which needs nothing beside itself: open it in a browser.
+
+        Settings and seed, the rate that was found, how the calibration ended, loss, learning rate and
+        distance in set-points, the connectome over the run where you recorded it, and what to try next. Its
+        sentences are made from the trace. matplotlib draws the pictures.
+
+        Args:
+          path: of the HTML file; one that is there is replaced when the new one is whole.
+          **options: `settings`, a mapping of what you want to remember (`{"seed": 0, "optimizer": "adamw"}`);
+            `set_point`, of your signal, at your `every`: `signal.set_point_at(every)`; `connectomes`, a
+            mapping of steps to f32[P, P], and `layers`, of names to numbers of units; `base_learning_rate`,
+            `loss`, `bounds` and `prefix` as in `cgalr_jax.plotting.plot_training_trace`.
+
+        Raises:
+          ValueError: path is not a file, or an option is out of range.
+          TypeError: an option that does not exist.
+          OSError: it could not be written.
+
+        Example:
+          >>> import tempfile
+          >>> recorder = TraceRecorder()
+          >>> for step in range(3):
+          ...     row = recorder.record({"cgalr/scale": 2.0**step, "cgalr/step": step}, loss=1.0 / (1 + step))
+          >>> with tempfile.TemporaryDirectory() as folder:
+          ...     recorder.report(f"{folder}/run.html", settings={"seed": 0}, base_learning_rate=0.01)
+        """
+        from cgalr_jax import _report
+
+        page = _report.page(self.arrays(), **options)
+        with _replacing(path) as file:
+            file.write(page.encode())
 
     def to_tensorboard(self, directory: str | os.PathLike[str], *, step: str = "cgalr/step") -> None:
-        """Writes all rows as TensorBoard scalars.
+        """Writes all rows as TensorBoard scalars, once a run is over.
 
         Args:
           directory: of the event file.
@@ -110,39 +233,173 @@ class TraceRecorder:
         Raises:
           ImportError: tensorboardX is not installed.
         """
-        try:
-            import tensorboardX
-        except ImportError as error:
-            raise ImportError("TensorBoard files need tensorboardX: pip install tensorboardX.") from error
-        with tensorboardX.SummaryWriter(os.fspath(directory)) as writer:
+        with contextlib.closing(_EventFile(directory, step)) as file:
             for number, row in enumerate(self._rows):
-                at = int(row[step]) if np.isfinite(row.get(step, np.nan)) else number
-                for key, value in row.items():
-                    writer.add_scalar(key, value, at)
+                file.write(row, number)
 
     def summary(self, *keys: str) -> str:
         """The last row in a line, for a progress bar.
 
         Args:
           *keys: what to show, where it was recorded; without them your own scalars, scale, distance and z,
-            and the number of skipped measurements if there are any.
+            and the numbers of skipped measurements and refused values if there are any.
 
         Returns:
-          One line; empty if nothing was recorded.
+          One line, which ends with a warning if the calibration is unfinished or ended by time or by the
+          guard; empty if nothing was recorded.
         """
         row = self._rows[-1] if self._rows else {}
         default = sorted((key for key in row if _is_shown(key, row[key])), key=_is_ours)
-        shown = [key for key in keys or default if key in row]
-        return " · ".join(f"{key.removeprefix('cgalr/')} {_short(row[key])}" for key in shown)
+        parts = [f"{_short_key(key)} {_short(row[key])}" for key in keys or default if key in row]
+        for key, value in row.items():
+            if _is_ours(key) and key.endswith("/ended") and value in _ENDED:
+                parts.append(f"{_short_key(key.removesuffix('ended'))}{_ENDED[int(value)]}")
+        return " · ".join(parts)
+
+
+class _JsonLines:
+    """Appends a JSON object per row to a file."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._file = open(path, "a+b")  # noqa: SIM115  it stays open over the run
+        try:
+            self._mend(path)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _mend(self, path: str | os.PathLike[str]) -> None:
+        """Ends the last line of what is there, or cuts it off if it is half a row."""
+        self._file.seek(0)
+        end, last = 0, b""
+        for line in self._file:
+            end, last = end + len(line), line
+        if not last:
+            return
+        whole = True
+        try:
+            is_row = isinstance(json.loads(last), dict)
+        except ValueError:
+            whole, is_row = False, last.startswith(b"{") and not last.endswith(b"\n")
+        if not is_row:
+            raise ValueError(
+                f"jsonl must be a file of JSON lines, got {os.fspath(path)}, which ends {last[:40]!r}."
+            )
+        if not whole:
+            self._file.truncate(end - len(last))
+        elif not last.endswith(b"\n"):
+            self._file.write(b"\n")
+        self._file.flush()
+
+    def write(self, row: Mapping[str, float], number: int) -> None:
+        del number
+        finite = {key: value if math.isfinite(value) else None for key, value in row.items()}
+        self._file.write(json.dumps(finite, allow_nan=False).encode() + b"\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _EventFile:
+    """Writes rows as TensorBoard scalars."""
+
+    def __init__(self, directory: str | os.PathLike[str], step: str = "cgalr/step") -> None:
+        try:
+            import tensorboardX
+        except ImportError as error:
+            raise ImportError("TensorBoard files need tensorboardX: pip install tensorboardX.") from error
+        # A thread writes; asked to flush, it does not wait for what is still in its queue.
+        self._writer, self._step = tensorboardX.SummaryWriter(os.fspath(directory), flush_secs=1), step
+
+    def write(self, row: Mapping[str, float], number: int) -> None:
+        at = int(row[self._step]) if math.isfinite(row.get(self._step, math.nan)) else number
+        for key, value in row.items():
+            self._writer.add_scalar(key, value, at)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class _UnreadableError(Exception):
+    """What is wrong with a file, as the end of a sentence."""
+
+
+def _read_trace(content: bytes) -> np.ndarray:
+    """The structured array of a file of `TraceRecorder.save`."""
+    if not content.startswith(b"PK"):
+        kind = "empty" if not content else "no npz file" + (" but a pickle" if content[:1] == b"\x80" else "")
+        raise _UnreadableError(f"it is {kind}" + (f", it begins {content[:8]!r}" if content else ""))
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        names = archive.namelist()
+        if "trace.npy" not in names:
+            raise _UnreadableError(f"it holds no array 'trace', only {names[:8]}")
+        with archive.open("trace.npy") as file:
+            try:
+                trace = np.lib.format.read_array(file, allow_pickle=False)
+            except ValueError as error:
+                if "allow_pickle" in str(error):
+                    raise _UnreadableError("its 'trace' is pickled, and nothing is unpickled") from error
+                raise
+            file.read()  # to the end, where the checksum is compared
+    fields = [trace.dtype[name] for name in trace.dtype.names or ()]
+    if trace.ndim != 1 or trace.dtype.names is None or any(field.kind not in "biuf" for field in fields):
+        raise _UnreadableError(
+            f"its 'trace' is no row of named numbers, but has shape {trace.shape} and dtype {trace.dtype}"
+        )
+    return trace
+
+
+@contextlib.contextmanager
+def _replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """A file to write, which takes the place of `path` when it is whole and on the disk."""
+    target = os.path.realpath(path)  # a link stays a link
+    mode = None
+    with contextlib.suppress(FileNotFoundError):
+        mode = os.stat(target).st_mode
+        if not stat.S_ISREG(mode):
+            raise ValueError(f"path must be a file, got {os.fspath(path)}, which is none.")
+    aside = os.path.join(os.path.dirname(target), f".{secrets.token_hex(8)}.tmp")
+    try:
+        with open(aside, "xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        if mode is not None:
+            os.chmod(aside, stat.S_IMODE(mode))
+        os.replace(aside, target)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(aside)
+        raise
+
+
+def _checked_key(key: str) -> str:
+    if not key or "\0" in key:
+        raise ValueError(f"metrics must have keys that are not empty and hold no zero byte, got {key!r}.")
+    return key
+
+
+def _scalar(key: str, value: Any) -> float:
+    if np.size(value) != 1:
+        raise ValueError(f"{key} must be a scalar, got shape {np.shape(value)}.")
+    array = np.asarray(value)
+    if array.dtype.kind in "biuf" or array.dtype.name.startswith(("bfloat", "float", "int", "uint")):
+        return float(array.reshape(()))  # the names: of types that NumPy does not know
+    raise ValueError(f"{key} must be a real number, got {value!r}.")
 
 
 def _is_ours(key: str) -> bool:
     return key.startswith("cgalr/")
 
 
+def _short_key(key: str) -> str:
+    return key.removeprefix("cgalr/")
+
+
 def _is_shown(key: str, value: float) -> bool:
     name = key.rpartition("/")[2]
-    return not _is_ours(key) or (name in _SHOWN and not (name == "skipped" and value == 0))
+    return not _is_ours(key) or (name in _SHOWN and not (name in _HIDDEN_IF_ZERO and value == 0))
 
 
 def _short(value: float) -> str:

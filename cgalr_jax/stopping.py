@@ -16,6 +16,10 @@ It takes any such series.
 import jax.typing
 import numpy as np
 
+from cgalr_jax import control
+
+__all__ = ["levelled"]
+
 # A moving average that has not come down to this much of its peak has not begun to settle.
 _OFF_PEAK = 0.7
 
@@ -31,8 +35,8 @@ def levelled(distances: jax.typing.ArrayLike, *, window: int = 5, tolerance: flo
     controller that follows the connectome, levels the distances by itself.
 
     Args:
-      distances: f32[..., T], one an epoch. An entry that is not finite makes the entries false whose averages
-        need it.
+      distances: f32[..., T], one per epoch. An entry that is not finite makes the entries false whose
+        averages need it.
       window: w, epochs in an average; at least 1. The defaults are those of the benchmark.
       tolerance: :math:`\epsilon` in (0, 1): larger stops earlier.
 
@@ -48,13 +52,14 @@ def levelled(distances: jax.typing.ArrayLike, *, window: int = 5, tolerance: flo
       >>> levelled(series, window=1).tolist()
       [False, False, False, False, False, False, True, True]
     """
-    series = np.asarray(distances, dtype=np.float64)
+    try:
+        series = np.asarray(distances, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(f"distances must be numbers f32[..., T], got {distances!r}.") from None
     if series.ndim == 0:
         raise ValueError(f"distances must have shape [..., T], got {series.shape}.")
-    if window < 1:
-        raise ValueError(f"window must be at least 1, got {window!r}.")
-    if not 0 < tolerance < 1:
-        raise ValueError(f"tolerance must be in (0, 1), got {tolerance!r}.")
+    control.check_integer("window", window, 1)
+    control.check("tolerance", tolerance, lambda x: 0 < x < 1, "in (0, 1)")
     found = np.zeros(series.shape, dtype=bool)
     if series.shape[-1] >= 2 * window:
         mean = np.lib.stride_tricks.sliding_window_view(series, window, axis=-1).mean(axis=-1)

@@ -89,7 +89,9 @@ def tell(error, trace, connectomes):
 
     def film(figure):
         titles = [f"step {t}" for t in frames]
-        plotting.film(figure.subplots(1, len(frames)), list(frames.values()), titles=titles, layers=LAYERS)
+        plotting.plot_film(
+            figure.subplots(1, len(frames)), list(frames.values()), titles=titles, layers=LAYERS
+        )
 
     def run(figure):
         axes, set_point = figure.subplots(4, 1, sharex=True), signal.frobenius().set_point
@@ -97,13 +99,13 @@ def tell(error, trace, connectomes):
         figure.align_ylabels(axes)
 
     def tree(figure):
-        plotting.spanning_tree(figure.subplots(), cgalr_jax.spanning_tree(after), layers=LAYERS)
+        plotting.plot_spanning_tree(figure.subplots(), cgalr_jax.spanning_tree(after), layers=LAYERS)
 
     def barcode(figure):
         upper, lower = figure.subplots(2, 1, height_ratios=[3, 2])
-        plotting.barcode(upper, cgalr_jax.barcode(after))
+        plotting.plot_barcode(upper, cgalr_jax.barcode(after))
         for (t, born), color in zip(births.items(), (plotting.GREY, plotting.BLUE), strict=True):
-            plotting.betti_curve(lower, born, color=color, label=f"step {t}")
+            plotting.plot_betti_curve(lower, born, color=color, label=f"step {t}")
         lower.legend(frameon=False, fontsize="small")
 
     film_text = f"""Correlations of {units} units over {PROBE} images, in the order of the last spanning tree;

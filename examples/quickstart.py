@@ -108,7 +108,7 @@ def draw(runs, path):
     axes["distance"].axhline(1, color=plotting.GREY, linewidth=0.8)
     axes["z"].set(ylabel="z", xlabel="step")
     for name, matrix in zip(("before", "after"), runs[SHOWN, True][1], strict=True):
-        plotting.connectome(axes[name], matrix, layers={"hidden 1": 64, "hidden 2": 64})
+        plotting.plot_connectome(axes[name], matrix, layers={"hidden 1": 64, "hidden 2": 64})
         axes[name].set_title(f"connectome {name} (base rate {SHOWN:g})", fontsize="medium")
     figure.draw_without_rendering()  # lets the layout see the colour bars
     figure.savefig(path, dpi=150)

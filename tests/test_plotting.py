@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cgalr_jax import control, topology
+from cgalr_jax import connectome, control, finder, persistence
 
 matplotlib = pytest.importorskip("matplotlib")
 matplotlib.use("Agg")
@@ -65,7 +65,7 @@ def test_components_of_the_tree_are_contiguous_at_every_threshold(units, seed):
 def test_one_unit_has_an_order(ax):
     tree = topology.Tree(np.zeros((0, 2), int), np.zeros(0))
     assert plotting.tree_order(tree).tolist() == [0]
-    plotting.connectome(ax, np.zeros((1, 1)))
+    plotting.plot_connectome(ax, np.zeros((1, 1)))
     assert ax.images[0].get_array().shape == (1, 1)
 
 
@@ -83,8 +83,8 @@ def test_the_colour_map_falls_evenly_in_lightness():
 
 
 def test_connectome_shows_every_unit_in_the_order_of_the_tree(ax, matrix):
-    assert plotting.connectome(ax, matrix) is ax
-    order = plotting.tree_order(topology.spanning_tree(matrix))
+    assert plotting.plot_connectome(ax, matrix) is ax
+    order = plotting.tree_order(persistence.spanning_tree(matrix))
     image = ax.images[0]
     np.testing.assert_array_equal(image.get_array(), matrix[np.ix_(order, order)])
     assert image.get_clim() == (0, 1)
@@ -93,7 +93,7 @@ def test_connectome_shows_every_unit_in_the_order_of_the_tree(ax, matrix):
 
 
 def test_layers_stay_apart_and_are_named(ax, matrix):
-    plotting.connectome(ax, matrix, layers=LAYERS, colorbar=False)
+    plotting.plot_connectome(ax, matrix, layers=LAYERS, colorbar=False)
     shown = ax.images[0].get_array()
     start = 0
     for size in LAYERS.values():
@@ -109,14 +109,14 @@ def test_layers_stay_apart_and_are_named(ax, matrix):
 
 
 def test_a_given_order_is_kept(ax, matrix):
-    plotting.connectome(ax, matrix, order=np.arange(UNITS)[::-1])
+    plotting.plot_connectome(ax, matrix, order=np.arange(UNITS)[::-1])
     np.testing.assert_array_equal(ax.images[0].get_array(), matrix[::-1, ::-1])
 
 
 def test_a_film_keeps_each_unit_in_its_place(axes, matrix):
     frames = [matrix, np.roll(matrix, 1, axis=(0, 1)), 0.5 * matrix, matrix**2]
-    order = plotting.tree_order(topology.spanning_tree(frames[-1]))
-    assert plotting.film(axes, frames, titles="abcd") == list(axes)
+    order = plotting.tree_order(persistence.spanning_tree(frames[-1]))
+    assert plotting.plot_film(axes, frames, titles="abcd") == list(axes)
     for ax, frame, title in zip(axes, frames, "abcd", strict=True):
         np.testing.assert_array_equal(ax.images[0].get_array(), frame[np.ix_(order, order)])
         assert ax.get_title() == title
@@ -127,8 +127,8 @@ def test_a_film_keeps_each_unit_in_its_place(axes, matrix):
 
 
 def test_barcode_draws_each_bar_where_it_is(ax, matrix):
-    bars = topology.compute_barcode(matrix)
-    assert plotting.barcode(ax, bars) is ax
+    bars = persistence.barcode(matrix)
+    assert plotting.plot_barcode(ax, bars) is ax
     components, cycles = collections(ax, matplotlib.collections.PolyCollection)
     assert [len(components.get_paths()), len(cycles.get_paths())] == [UNITS, 1]  # apart, and as one area
     spans = [(birth, 1) for birth in [0, *bars.births]], [(0, death) for death in bars.deaths]
@@ -148,21 +148,21 @@ def test_barcode_draws_each_bar_where_it_is(ax, matrix):
 
 
 def test_barcode_of_two_units_has_no_cycles(ax):
-    plotting.barcode(ax, topology.compute_barcode(np.array([[0, 0.5], [0.5, 0]])))
+    plotting.plot_barcode(ax, persistence.barcode(np.array([[0, 0.5], [0.5, 0]])))
     assert [len(c.get_paths()) for c in ax.collections] == [2, 0]
 
 
 @pytest.mark.parametrize("bins", [None, 16])
 def test_barcode_says_how_many_bars_there_are_even_of_quantiles(ax, matrix, bins):
-    plotting.barcode(ax, topology.compute_barcode(matrix, bins))
+    plotting.plot_barcode(ax, persistence.barcode(matrix, bins))
     edges = UNITS * (UNITS - 1) // 2
     labels = [label.get_text() for label in ax.get_yticklabels()]
     assert labels == [f"{UNITS}\ncomponents", f"{edges - UNITS + 1}\ncycles"]
 
 
 def test_betti_curve_counts_the_components_that_are_left(ax, matrix):
-    births = np.asarray(topology.compute_births(matrix))
-    assert plotting.betti_curve(ax, births, label="now") is ax
+    births = np.asarray(persistence.births(matrix))
+    assert plotting.plot_betti_curve(ax, births, label="now") is ax
     (line,) = ax.lines
     assert line.get_drawstyle() == "steps-post"
     assert line.get_label() == "now"
@@ -178,8 +178,8 @@ def test_betti_curve_counts_the_components_that_are_left(ax, matrix):
 
 
 def test_spanning_tree_draws_a_row_a_layer_and_a_curve_an_edge(ax, matrix):
-    tree = topology.spanning_tree(matrix)
-    assert plotting.spanning_tree(ax, tree, layers=LAYERS) is ax
+    tree = persistence.spanning_tree(matrix)
+    assert plotting.plot_spanning_tree(ax, tree, layers=LAYERS) is ax
     (dots,) = collections(ax, matplotlib.collections.PathCollection)
     places = np.asarray(dots.get_offsets())
     np.testing.assert_array_equal(places[:, 1], np.repeat(range(3), list(LAYERS.values())))
@@ -204,7 +204,7 @@ def test_spanning_tree_draws_a_row_a_layer_and_a_curve_an_edge(ax, matrix):
 
 
 def test_spanning_tree_without_layers_is_one_row(ax, matrix):
-    plotting.spanning_tree(ax, topology.spanning_tree(matrix))
+    plotting.plot_spanning_tree(ax, persistence.spanning_tree(matrix))
     assert [label.get_text() for label in ax.get_yticklabels()] == [f"{UNITS} units\n{UNITS}"]
 
 
@@ -235,7 +235,7 @@ def rgb(color):
 
 def test_training_trace_draws_each_series_in_its_panel(axes):
     trace = a_trace()
-    assert plotting.training_trace(axes, trace, set_point=1.0) is axes
+    assert plotting.plot_training_trace(axes, trace, set_point=1.0) is axes
     for ax, key in zip(axes, ("loss", "cgalr/scale", "cgalr/distance", "cgalr/z"), strict=True):
         drawn = [np.asarray(line.get_ydata(), float) for line in ax.lines]
         assert any(np.array_equal(line, trace[key], equal_nan=True) for line in drawn), key
@@ -254,7 +254,7 @@ def test_training_trace_draws_each_series_in_its_panel(axes):
 def test_the_learning_rate_multiplies_scale_anchor_and_envelope(axes):
     trace = a_trace()
     bounds = control.robbins_monro_bounds(0.1, 2.0, tau=10.0)
-    plotting.training_trace(axes, trace, base_learning_rate=0.5, bounds=bounds)
+    plotting.plot_training_trace(axes, trace, base_learning_rate=0.5, bounds=bounds)
     assert axes[1].get_ylabel() == "learning rate"
     scale, anchor = (np.asarray(line.get_ydata()) for line in axes[1].lines)
     np.testing.assert_allclose(scale, 0.5 * trace["cgalr/scale"])
@@ -267,7 +267,7 @@ def test_the_learning_rate_multiplies_scale_anchor_and_envelope(axes):
 
 def test_the_phases_of_the_gate_are_shaded_by_what_they_do(axes):
     phase = np.array([control.HOLD, control.SLOW, control.SLOW, control.HOLD, control.FAST, control.FAST])
-    plotting.training_trace(axes, a_trace(**{"cgalr/anchor": None, "cgalr/phase": phase}))
+    plotting.plot_training_trace(axes, a_trace(**{"cgalr/anchor": None, "cgalr/phase": phase}))
     for ax in axes:
         assert shaded(ax) == [(2, 4, rgb(plotting.VERMILION)), (5, 6, rgb(plotting.SKY))]
 
@@ -290,11 +290,61 @@ def test_the_phases_of_the_gate_are_shaded_by_what_they_do(axes):
     ],
 )
 def test_what_is_missing_leaves_its_panel_empty(axes, trace):
-    plotting.training_trace(
+    plotting.plot_training_trace(
         axes, trace, set_point=1.0, bounds=control.robbins_monro_bounds(0.1, 2.0, tau=10.0)
     )
     drawn = [bool(np.isfinite(np.asarray(line.get_ydata(), float)).any()) for line in axes[0].lines]
     assert drawn == [bool(np.isfinite(np.asarray(trace.get("loss", []), float)).any())]
+
+
+def test_a_rate_that_the_trace_knows_is_drawn(axes):
+    trace = a_trace()
+    rate = 0.5 * trace["cgalr/scale"]
+    plotting.plot_training_trace(axes, trace | {"cgalr/learning_rate": rate})
+    assert axes[1].get_ylabel() == "learning rate"
+    drawn, anchor = (np.asarray(line.get_ydata()) for line in axes[1].lines)
+    np.testing.assert_allclose(drawn, rate)
+    np.testing.assert_allclose(anchor[3:], 0.2)
+
+
+def test_three_axes_leave_out_z(axes):
+    plotting.plot_training_trace(axes[:3], a_trace())
+    assert [ax.get_ylabel() for ax in axes] == ["loss", "scale", "distance", ""]
+    assert axes[2].get_xlabel() == "step"
+
+
+def test_the_loss_of_a_long_run_is_smoothed(axes):
+    loss = np.random.default_rng(0).random(150)
+    loss[[7, 40, 41, 42]] = np.nan, np.inf, np.nan, np.nan
+    plotting.plot_training_trace(axes, {"loss": loss})
+    raw, smooth = (np.asarray(line.get_ydata(), float) for line in axes[0].lines)
+    np.testing.assert_array_equal(raw, loss)
+    for t in (0, 1, 2, 8, 39, 41, 43, 149):
+        last = loss[max(t - 2, 0) : t + 1]
+        np.testing.assert_allclose(smooth[t], last[np.isfinite(last)].mean(), err_msg=str(t))
+    assert np.isnan(smooth[42])
+
+
+# --- Learning rate curve.
+
+
+def test_learning_rate_curve_draws_every_rate_and_what_was_found(ax):
+    rates, distances = np.geomspace(0.01, 1, 5), np.array([0.1, 0.4, 1.2, 3.0, np.nan])
+    curve = finder.LearningRateCurve(0.08, 0.06, 0.1, True, rates, distances)
+    assert plotting.plot_learning_rate_curve(ax, curve) is ax
+    line, lost, set_point, found = ax.lines
+    np.testing.assert_array_equal(line.get_data(), (rates[:4], distances[:4]))
+    assert list(lost.get_xdata()) == [1.0]
+    assert set(set_point.get_ydata()) == {1.0}
+    assert set(found.get_xdata()) == {0.08}
+    assert found.get_label() == "rate 0.08 (0.06 to 0.1)"
+    assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
+
+
+def test_learning_rate_curve_says_that_it_ended_early(ax):
+    curve = finder.LearningRateCurve(1.0, 1.0, 1.0, False, np.array([0.1, 1.0]), np.array([0.1, 0.2]))
+    plotting.plot_learning_rate_curve(ax, curve)
+    assert "rate 1, the set-point was not reached" in ax.get_legend_handles_labels()[1]
 
 
 # --- What is refused.
@@ -304,21 +354,92 @@ def test_what_is_missing_leaves_its_panel_empty(axes, trace):
     ("call", "message"),
     [
         (
-            lambda axes, m: plotting.connectome(axes[0], m, layers={"a": 3}),
+            lambda axes, m: plotting.plot_connectome(axes[0], m, layers={"a": 3}),
             "layers must have 12 units .*'a': 3",
         ),
         (
-            lambda axes, m: plotting.connectome(axes[0], m, order=[0] * UNITS),
+            lambda axes, m: plotting.plot_connectome(axes[0], m, order=[0] * UNITS),
             "order must be a permutation of 12",
         ),
         (
-            lambda axes, m: plotting.film(axes, [m]),
+            lambda axes, m: plotting.plot_film(axes, [m]),
             r"equally many, got \(4, 1, 1\)",
         ),
-        (lambda axes, m: plotting.film([], []), r"equally many, got \(0, 0, 0\)"),
-        (lambda axes, m: plotting.training_trace(axes[:3], {}), "axes must be four, got 3"),
+        (lambda axes, m: plotting.plot_film([], []), r"equally many, got \(0, 0, 0\)"),
+        (lambda axes, m: plotting.plot_training_trace(axes[:2], {}), "axes must be three or four, got 2"),
+        (lambda axes, m: plotting.plot_connectome(None, m), "ax must be matplotlib Axes, got None"),
+        (
+            lambda axes, m: plotting.plot_connectome(axes[0], m[:3]),
+            r"matrix must have shape \[P, P\], got \(3, 12\)",
+        ),
+        (
+            lambda axes, m: plotting.plot_connectome(axes[0], m - 1),
+            r"matrix must lie in \[0, 1\], got -1.0 to",
+        ),
+        (lambda axes, m: plotting.plot_connectome(axes[0], m * np.nan), "got nan to nan"),
+        (lambda axes, m: plotting.plot_connectome(axes[0], "matrix"), "matrix must be an array of numbers"),
+        (
+            lambda axes, m: plotting.plot_connectome(axes[0], m, layers=[12]),
+            r"layers must be a mapping .*got \[12\]",
+        ),
+        (
+            lambda axes, m: plotting.plot_connectome(axes[0], m, layers={"a": 13, "b": -1}),
+            r"layers\['b'\] must be an integer of at least 1, got -1",
+        ),
+        (lambda axes, m: plotting.plot_film(axes[:2], [m, m[:3, :3]]), r"the same units, got \[3, 12\]"),
+        (lambda axes, m: plotting.plot_barcode(axes[0], m), "bars.births must be"),
+        (
+            lambda axes, m: plotting.plot_betti_curve(axes[0], m),
+            r"births must be a row of numbers in \[0, 1\]",
+        ),
+        (lambda axes, m: plotting.plot_spanning_tree(axes[0], m), "tree must have edges"),
+        (
+            lambda axes, m: plotting.tree_order(persistence.Tree(np.array([[0, 1], [0, 1]]), np.ones(2))),
+            r"connect the units 0 to 2, got the edge \(0, 1\)",
+        ),
+        (
+            lambda axes, m: plotting.plot_training_trace(axes, {"loss": [1.0], "z": [1.0, 2.0]}),
+            "trace must hold arrays .* of one length",
+        ),
+        (lambda axes, m: plotting.plot_training_trace(axes, [1.0]), "trace must be a mapping"),
+        (
+            lambda axes, m: plotting.plot_training_trace(axes, a_trace(), base_learning_rate=[1, 2]),
+            r"base_learning_rate must have shape \(\) or \(6,\), got \(2,\)",
+        ),
+        (
+            lambda axes, m: plotting.plot_training_trace(axes, a_trace(), set_point=-1.0),
+            "set_point must be positive and finite, got -1.0",
+        ),
+        (
+            lambda axes, m: plotting.plot_training_trace(axes, a_trace(), bounds=2),
+            "bounds must be a function",
+        ),
+        (
+            lambda axes, m: plotting.plot_learning_rate_curve(axes[0], 0.1),
+            "curve must be .*LearningRateCurve, got 0.1",
+        ),
     ],
 )
 def test_errors_name_the_argument_and_what_was_received(axes, matrix, call, message):
     with pytest.raises(ValueError, match=message):
         call(axes, matrix)
+
+
+def test_public_names_are_listed_and_are_nobody_elses():
+    functions = [
+        name for name in plotting.__all__ if callable(getattr(plotting, name)) and name != "COLOR_MAP"
+    ]
+    assert functions == [name for name in functions if name.startswith("plot_") or name == "tree_order"]
+
+
+@pytest.mark.parametrize(
+    "name", ["barcode", "betti_curve", "connectome", "film", "spanning_tree", "training_trace"]
+)
+def test_an_old_name_warns_and_says_where_to_go(name):
+    with pytest.warns(DeprecationWarning, match=f"plotting.{name} is now cgalr_jax.plotting.plot_{name}"):
+        assert getattr(plotting, name) is getattr(plotting, f"plot_{name}")
+
+
+def test_a_name_that_never_was_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'heat'"):
+        _ = plotting.heat

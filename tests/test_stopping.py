@@ -83,7 +83,11 @@ def test_many_series_at_once():
     ("options", "message"),
     [
         ({"distances": 1.0}, r"distances must have shape \[..., T\], got \(\)"),
-        ({"window": 0}, "window must be at least 1, got 0"),
+        ({"distances": "falling"}, r"distances must be numbers f32\[..., T\], got 'falling'"),
+        ({"distances": [[1.0], [1.0, 2.0]]}, "distances must be numbers"),
+        ({"window": 0}, "window must be an integer of at least 1, got 0"),
+        ({"window": 2.0}, "window must be an integer of at least 1, got 2.0"),
+        ({"tolerance": None}, r"tolerance must be in \(0, 1\), got None"),
         ({"tolerance": 1.0}, r"tolerance must be in \(0, 1\), got 1.0"),
         ({"tolerance": float("nan")}, r"tolerance must be in \(0, 1\), got nan"),
     ],
