@@ -65,7 +65,9 @@ def look_up(module: str, name: str) -> Any:
     new = MOVED[module].get(name)
     old = ".".join(filter(None, ("cgalr_jax", module, name)))
     if new is None:
-        raise AttributeError(f"module {'.'.join(filter(None, ('cgalr_jax', module)))!r} has no attribute {name!r}")
+        raise AttributeError(
+            f"module {'.'.join(filter(None, ('cgalr_jax', module)))!r} has no attribute {name!r}"
+        )
     warnings.warn(f"{old} is now {new}, and will go with the next release.", DeprecationWarning, stacklevel=3)
     if (module, name) == ("control", "Measurement"):
         return _measurement_with_z
@@ -77,7 +79,9 @@ def moved_arguments(controller: Any, **moved: Any) -> Any:
     """The controller, with the arguments that were the transformation's and are now a controller's."""
     for name in moved:
         if name not in ("bounds", "window"):
-            raise TypeError(f"scale_by_connectome and cgalr have no argument {name!r}; help(...) lists theirs.")
+            raise TypeError(
+                f"scale_by_connectome and cgalr have no argument {name!r}; help(...) lists theirs."
+            )
     if "window" in moved:
         warnings.warn(
             "window= is now an argument of hysteresis_gate(window=...), the only one who used it; here it has "
@@ -117,4 +121,6 @@ class _Moved(types.ModuleType):
 
 
 for _module in filter(None, MOVED):
-    sys.modules.setdefault(f"cgalr_jax.{_module}", _Moved(f"cgalr_jax.{_module}", "Gone: see cgalr_jax._deprecated."))
+    sys.modules.setdefault(
+        f"cgalr_jax.{_module}", _Moved(f"cgalr_jax.{_module}", "Gone: see cgalr_jax._deprecated.")
+    )

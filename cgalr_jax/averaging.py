@@ -75,15 +75,14 @@ def polynomial_averaging(eta: float = 8.0) -> optax.GradientTransformationExtraA
             )
         step = jnp.asarray(optax.safe_increment(state.averaging_step))
         weight = (eta + 1) / (step.astype(jnp.float32) + eta)
+
         def moved(mean: Any, old: Any, update: Any) -> Any:
             if mean is None:
                 return None
             new = old if update is None else optax.apply_updates(old, update)  # rounded as they are
             return mean + weight.astype(mean.dtype) * (jnp.asarray(new, mean.dtype) - mean)
 
-        average = jax.tree.map(
-            moved, state.averaging_params, params, updates, is_leaf=lambda x: x is None
-        )
+        average = jax.tree.map(moved, state.averaging_params, params, updates, is_leaf=lambda x: x is None)
         return updates, AveragingState(step, average)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)  # pyright: ignore[reportArgumentType]

@@ -324,7 +324,9 @@ def _instrument(
     _checks.check_integer("every", every, 1)
     _checks.check_integer("max_units", max_units, 2)
     signal = check_signal("signal", signals.hybrid() if signal is None else signal)
-    controller = check_controller("controller", controllers.calibrated() if controller is None else controller)
+    controller = check_controller(
+        "controller", controllers.calibrated() if controller is None else controller
+    )
     if not isinstance(jax.eval_shape(controller.init)[1], EnvelopeState):
         controller = controllers.envelope(controller)
     layout = layers.Layout({}, {})

@@ -19,7 +19,7 @@ from rich.progress import Progress
 from sklearn import datasets
 
 import cgalr_jax
-from cgalr_jax import capture, plotting, recorder, signal, topology
+from cgalr_jax import capture, plotting, recorder, signals, topology
 
 EVERY, BATCH, PROBE, FRAMES = 10, 32, 256, 6
 LAYERS = {"hidden 1": 48, "hidden 2": 32, "logits": 10}
@@ -41,7 +41,7 @@ def train(seed, steps):
         capture.example(capture.nnx_probe(net, x[:PROBE], logits=True), net),
         every=EVERY,
         controller=cgalr_jax.calibrated(schedule),
-        signal=signal.frobenius(),
+        signal=signals.frobenius(),
     )
     optimizer = nnx.Optimizer(net, optax.chain(optax.sgd(schedule, momentum=0.9), cgalr), wrt=nnx.Param)
 
@@ -57,7 +57,7 @@ def train(seed, steps):
     @nnx.jit
     def connectome_of(net, x):
         activations = capture.nnx_probe(net, x, logits=True)(nnx.state(net, nnx.Param))
-        return cgalr_jax.functional_connectome(jnp.concatenate(list(activations.values()), axis=1))
+        return cgalr_jax.topology.functional_connectome(jnp.concatenate(list(activations.values()), axis=1))
 
     trace, connectomes, rng = recorder.TraceRecorder(), {}, np.random.default_rng(seed)
     with Progress() as progress:
@@ -81,7 +81,7 @@ def tell(error, trace, connectomes):
     shares = np.linspace(0, path[-1], FRAMES)
     frames = {t: connectomes[t] for t in (list(connectomes)[np.argmin(np.abs(path - s))] for s in shares)}
     (first, before), *_, (last, after) = frames.items()
-    births = {first: cgalr_jax.births(before), last: cgalr_jax.births(after)}
+    births = {first: cgalr_jax.topology.compute_births(before), last: cgalr_jax.topology.compute_births(after)}
     rate, phase = values["base"] * values["cgalr/scale"], values["cgalr/phase"]
     level = (
         f"had its level by step {np.argmax(phase > 0)}" if phase.any() else "is still looking for its level"
@@ -94,16 +94,16 @@ def tell(error, trace, connectomes):
         )
 
     def run(figure):
-        axes, set_point = figure.subplots(4, 1, sharex=True), signal.frobenius().set_point
+        axes, set_point = figure.subplots(4, 1, sharex=True), signals.frobenius().set_point
         trace.plot(axes, base_learning_rate=values["base"], set_point=set_point)
         figure.align_ylabels(axes)
 
     def tree(figure):
-        plotting.plot_spanning_tree(figure.subplots(), cgalr_jax.spanning_tree(after), layers=LAYERS)
+        plotting.plot_spanning_tree(figure.subplots(), cgalr_jax.topology.spanning_tree(after), layers=LAYERS)
 
     def barcode(figure):
         upper, lower = figure.subplots(2, 1, height_ratios=[3, 2])
-        plotting.plot_barcode(upper, cgalr_jax.barcode(after))
+        plotting.plot_barcode(upper, cgalr_jax.topology.compute_barcode(after))
         for (t, born), color in zip(births.items(), (plotting.GREY, plotting.BLUE), strict=True):
             plotting.plot_betti_curve(lower, born, color=color, label=f"step {t}")
         lower.legend(frameon=False, fontsize="small")

@@ -84,7 +84,7 @@ def train(rate, with_cgalr, data, seed, steps, tick):
 def connectome_of(net, x):
     """The connectome of the units of both hidden layers."""
     activations = capture.nnx_probe(net, x)(nnx.state(net, nnx.Param))
-    return cgalr_jax.functional_connectome(jnp.concatenate(list(activations.values()), axis=1))
+    return cgalr_jax.topology.functional_connectome(jnp.concatenate(list(activations.values()), axis=1))
 
 
 def draw(runs, path):

@@ -1,25 +1,16 @@
 """Every example runs, learns nothing untrue on the way, and the loaders read what the formats say."""
 
-import gzip
-import hashlib
-import io
 import os
 import pathlib
-import pickle
 import subprocess
 import sys
-import tarfile
-from collections import defaultdict
 
-import numpy as np
 import pytest
-import scipy.sparse
 
 FOLDER = pathlib.Path(__file__).parents[1] / "examples"
 SCRIPTS = sorted(path.name for path in FOLDER.glob("*.py") if path.name != "datasets.py")
 sys.path.insert(0, str(FOLDER))
 
-import datasets  # noqa: E402
 
 
 def run(*command, cwd):
@@ -55,5 +46,3 @@ def test_example_is_short_and_says_what_it_does(script, tmp_path):
     shown = run(str(FOLDER / script), "--help", cwd=tmp_path)
     assert {"--quick", "--seed"} <= set(shown.replace(",", " ").split())
     assert source.split('"""')[1].split()[0] in shown
-
-

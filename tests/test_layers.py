@@ -42,7 +42,10 @@ def test_layer_units_of_sharded_examples():
     ("call", "message"),
     [
         (lambda: layers.layer_units(np.zeros(3)), "activation must be"),
-        (lambda: layers.layer_units(np.zeros((3, 2)), 0), "max_samples must be an integer of at least 1, got 0"),
+        (
+            lambda: layers.layer_units(np.zeros((3, 2)), 0),
+            "max_samples must be an integer of at least 1, got 0",
+        ),
     ],
 )
 def test_arguments_out_of_range_are_refused(call, message):

@@ -295,7 +295,8 @@ class TestThreeWays:
         tx = cgalr_jax.scale_by_connectome(EXAMPLE)
         state = tx.init(PARAMS)
         with pytest.raises(
-            ValueError, match=r"^probe must be a function, probe\(params\) or probe\(params, samples\) -> activations, got 3"
+            ValueError,
+            match=r"^probe must be a function, probe\(params\) or probe\(params, samples\) -> activations, got 3",
         ):
             tx.update(PARAMS, state, PARAMS, probe=3)
         with pytest.raises(ValueError, match="^params must be passed to update"):
@@ -406,7 +407,9 @@ class TestNothingLost:
             assert third.cg_measurements == 1
             connect = cgalr_jax.topology.functional_connectome
             np.testing.assert_allclose(
-                third.cg_distance, cgalr_jax.topology.frobenius_distance(connect(self.GOOD), connect(other)), rtol=1e-5
+                third.cg_distance,
+                cgalr_jax.topology.frobenius_distance(connect(self.GOOD), connect(other)),
+                rtol=1e-5,
             )
 
     def test_two_samples_are_enough_to_go_on(self):

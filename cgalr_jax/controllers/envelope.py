@@ -55,7 +55,9 @@ def envelope(controller: Controller, bounds: Bounds | None = None) -> Controller
         _checks.check_function("bounds", bounds, "step -> (low, high)")
         low, high = bounds(jnp.zeros((), jnp.int32))
         for name, value in (("low", low), ("high", high)):
-            _checks.check(f"bounds at step 0: {name}", value, lambda x: 0 < x < math.inf, "positive and finite")
+            _checks.check(
+                f"bounds at step 0: {name}", value, lambda x: 0 < x < math.inf, "positive and finite"
+            )
         _checks.check("bounds at step 0: high", high, lambda x: not x < low, f"at least low = {low}")
 
     def bounded(scale: jax.Array, last: jax.Array, step: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -52,7 +52,9 @@ WRONG = {
     "^controller must be a cgalr_jax.Controller, got 3": 3,
     r"^controller must be .* got the function calibrated; call it: calibrated\(\)": controllers.calibrated,
     "^controller.update must be a function": Controller(lambda: (scale(), ()), None),
-    r"^controller.init must return \(scale f32\[\], state\)": Controller(lambda: scale(), lambda m, s: (s, s)),
+    r"^controller.init must return \(scale f32\[\], state\)": Controller(
+        lambda: scale(), lambda m, s: (s, s)
+    ),
     r"^controller.update must return \(scale": Controller(lambda: (scale(), ()), lambda m, s: m.distance),
     "^controller.update must return a state of the same structure": Controller(
         lambda: (scale(), ()), lambda m, s: (m.distance, m)

@@ -342,6 +342,7 @@ class TestCalibrated:
             controllers.calibrated(**{argument: value})
 
     def test_refuses_a_number_for_a_schedule(self):
-        with pytest.raises(ValueError, match=r"^schedule must be a function, step -> learning rate, or None, got 0\.1"):
+        with pytest.raises(
+            ValueError, match=r"^schedule must be a function, step -> learning rate, or None, got 0\.1"
+        ):
             controllers.calibrated(0.1)
-

@@ -112,7 +112,9 @@ class TestEnvelope:
     @pytest.mark.parametrize("bad", [(bad, 1.0) for bad in BAD] + [(0.1, bad) for bad in BAD] + [(0.9, 0.2)])
     def test_bounds_that_cannot_be_used_leave_the_scale_where_it_is(self, bad):
         def bounds(step):
-            return tuple(jnp.where(step == 10, wrong, good) for wrong, good in zip(bad, (0.1, 1.0), strict=True))
+            return tuple(
+                jnp.where(step == 10, wrong, good) for wrong, good in zip(bad, (0.1, 1.0), strict=True)
+            )
 
         controller = controllers.envelope(echo(), bounds)
         scale, state = controller.init()

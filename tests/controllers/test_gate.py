@@ -71,6 +71,7 @@ class TestSchmittTrigger:
     def test_transition(self, mode, z, expected):
         assert controllers.schmitt_trigger(i32(mode), f32(z), enter=1.0, leave=0.25) == expected
 
+
 class TestHysteresisGate:
     TABLE = (
         # scale, mode, distance, z, next scale, next mode
@@ -155,4 +156,3 @@ class TestHysteresisGate:
     def test_refuses(self, argument, value):
         with pytest.raises(ValueError, match=f"^{argument} must be .* got {value!r}"):
             controllers.hysteresis_gate(**{argument: value})
-

@@ -41,7 +41,10 @@ class TestAll:
 
     def test_motion_is_positive(self, name):
         signal = ALL[name]
-        before, after = read(signal, layers(0), {"w": jnp.ones(3)}), read(signal, layers(1), {"w": jnp.zeros(3)})
+        before, after = (
+            read(signal, layers(0), {"w": jnp.ones(3)}),
+            read(signal, layers(1), {"w": jnp.zeros(3)}),
+        )
         assert signal.compare(before, after) > 0
 
     def test_a_non_finite_activation_is_not_hidden(self, name):
@@ -65,7 +68,9 @@ def test_minimum_and_median_over_the_layers(make):
     ]
     for over, reduce in (("min", np.min), ("median", np.median)):
         signal = make(over)
-        np.testing.assert_allclose(signal.compare(read(signal, before), read(signal, after)), reduce(apart), rtol=1e-6)
+        np.testing.assert_allclose(
+            signal.compare(read(signal, before), read(signal, after)), reduce(apart), rtol=1e-6
+        )
 
 
 def test_a_dead_layer_is_left_out_of_the_minimum():
@@ -106,9 +111,7 @@ def test_positions_count_as_samples_layer_by_layer_and_are_averaged_when_pooled(
     np.testing.assert_allclose(by_layer, topology.functional_connectome(images.reshape(-1, 4)), atol=1e-6)
     pooled = read(signals.frobenius("pooled"), {"conv": images, "dense": jnp.eye(8)})["pooled"]
     assert pooled.shape == (12, 12)
-    np.testing.assert_allclose(
-        pooled[:4, :4], topology.functional_connectome(images.mean((1, 2))), atol=1e-6
-    )
+    np.testing.assert_allclose(pooled[:4, :4], topology.functional_connectome(images.mean((1, 2))), atol=1e-6)
 
 
 def test_pooled_layers_must_have_the_same_samples():
@@ -120,7 +123,9 @@ def test_update_norm_is_relative():
     signal = signals.update_norm()
     before = {"w": jnp.full((3, 4), 2.0), "b": jnp.zeros(4), "steps": jnp.int32(3)}
     after = before | {"w": jnp.full((3, 4), 2.2)}
-    np.testing.assert_allclose(signal.compare(read(signal, {}, before), read(signal, {}, after)), 0.1, rtol=1e-5)
+    np.testing.assert_allclose(
+        signal.compare(read(signal, {}, before), read(signal, {}, after)), 0.1, rtol=1e-5
+    )
 
 
 def test_update_norm_looks_at_a_sub_sample_of_every_column():
@@ -154,7 +159,10 @@ def test_hybrid_weighs_the_two_in_their_set_points():
 def test_where_one_half_of_the_hybrid_stands_still_the_other_counts_half(still):
     signal = signals.hybrid()
     moving = 1 - still
-    before, after = read(signal, layers(0), {"w": jnp.ones(4)}), read(signal, layers(1), {"w": jnp.full(4, 1.3)})
+    before, after = (
+        read(signal, layers(0), {"w": jnp.ones(4)}),
+        read(signal, layers(1), {"w": jnp.full(4, 1.3)}),
+    )
     after = tuple(
         new if half == moving else old for half, (old, new) in enumerate(zip(before, after, strict=True))
     )
