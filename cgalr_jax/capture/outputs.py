@@ -1,4 +1,4 @@
-"""What the modules of a model sow in one forward pass -> activations. No Flax here: `capture.py` has it.
+"""What the modules of a model sow in one forward pass -> activations. No Flax here.
 
 How a layer is told from a stack of layers: each module notes the rank of what it returns and of its
 parameters, as it sees them. A scan or a vmap adds axes afterwards: to both where each iteration has its own
@@ -8,45 +8,18 @@ samples). The note is the name under which the value is sown, and so survives ji
 
 import collections
 import fnmatch
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-Activations = dict[str, jax.Array]
+from cgalr_jax.capture import choice as choices
+from cgalr_jax.capture.choice import Activations, Choice
 
 _NOTE = "cgalr:"
-
-
-class Wanted(NamedTuple):
-    """What to measure: `capture.Choice` with its defaults, and the default types of one of the two APIs."""
-
-    default: tuple[type, ...]
-    layers: Sequence[str | type] | None = None
-    logits: bool = False
-    pooled: bool = False
-    activation: Callable[[jax.Array], jax.Array] | None = None
-    forward: Callable[[Any, Any], Any] | None = None
-
-    def named(self, name: str) -> bool:
-        """Whether a layer is asked for by its name."""
-        return any(isinstance(layer, str) and fnmatch.fnmatch(name, layer) for layer in self.layers or ())
-
-    def wants(self, name: str, module: Any) -> bool:
-        """Whether a module is to be measured."""
-        types = self.default if self.layers is None else tuple(t for t in self.layers if isinstance(t, type))
-        return name != "" and (self.named(name) or isinstance(module, types))
-
-    def may_sow(self, name: str) -> bool:
-        """Whether something that this module sows itself may be asked for."""
-        parents = [layer.rpartition("/")[0] for layer in self.layers or () if isinstance(layer, str)]
-        return any(fnmatch.fnmatch(name, parent) for parent in parents)
-
-    def run(self, model: Any, samples: Any) -> Any:
-        """One forward pass."""
-        return model(samples) if self.forward is None else self.forward(model, samples)
 
 
 class Note(NamedTuple):
@@ -70,8 +43,11 @@ class Note(NamedTuple):
 class Listener:
     """Notes what the modules of one forward pass return."""
 
-    def __init__(self, choice: Wanted, units_last: Callable[[Any, Any], jax.Array]):
+    def __init__(
+        self, choice: Choice, default: tuple[type, ...], units_last: Callable[[Any, Any], jax.Array]
+    ):
         self.choice = choice
+        self.default = default  # the types that are measured where no layers are chosen
         self.units_last = units_last  # (module, what it returned) -> array [N, ..., F]
         self.names: list[str] = []  # of all modules called
         self.calls = 0
@@ -82,8 +58,8 @@ class Listener:
     ) -> Any:
         """Runs one module and sows its output if it is wanted, a scalar if only its own sowing may be."""
         self.names.append(name)
-        wanted = not self.inside and self.choice.wants(name, module)
-        if not wanted and (self.inside or not self.choice.may_sow(name)):
+        wanted = not self.inside and choices.is_wanted(self.choice, name, module, self.default)
+        if not wanted and (self.inside or not choices.may_sow(self.choice, name)):
             return run()
         self.inside = wanted
         try:
@@ -99,6 +75,13 @@ class Listener:
                 " 'intermediates' to itself; add 'intermediates': 0 to its variable_axes, or choose others."
             )
         return output
+
+
+def units_last(output: Any, recurrent: bool, features: int) -> jax.Array:
+    """The array that a module returned, its last `features` axes merged; recurrent: (carry, output)."""
+    leaves = jax.tree.leaves(output)
+    value = leaves[-1] if recurrent else leaves[0]
+    return value.reshape(*value.shape[:-features], math.prod(value.shape[-features:]))
 
 
 class _Layer(NamedTuple):
@@ -129,7 +112,7 @@ def collect(sown: Any, ranks: Mapping[str, list[int]], listener: Listener, outpu
         module, name = "/".join(path[:-1]), "/".join(path)
         if path[-1].startswith(_NOTE):
             notes[module] += [(Note.read(path[-1]), value) for value in values]
-        elif choice.named(name):
+        elif choices.is_named(choice, name):
             own[name] = values
 
     found: list[_Layer] = []
@@ -142,8 +125,8 @@ def collect(sown: Any, ranks: Mapping[str, list[int]], listener: Listener, outpu
         if calls:
             found.append(_Layer(max(call for call, _ in calls), name, [arrays for _, arrays in calls]))
     # A single unit has no connectome.
-    found = [layer for layer in found if layer.width > 1 or choice.named(layer.name)]
-    found = found if choice.logits else _without_logits(found, choice, output)
+    found = [layer for layer in found if layer.width > 1 or choices.is_named(choice, layer.name)]
+    found = found if choice.get("logits") else _without_logits(found, choice, output)
 
     for name, values in own.items():
         module = name.rpartition("/")[0]
@@ -180,31 +163,31 @@ def _unstack(name: str, value: jax.Array, note: Note, extra: int, ranks: list[in
     )
 
 
-def _without_logits(found: list[_Layer], choice: Wanted, output: Any) -> list[_Layer]:
+def _without_logits(found: list[_Layer], choice: Choice, output: Any) -> list[_Layer]:
     """Leaves out the last layer if it is as wide as an output of the model and not asked for by name."""
     widths = {jnp.shape(leaf)[-1] for leaf in jax.tree.leaves(output) if jnp.ndim(leaf)}
     last = max(found, default=None, key=lambda layer: layer.last)
-    if last is None or choice.named(last.name):
+    if last is None or choices.is_named(choice, last.name):
         return found
     return [layer for layer in found if layer is not last] if last.width in widths else found
 
 
-def _finish(calls: list[jax.Array], choice: Wanted) -> jax.Array:
+def _finish(calls: list[jax.Array], choice: Choice) -> jax.Array:
     """Joins the calls of one layer (an unrolled loop over time: positions), then activation and pooling."""
     value = calls[0]
     if len({call.shape for call in calls}) > 1:
         value = jnp.concatenate([call.reshape(-1, call.shape[-1]) for call in calls])
     elif len(calls) > 1:
         value = jnp.stack(calls, axis=1)
-    value = value if choice.activation is None else choice.activation(value)
-    return jnp.mean(value, axis=tuple(range(1, value.ndim - 1))) if choice.pooled else value
+    activation = choice.get("activation")
+    value = value if activation is None else activation(value)
+    return jnp.mean(value, axis=tuple(range(1, value.ndim - 1))) if choice.get("pooled") else value
 
 
 def _check_found(found: set[str], listener: Listener, sown: Any) -> None:
     """Raises if nothing, or not everything asked for by name, was found."""
-    layers = listener.choice.layers
-    named = [layer for layer in layers or () if isinstance(layer, str)]
-    missing = [layer for layer in named if not fnmatch.filter(found, layer)]
+    layers = listener.choice.get("layers")
+    missing = [name for name in choices.patterns(listener.choice) if not fnmatch.filter(found, name)]
     if found and not missing:
         return
     own = {"/".join(path) for path, _ in _sown_entries(sown) if not path[-1].startswith(_NOTE)}
