@@ -153,7 +153,7 @@ def _run(
             return method(*args, **kwargs)
         module = context.module
         return listener.call(
-            "/".join(module.path),
+            module.path,
             module,
             lambda: _ranks(module.variables.get("params", {})),
             lambda: method(*args, **kwargs),
@@ -168,7 +168,7 @@ def _run(
             mutable=[*mutable, "intermediates"],
             method=lambda model, samples: choices.run(choice, model, samples),
         )
-    ranks = {name: _ranks(_subtree(variables["params"], name)) for name in listener.names}
+    ranks = {path: _ranks(_subtree(variables["params"], path)) for path in listener.paths}
     activations = outputs.collect(changed.get("intermediates", {}), ranks, listener, output)
     return output, activations, {key: value for key, value in changed.items() if key in mutable}
 
@@ -184,8 +184,8 @@ def _ranks(parameters: Any) -> list[int]:
     return [jnp.ndim(leaf) for leaf in jax.tree.leaves(parameters)]
 
 
-def _subtree(tree: Any, name: str) -> Any:
-    """The part of a nested dict under a path 'a/b'; empty where there is none."""
-    for key in filter(None, name.split("/")):
+def _subtree(tree: Any, path: outputs.Path) -> Any:
+    """The part of a nested dict under a path; empty where there is none."""
+    for key in path:
         tree = tree.get(key, {})
     return tree

@@ -2,9 +2,9 @@
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator, Mapping
+import types
+from collections.abc import Callable, Iterator
 from typing import Any, Unpack
-from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ from cgalr_jax.capture import choice as choices
 from cgalr_jax.capture import outputs
 from cgalr_jax.capture.choice import Activations, Choice
 
+_EAR = "_cgalr_ear"
 _RECURRENT = (nnx.RNN, nnx.RNNCellBase)
 _LAYERS = (
     nnx.Linear,
@@ -97,8 +98,7 @@ def nnx_forward(model: nnx.Module, samples: Any, **choice: Unpack[Choice]) -> tu
 def _run(model: nnx.Module, samples: Any, choice: Choice) -> tuple[Any, Activations]:
     """Runs an nnx model and collects what its modules sow."""
     listener = outputs.Listener(choice, _LAYERS, _units_last)
-    modules = {"/".join(map(str, path)): module for path, module in nnx.iter_modules(model)}
-    ranks = {name: _ranks(module) for name, module in modules.items()}
+    ranks = {path: _ranks(module) for path, module in nnx.iter_modules(model)}
 
     def run(model: nnx.Module, samples: Any) -> Any:
         for _, module in nnx.iter_modules(model):
@@ -108,44 +108,79 @@ def _run(model: nnx.Module, samples: Any, choice: Choice) -> tuple[Any, Activati
         return choices.run(choice, model, samples)
 
     try:
-        with _listening(modules, listener):
+        with _listening(model, listener):
             output, captured = nnx.capture(run, nnx.Intermediate)(model, samples)
     except (TypeError, ValueError) as error:
         if "__captures__" not in str(error):
             raise
         raise ValueError(
             "layers must be reachable, got some inside an nnx.scan that carries or shares its module; choose"
-            f" others, such as the nnx.RNN around a cell, among {sorted(set(listener.names) - {''})}."
+            f" others, such as the nnx.RNN around a cell, among {listener.names}."
         ) from error
     return output, outputs.collect(nnx.to_pure_dict(captured), ranks, listener, output)
 
 
+class _Ear:
+    """Who listens to a module, and where it stands: a static attribute of it while the model runs.
+
+    So it is still there inside nnx.jit, nnx.scan and the like, where the module is another object.
+    """
+
+    def __init__(self, listener: outputs.Listener, path: outputs.Path):
+        self.listener = listener
+        self.path = path
+
+
+class _Heard(nnx.Module):
+    """Base of the classes that the modules of a running model have, each with its own class as other base.
+
+    Only the instances of this one model are of such a class, so that nothing is patched that other models or
+    threads use, and `isinstance` answers as ever.
+    """
+
+    def __init_subclass__(cls) -> None:
+        # Flax is told about the class; a user's own `__init_subclass__`, which may keep a register, is not.
+        own = cls.__bases__[1]
+        super(nnx.Module, cls).__init_subclass__(pytree=own._pytree__is_pytree)  # pyright: ignore
+
+
+@functools.cache
+def _heard(cls: type) -> type:
+    """The class of modules of this class while they are listened to; made once, as Flax keeps every class."""
+
+    @functools.wraps(cls.__call__)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        def run() -> Any:
+            return super(heard, self).__call__(*args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
+
+        ear = vars(self).get(_EAR)
+        if ear is None:  # made by a module in its forward pass, and not one of the model's
+            return run()
+        sow = functools.partial(self.sow, nnx.Intermediate)
+        return ear.listener.call(ear.path, self, lambda: _ranks(self), run, sow)
+
+    names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__call__": call}
+    heard = types.new_class(cls.__name__, (_Heard, cls), exec_body=lambda body: body.update(names))
+    return heard
+
+
 @contextlib.contextmanager
-def _listening(modules: Mapping[str, nnx.Module], listener: outputs.Listener) -> Iterator[None]:
-    """Lets the listener hear the calls of nnx modules, what `linen.intercept_methods` does in linen."""
-
-    def heard(method: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(method)
-        def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-            return listener.call(
-                getattr(self, "cgalr_name", ""),
-                self,
-                lambda: _ranks(self),
-                lambda: method(self, *args, **kwargs),
-                functools.partial(self.sow, nnx.Intermediate),
-            )
-
-        return call
-
-    callables = {name: module for name, module in modules.items() if "__call__" in dir(type(module))}
-    with contextlib.ExitStack() as stack:
-        for cls in {type(module): None for module in callables.values()}:
-            stack.enter_context(mock.patch.object(cls, "__call__", heard(cls.__call__)))
-        for name, module in callables.items():
-            # A static attribute: inside nnx.scan the module is another object with the same attributes.
-            setattr(module, "cgalr_name", name)  # noqa: B010
-            stack.callback(delattr, module, "cgalr_name")
+def _listening(model: nnx.Module, listener: outputs.Listener) -> Iterator[None]:
+    """Lets the listener hear the calls of a model's modules, what `linen.intercept_methods` does in linen."""
+    modules = dict(nnx.iter_modules(model))
+    for path, module in modules.items():
+        if callable(module):
+            object.__setattr__(module, _EAR, _Ear(listener, path))
+            object.__setattr__(module, "__class__", _heard(type(module)))
+    try:
         yield
+    finally:
+        for module in (*modules.values(), *dict(nnx.iter_modules(model)).values()):
+            for name in (_EAR, "__captures__"):  # Flax leaves its own behind where the forward pass failed
+                if name in vars(module):
+                    delattr(module, name)
+            if isinstance(module, _Heard):
+                object.__setattr__(module, "__class__", type(module).__bases__[1])
 
 
 def _units_last(module: Any, output: Any) -> jax.Array:
