@@ -448,18 +448,6 @@ def test_linen_forward_returns_what_may_change():
     assert list(activations) == ["conv", "dense"]
 
 
-def test_a_failing_forward_pass_leaves_no_trace_behind():
-    def fail(model, x):
-        raise RuntimeError("mine")
-
-    model = NnxCnn(nnx.Rngs(0))
-    call = nnx.Linear.__call__
-    with pytest.raises(RuntimeError, match="mine"):
-        capture.nnx_forward(model, None, forward=fail)
-    assert nnx.Linear.__call__ is call
-    assert "cgalr_name" not in vars(model.conv)
-
-
 def test_samples_are_given_once():
     model, x = NnxCnn(nnx.Rngs(0)), inputs(IMAGES)
     params = nnx.state(model, nnx.Param)
