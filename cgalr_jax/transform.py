@@ -95,6 +95,7 @@ def scale_by_connectome(
             each run.
         axis_name: the mapped axis (or axes) over which the samples are split, in `shard_map`, `pmap` or
             `vmap`; None under plain `jit`, where arrays are global.
+        **moved: arguments of the first edition, for one release: `bounds` and `window`.
 
     Returns:
         A transformation; `params` are needed by a probe and by signals that read them.
@@ -162,6 +163,7 @@ def cgalr(
         signal: what says how far the network moved.
         max_units: units per layer that are measured.
         axis_name: the mapped axis over which the samples are split.
+        **moved: arguments of the first edition, for one release.
 
     Returns:
         An optimizer that takes the extra arguments of `scale_by_connectome`.
@@ -230,7 +232,7 @@ def measure(
         instrument: what measures.
         state: `cg_before` is the reading of the last measurement.
         after: today's reading, of the samples that `cg_before` was read from.
-        before: the reading to store for the next measurement: in paired mode of the new samples, else `after`.
+        before: the reading to store for the next measurement: paired, of the new samples; else `after`.
         samples: the samples to store with it.
 
     Returns:

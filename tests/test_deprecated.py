@@ -51,7 +51,7 @@ def test_a_name_that_never_was():
 
 
 def test_a_measurement_with_a_z_score():
-    with pytest.warns(DeprecationWarning):
+    with pytest.warns(DeprecationWarning, match="is now cgalr_jax.controllers.Measurement"):
         from cgalr_jax.control import Measurement
     assert Measurement(jnp.float32(1), jnp.float32(0), jnp.int32(7)) == controllers.Measurement(1.0, 7)
 

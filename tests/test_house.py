@@ -1,4 +1,4 @@
-"""How the house is built: no import upwards, every public name listed and told apart, nothing optional loaded."""
+"""How the house is built: no import upwards, public names listed and told apart, nothing optional loaded."""
 
 import ast
 import importlib
