@@ -6,7 +6,8 @@ CPU time on one core (wall time for giotto-ph with 2 threads, on all there are).
 interleaved, one timed call each a round, caches warm; compile time is apart; the spread is the middle 80 %.
 `floor` rows bound what is possible: one pass over the matrix, or the matrix product alone. `reference` is
 what the paper's group publishes in spirit: np.corrcoef, SciPy's spanning tree, np.sort of all edges. Units
-are mixtures of latent signals, so that their correlations spread over [0, 1]. Ours are told that a connectome is symmetric.
+are mixtures of latent signals, so that their correlations spread over [0, 1]. Ours are told
+that a connectome is symmetric.
 """
 
 import timing  # isort: skip, before NumPy and JAX
