@@ -218,12 +218,13 @@ def connectome_from_moments(moments: Moments) -> Float32[Array, "P P"]:
 
 def _centre(units: jax.typing.ArrayLike) -> tuple[Float32[Array, " P"], Float32[Array, "N P"]]:
     """The mean of the units, and the units less their mean."""
+    real = as_real("units", units)
+    if real.ndim != 2 or 0 in real.shape:
+        raise ValueError(f"units must be [N, P] with N and P at least 1, got shape {real.shape!r}.")
     # Written once: XLA would repeat what made the units, a gather perhaps, in each of the passes over them.
-    units = jax.lax.optimization_barrier(as_real("units", units))
-    if units.ndim != 2 or 0 in units.shape:
-        raise ValueError(f"units must be [N, P] with N and P at least 1, got shape {units.shape!r}.")
-    mean = jnp.mean(units, axis=0)
-    centred = units - mean[None, :]
+    real = jax.lax.optimization_barrier(real)
+    mean = jnp.mean(real, axis=0)
+    centred = real - mean[None, :]
     error = jnp.mean(centred, axis=0)
     return mean + error, centred - error[None, :]
 
