@@ -4,10 +4,15 @@ Weights are compared as integers, by IEEE total order: exact where XLA flushes d
 a place in the order too, above all numbers, so that a tree is always found and every NaN weight is seen.
 """
 
-from typing import TypeVar
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
 
 import jax
 import jax.numpy as jnp
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Bool, Float32, Int32
 
 LOWEST = jnp.iinfo(jnp.int32).min
 """No edge: below the key of every number."""
@@ -17,7 +22,7 @@ _MINUS_INFINITY = 0x7F800000 ^ -1
 _Carry = TypeVar("_Carry")
 
 
-def as_real(name: str, values: jax.typing.ArrayLike) -> jax.Array:
+def as_real(name: str, values: jax.typing.ArrayLike) -> Float32[Array, " ..."]:
     """An array of any real dtype as float32; complex ones are refused, not robbed of their imaginary part."""
     array = jnp.asarray(values)
     if jnp.issubdtype(array.dtype, jnp.complexfloating):
@@ -27,7 +32,7 @@ def as_real(name: str, values: jax.typing.ArrayLike) -> jax.Array:
     return array.astype(jnp.float32)
 
 
-def as_square(name: str, connectome: jax.typing.ArrayLike, least: int = 1) -> jax.Array:
+def as_square(name: str, connectome: jax.typing.ArrayLike, least: int = 1) -> Float32[Array, "P P"]:
     """A connectome of at least so many units as f32[P, P]."""
     array = as_real(name, connectome)
     if array.ndim != 2 or array.shape[0] != array.shape[1] or array.shape[0] < least:
@@ -35,35 +40,35 @@ def as_square(name: str, connectome: jax.typing.ArrayLike, least: int = 1) -> ja
     return array
 
 
-def mirrored(connectome: jax.Array) -> jax.Array:
+def mirrored(connectome: Float32[Array, "P P"]) -> Float32[Array, "P P"]:
     """The symmetric matrix of the weights i < j, with a zero diagonal: one pass, exact for any bits."""
     upper = jnp.triu(jax.lax.bitcast_convert_type(connectome, jnp.int32), k=1)
     return jax.lax.bitcast_convert_type(upper | upper.T, jnp.float32)
 
 
-def keys_of(weights: jax.Array) -> jax.Array:
+def keys_of(weights: Float32[Array, "*shape"]) -> Int32[Array, "*shape"]:
     """float32 -> int32 in the same order."""
     keys = _total_order(jax.lax.bitcast_convert_type(weights, jnp.int32))
     # A NaN with its sign bit set, the 0 / 0 of x86, lies below all numbers: up, to where the others are.
     return jnp.where(keys < _MINUS_INFINITY, _NAN, keys)
 
 
-def from_keys(keys: jax.Array) -> jax.Array:
+def from_keys(keys: Int32[Array, "*shape"]) -> Float32[Array, "*shape"]:
     """The inverse of `keys_of`."""
     return jax.lax.bitcast_convert_type(_total_order(keys), jnp.float32)
 
 
-def nan_where(condition: jax.Array, values: jax.Array) -> jax.Array:
+def nan_where(condition: Bool[Array, ""], values: Float32[Array, "*shape"]) -> Float32[Array, "*shape"]:
     """`values`, or NaN: chosen as integers, as a literal NaN would set off `jax_debug_nans` in any run."""
     return from_keys(jnp.where(condition, _NAN, keys_of(values)))
 
 
-def varying_like(connectome: jax.Array, start: _Carry) -> _Carry:
+def varying_like(connectome: Float32[Array, "P P"], start: _Carry) -> _Carry:
     """The integers that a loop starts from, varying over the same devices as its input, for `shard_map`."""
     nothing = 0 * keys_of(connectome[0, 0])
     return jax.tree.map(lambda part: part + nothing, start)
 
 
-def _total_order(bits: jax.Array) -> jax.Array:
+def _total_order(bits: Int32[Array, "*shape"]) -> Int32[Array, "*shape"]:
     """Bits of a float32, whose negative numbers run backwards, to an ordered integer; its own inverse."""
     return bits ^ ((bits >> 31) & jnp.iinfo(jnp.int32).max)

@@ -1,7 +1,9 @@
 """Connectome -> barcode: when its components are born and its cycles die, as the edges come in by weight."""
 
+from __future__ import annotations
+
 import functools
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +20,9 @@ from cgalr_jax.topology._weights import (
 )
 from cgalr_jax.topology.spanning_tree import spanning_tree
 
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float32, Int, Int32, Shaped
+
 __all__ = ["Barcode", "compute_barcode"]
 
 
@@ -27,11 +32,11 @@ class Barcode(NamedTuple):
     Attributes:
         births: f32[P-1], of connected components, ascending: the maximum spanning tree.
         deaths: f32[P(P-1)/2 - (P-1)], of cycles, ascending: all other edges. Or their quantile function at
-            equally spaced levels, f32[bins]; see `barcode`.
+            equally spaced levels, f32[bins]; see `compute_barcode`.
     """
 
-    births: jax.Array
-    deaths: jax.Array
+    births: Float32[Array, " births"]
+    deaths: Float32[Array, " deaths"]
 
 
 @functools.partial(jax.jit, static_argnames=("bins", "method", "symmetrise"))
@@ -88,8 +93,10 @@ def compute_barcode(
     return Barcode(tree.weights, _quantiles(connectome, tree.weights, bins))
 
 
-def _all_deaths(connectome: jax.Array, tree: jax.Array) -> jax.Array:
-    """The sorted weights of all edges but those of the tree, i32[P-1, 2]."""
+def _all_deaths(
+    connectome: Float32[Array, "P P"], tree: Int32[Array, "P-1 2"]
+) -> Float32[Array, " (P-1)*(P-2)//2"]:
+    """The sorted weights of all edges but those of the tree."""
     size = connectome.shape[0]
     low, high = tree[:, 0], tree[:, 1]
     keys = jnp.where(jnp.eye(size, dtype=bool), LOWEST, keys_of(connectome))  # the holes of `_row_of_edges`
@@ -99,7 +106,9 @@ def _all_deaths(connectome: jax.Array, tree: jax.Array) -> jax.Array:
     return from_keys(jnp.sort(jnp.concatenate(parts))[size // 2 + size - 1 :])
 
 
-def _quantiles(connectome: jax.Array, born: jax.Array, bins: int) -> jax.Array:
+def _quantiles(
+    connectome: Float32[Array, "P P"], born: Float32[Array, " P-1"], bins: int
+) -> Float32[Array, " levels"]:
     """Quantile function of all edges but the births, at the levels (0.5, 1.5, ...) / bins."""
     size = connectome.shape[0]
     total = (size - 1) * (size - 2) // 2
@@ -117,8 +126,8 @@ def _quantiles(connectome: jax.Array, born: jax.Array, bins: int) -> jax.Array:
     return nan_where(~in_range, centre)
 
 
-def _histogram(connectome: jax.Array, bins: int, by_rows: bool) -> jax.Array:
-    """Number of edges below 0, then of those in each bin, i32[1 + bins].
+def _histogram(connectome: Float32[Array, "P P"], bins: int, by_rows: bool) -> Int32[Array, " 1+{bins}"]:
+    """Number of edges below 0, then of those in each bin.
 
     Two edges at a time, in a joint histogram whose margins are then added: the scatter is what it costs. On
     CPUs `by_rows`, so that the indices stay in the cache; at once where a loop would only wait for launches.
@@ -127,11 +136,11 @@ def _histogram(connectome: jax.Array, bins: int, by_rows: bool) -> jax.Array:
     unit = jnp.arange(size // 2, dtype=jnp.int32)
     holes = bins + 1  # a row of the joint histogram that is not added
 
-    def index(row: jax.Array) -> jax.Array:
+    def index(row: Int[Array, ""]) -> Int32[Array, " half"]:
         first, second = (_bin(weights, bins) for weights in _row_of_edges(connectome, row))
         return jnp.where(unit == row, holes, first) * (bins + 1) + second
 
-    def count(row: jax.Array, joint: jax.Array) -> jax.Array:
+    def count(row: Int[Array, ""], joint: Int32[Array, " bins"]) -> Int32[Array, " bins"]:
         return joint.at[index(row)].add(1, mode="promise_in_bounds")
 
     joint = jnp.zeros((bins + 2) * (bins + 1), jnp.int32)
@@ -144,7 +153,9 @@ def _histogram(connectome: jax.Array, bins: int, by_rows: bool) -> jax.Array:
     return counts.at[_bin(connectome[-1, :-1], bins)].add(1) if size % 2 else counts
 
 
-def _row_of_edges(matrix: jax.Array, row: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _row_of_edges(
+    matrix: Shaped[Array, "P P"], row: Int[Array, ""]
+) -> tuple[Shaped[Array, " P//2"], Shaped[Array, " P//2"]]:
     """Every edge once, in P // 2 rows of 2 (P // 2): but for the last unit, when P is odd, and a hole a row.
 
     With A the first half of the units and B the second: the triangle within A and, below it, the triangle
@@ -156,6 +167,6 @@ def _row_of_edges(matrix: jax.Array, row: jax.Array) -> tuple[jax.Array, jax.Arr
     return jnp.where(unit > row, within_a, within_b), matrix[row, half : 2 * half]
 
 
-def _bin(weights: jax.Array, bins: int) -> jax.Array:
+def _bin(weights: Float32[Array, "*shape"], bins: int) -> Int32[Array, "*shape"]:
     """Weights -> i32: 0 below 0, then 1 to `bins` for [0, 1]; anything else goes to one of the ends."""
     return jnp.where(weights < 0, 0, 1 + jnp.clip((weights * bins).astype(jnp.int32), 0, bins - 1))

@@ -4,16 +4,21 @@ Everything is centred before it is multiplied, twice, so that a large offset cos
 mean is subtracted, then the mean of what is left, which is the rounding error of the first.
 """
 
+from __future__ import annotations
+
 import functools
 import math
 from collections.abc import Hashable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from cgalr_jax._sharding import replicated
 from cgalr_jax.topology._weights import as_real
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Bool, Float32
 
 __all__ = [
     "DEAD",
@@ -42,13 +47,15 @@ class Moments(NamedTuple):
     As the mean is rounded to float32, correlations after a merge are off by up to about 6e-8 |mean| / std.
     """
 
-    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride], as in Optax's own states
-    mean: jax.Array
-    comoment: jax.Array
+    count: Float32[Array, ""]  # pyright: ignore[reportIncompatibleMethodOverride], as in Optax's own states
+    mean: Float32[Array, " P"]
+    comoment: Float32[Array, "P P"]
 
 
 @functools.partial(jax.jit, static_argnames="axis_name")
-def functional_connectome(units: jax.typing.ArrayLike, axis_name: Hashable | None = None) -> jax.Array:
+def functional_connectome(
+    units: jax.typing.ArrayLike, axis_name: Hashable | None = None
+) -> Float32[Array, "P P"]:
     r"""Absolute Pearson correlation of every pair of units, with a zero diagonal.
 
     .. math:: M_{ij} = |corr(x_i, x_j)|, \quad M_{ii} = 0
@@ -190,7 +197,7 @@ def gather_moments(moments: Moments, axis_name: Hashable | Sequence[Hashable]) -
 
 
 @jax.jit
-def connectome_from_moments(moments: Moments) -> jax.Array:
+def connectome_from_moments(moments: Moments) -> Float32[Array, "P P"]:
     """The functional connectome of all samples that went into the moments.
 
     Args:
@@ -209,37 +216,38 @@ def connectome_from_moments(moments: Moments) -> jax.Array:
     return _bounded(moments.comoment * inverse[:, None] * inverse[None, :])
 
 
-def _centre(units: jax.typing.ArrayLike) -> tuple[jax.Array, jax.Array]:
-    """[N, P] -> mean f32[P], and the units less their mean, f32[N, P]."""
+def _centre(units: jax.typing.ArrayLike) -> tuple[Float32[Array, " P"], Float32[Array, "N P"]]:
+    """The mean of the units, and the units less their mean."""
+    real = as_real("units", units)
+    if real.ndim != 2 or 0 in real.shape:
+        raise ValueError(f"units must be [N, P] with N and P at least 1, got shape {real.shape!r}.")
     # Written once: XLA would repeat what made the units, a gather perhaps, in each of the passes over them.
-    units = jax.lax.optimization_barrier(as_real("units", units))
-    if units.ndim != 2 or 0 in units.shape:
-        raise ValueError(f"units must be [N, P] with N and P at least 1, got shape {units.shape!r}.")
-    mean = jnp.mean(units, axis=0)
-    centred = units - mean[None, :]
+    real = jax.lax.optimization_barrier(real)
+    mean = jnp.mean(real, axis=0)
+    centred = real - mean[None, :]
     error = jnp.mean(centred, axis=0)
     return mean + error, centred - error[None, :]
 
 
-def _gram(x: jax.Array) -> jax.Array:
-    """f32[N, P] -> x^T x, f32[P, P]."""
+def _gram(x: Float32[Array, "N P"]) -> Float32[Array, "P P"]:
+    """x^T x."""
     return jnp.einsum("ni,nj->ij", x, x, precision=jax.lax.Precision.HIGHEST, out_sharding=replicated(x, 2))
 
 
-def _outer(x: jax.Array) -> jax.Array:
+def _outer(x: Float32[Array, " P"]) -> Float32[Array, "P P"]:
     return x[:, None] * x[None, :]
 
 
-def _dead(mean: jax.Array, std: jax.Array) -> jax.Array:
+def _dead(mean: Float32[Array, " P"], std: Float32[Array, " P"]) -> Bool[Array, " P"]:
     """Whether a unit does not vary; not so for NaN, which must be seen in the connectome."""
     return std <= DEAD * jnp.abs(mean)
 
 
-def _reciprocal(norm: jax.Array, dead: jax.Array) -> jax.Array:
+def _reciprocal(norm: Float32[Array, " P"], dead: Bool[Array, " P"]) -> Float32[Array, " P"]:
     return jnp.where(dead, 0, 1 / jnp.where(dead, 1, norm))
 
 
-def _bounded(correlation: jax.Array) -> jax.Array:
+def _bounded(correlation: Float32[Array, "P P"]) -> Float32[Array, "P P"]:
     """Correlations -> connectome: absolute, symmetric, at most 1 in spite of rounding, 0 on the diagonal."""
     # At the edges of their blocks some matrix products round (i, j) and (j, i) differently.
     correlation = (correlation + correlation.T) / 2

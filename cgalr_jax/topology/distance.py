@@ -10,12 +10,19 @@ Everything here is computed in float32. No gradient flows: the learning rate is 
 network, it is not part of what is differentiated. Equal inputs are exactly 0 apart.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from cgalr_jax.topology._weights import as_real, as_square
 from cgalr_jax.topology.barcode import Barcode
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float32
 
 __all__ = ["barcode_distance", "frobenius_distance", "top_distance"]
 
@@ -28,7 +35,7 @@ def top_distance(
     *,
     order: float = 2.0,
     normalise: bool = True,
-) -> jax.Array:
+) -> Float32[Array, ""]:
     r"""Wasserstein distance of two sorted arrays of births, or of two sorted arrays of deaths.
 
     With the quantile functions :math:`Q_a, Q_b : (0, 1) \to \mathbb{R}`, steps of equal width over the sorted
@@ -92,7 +99,7 @@ def barcode_distance(
     *,
     order: float = 2.0,
     normalise: bool = True,
-) -> jax.Array:
+) -> Float32[Array, ""]:
     r"""TOP on births and deaths together: births pair with births, deaths with deaths.
 
     .. math:: d_p^p = w_0 \, d_p(\mathrm{births})^p + w_1 \, d_p(\mathrm{deaths})^p
@@ -135,7 +142,9 @@ def barcode_distance(
     return _root(weight * (of_births ** int(order) + of_deaths ** int(order)), order)
 
 
-def frobenius_distance(connectome_a: jax.typing.ArrayLike, connectome_b: jax.typing.ArrayLike) -> jax.Array:
+def frobenius_distance(
+    connectome_a: jax.typing.ArrayLike, connectome_b: jax.typing.ArrayLike
+) -> Float32[Array, ""]:
     r"""Root mean square change of an edge weight.
 
     .. math:: \Big( \frac{2}{P(P-1)} \sum_{i<j} (A_{ij} - B_{ij})^2 \Big)^{1/2}
@@ -172,7 +181,7 @@ def _check_order(order: float) -> None:
         raise ValueError(f"order must be 1, 2 or infinity, got {order!r}.")
 
 
-def _as_sorted_array(name: str, values: jax.typing.ArrayLike) -> jax.Array:
+def _as_sorted_array(name: str, values: jax.typing.ArrayLike) -> Float32[Array, " n"]:
     array = jax.lax.stop_gradient(as_real(name, values))
     if array.ndim != 1 or array.size == 0:
         raise ValueError(f"{name} must have shape [n] with n >= 1, got {array.shape}.")
@@ -189,5 +198,5 @@ def _common_steps(n: int, m: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return left // m, left // n, np.diff(breaks) / (n * m)
 
 
-def _root(total: jax.Array, order: float) -> jax.Array:
+def _root(total: Float32[Array, ""], order: float) -> Float32[Array, ""]:
     return jnp.sqrt(total) if order == 2.0 else total

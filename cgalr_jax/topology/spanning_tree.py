@@ -1,13 +1,18 @@
 """Connectome -> maximum spanning tree, by Prim's algorithm or by Boruvka's; its weights are the births."""
 
+from __future__ import annotations
+
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from cgalr_jax.topology._weights import LOWEST, as_square, from_keys, keys_of, mirrored, varying_like
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float32, Int, Int32
 
 __all__ = ["Tree", "compute_births", "spanning_tree"]
 
@@ -23,8 +28,8 @@ class Tree(NamedTuple):
         weights: f32[P-1], ascending.
     """
 
-    edges: jax.Array
-    weights: jax.Array
+    edges: Int32[Array, "P-1 2"]
+    weights: Float32[Array, " P-1"]
 
 
 @functools.partial(jax.jit, static_argnames=("method", "symmetrise"))
@@ -63,7 +68,7 @@ def spanning_tree(connectome: jax.typing.ArrayLike, method: str = "auto", *, sym
 @functools.partial(jax.jit, static_argnames=("method", "symmetrise"))
 def compute_births(
     connectome: jax.typing.ArrayLike, method: str = "auto", *, symmetrise: bool = True
-) -> jax.Array:
+) -> Float32[Array, " births"]:
     """Births of the connected components: the weights of the maximum spanning tree.
 
     Args:
@@ -87,29 +92,29 @@ def compute_births(
 class _Edges(NamedTuple):
     """A set of edges, in any order."""
 
-    key: jax.Array  # i32[n], the weight
-    low: jax.Array  # i32[n], the smaller unit
-    high: jax.Array  # i32[n], the larger unit
+    key: Int32[Array, " edges"]  # the weight
+    low: Int32[Array, " edges"]  # the smaller unit
+    high: Int32[Array, " edges"]  # the larger unit
 
 
 class _Growth(NamedTuple):
     """A tree that grows from unit 0: what Prim's loop carries."""
 
-    new: jax.Array  # i32[], the unit that was reached last
-    link: jax.Array  # i32[P], key of the heaviest edge from the tree to each unit, `LOWEST` within
-    parent: jax.Array  # i32[P], the end of that edge in the tree
-    key: jax.Array  # i32[P-1], of the edges found
-    child: jax.Array  # i32[P-1], the unit each of them reached
+    new: Int32[Array, ""]  # the unit that was reached last
+    link: Int32[Array, " P"]  # key of the heaviest edge from the tree to each unit, `LOWEST` within
+    parent: Int32[Array, " P"]  # the end of that edge in the tree
+    key: Int32[Array, " P-1"]  # of the edges found
+    child: Int32[Array, " P-1"]  # the unit each of them reached
 
 
 class _Forest(NamedTuple):
     """Trees that merge, each known by its root: what Boruvka's loop carries."""
 
-    root: jax.Array  # i32[P], of the tree of each unit
-    edge: _Edges  # i32[P] each, the edge by which a unit ceased to be a root
+    root: Int32[Array, " P"]  # of the tree of each unit
+    edge: _Edges  # P of them, the edge by which a unit ceased to be a root
 
 
-def _edges(connectome: jax.Array, method: str) -> _Edges:
+def _edges(connectome: Float32[Array, "P P"], method: str) -> _Edges:
     """The P - 1 edges of a maximum spanning tree of a symmetric connectome."""
     if method not in _METHODS:
         raise ValueError(f"method must be one of {_METHODS}, got {method!r}.")
@@ -122,12 +127,12 @@ def _edges(connectome: jax.Array, method: str) -> _Edges:
 
 
 @jax.custom_batching.sequential_vmap  # at once, the row of each step would be a gather: slower
-def _prim(connectome: jax.Array) -> _Edges:
+def _prim(connectome: Float32[Array, "P P"]) -> _Edges:
     """The heaviest edge that leaves the tree belongs to it; P - 1 times."""
     size = connectome.shape[0]
     unit = jnp.arange(size, dtype=jnp.int32)
 
-    def grow(step: jax.Array, tree: _Growth) -> _Growth:
+    def grow(step: Int[Array, ""], tree: _Growth) -> _Growth:
         row = keys_of(connectome[tree.new])
         link = tree.link.at[tree.new].set(LOWEST)
         heavier = (link != LOWEST) & (row > link)
@@ -151,7 +156,7 @@ def _prim(connectome: jax.Array) -> _Edges:
     return _Edges(tree.key, jnp.minimum(parent, tree.child), jnp.maximum(parent, tree.child))
 
 
-def _boruvka(connectome: jax.Array) -> _Edges:
+def _boruvka(connectome: Float32[Array, "P P"]) -> _Edges:
     """The heaviest edge that leaves each tree belongs to the whole; all trees at once, ceil(log2 P) times.
 
     Equal weights are told apart by the edge, in the order of (low, high), so that only two trees that chose
@@ -162,7 +167,7 @@ def _boruvka(connectome: jax.Array) -> _Edges:
     unit = jnp.arange(size, dtype=jnp.int32)
     keys = keys_of(connectome)
 
-    def merge(_: jax.Array, forest: _Forest) -> _Forest:
+    def merge(_: Int[Array, ""], forest: _Forest) -> _Forest:
         root = forest.root
         outgoing = root[:, None] != root[None, :]
         key = jnp.max(jnp.where(outgoing, keys, LOWEST), axis=1)
@@ -190,7 +195,7 @@ def _boruvka(connectome: jax.Array) -> _Edges:
     return _Edges(*(part[hooked] for part in forest.edge))
 
 
-def _heaviest_of_each(root: jax.Array, key: jax.Array, other: jax.Array) -> _Edges:
+def _heaviest_of_each(root: Int32[Array, " P"], key: Int32[Array, " P"], other: Int32[Array, " P"]) -> _Edges:
     """Of the edges (unit, other), one a unit, the first of the heaviest in each tree; low = P if none."""
     size = root.size
     unit = jnp.arange(size, dtype=jnp.int32)
@@ -204,12 +209,14 @@ def _heaviest_of_each(root: jax.Array, key: jax.Array, other: jax.Array) -> _Edg
     return _Edges(best, first, second)
 
 
-def _jump(_: jax.Array, parent: jax.Array) -> jax.Array:
+def _jump(_: Int[Array, ""], parent: Int32[Array, " P"]) -> Int32[Array, " P"]:
     """Pointer jumping: twice as far up the tree."""
     return parent[parent]
 
 
-def _fold(operation: Callable[[jax.Array, jax.Array], jax.Array], values: jax.Array) -> jax.Array:
+def _fold(
+    operation: Callable[[jax.Array, jax.Array], jax.Array], values: Int32[Array, " n"]
+) -> Int32[Array, " lanes"]:
     """Maximum or minimum of the two halves of a vector, and so on until a few lanes are left.
 
     XLA vectorises this better on CPUs than a plain reduction. The middle of an odd length meets itself: no
