@@ -53,7 +53,7 @@ def train_step(state, x, y, key):
         return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean(), changed
 
     (loss, changed), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
-    probe = capture.linen_probe(Cnn(), {"batch_stats": state.batch_stats}, forward=evaluate)
+    probe = capture.linen_probe(Cnn(), forward=evaluate)
     return state.apply_gradients(grads=grads, probe=probe, samples=x, **changed), loss
 
 
@@ -85,9 +85,7 @@ def main():
     key = jax.random.key(args.seed)
     samples = data.x[:32]
     variables = Cnn().init(key, samples, train=False)
-    example = capture.example(
-        capture.linen_probe(Cnn(), variables, forward=evaluate), variables["params"], samples
-    )
+    example = capture.example(capture.linen_probe(Cnn(), forward=evaluate), variables["params"], samples)
     tx = optax.chain(
         optax.sgd(schedule, momentum=0.9),
         cgalr_jax.scale_by_connectome(

@@ -22,7 +22,13 @@ def rows():
 def test_every_row_is_a_test():
     source = "".join(
         (HERE / f"{name}.py").read_text()
-        for name in ("test_contract", "capture/test_capture", "test_devices", "test_checkpoint")
+        for name in (
+            "test_contract",
+            "capture/test_capture",
+            "capture/test_still",
+            "test_devices",
+            "test_checkpoint",
+        )
     )
     functions = set(re.findall(r"def test_(\w+)\(", source))
     constructions = set(re.findall(r'^    "([^"]+)": Construction\(', source, re.MULTILINE))

@@ -16,8 +16,8 @@ the connectome counts them as samples.
 """
 
 from cgalr_jax.capture.choice import Choice
-from cgalr_jax.capture.linen import TrainState, linen_forward, linen_probe
-from cgalr_jax.capture.nnx import nnx_forward, nnx_probe
+from cgalr_jax.capture.linen import TrainState, linen_forward, linen_probe, linen_samples
+from cgalr_jax.capture.nnx import nnx_forward, nnx_probe, nnx_samples
 from cgalr_jax.capture.shapes import example
 
 __all__ = [
@@ -26,6 +26,8 @@ __all__ = [
     "example",
     "linen_forward",
     "linen_probe",
+    "linen_samples",
     "nnx_forward",
     "nnx_probe",
+    "nnx_samples",
 ]

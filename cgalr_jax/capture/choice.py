@@ -67,13 +67,3 @@ def run(choice: Choice, model: Any, samples: Any) -> Any:
     """One forward pass."""
     forward = choice.get("forward")
     return model(samples) if forward is None else forward(model, samples)
-
-
-def the_samples(fixed: Any, given: tuple[Any, ...]) -> Any:
-    """The samples of one measurement: those the probe holds, or those it is given."""
-    if (fixed is None) != (len(given) == 1):
-        raise ValueError(
-            "samples must be given once, to the probe's builder (a fixed probe set) or to the probe (paired),"
-            f" got {len(given)} at the call and {'none' if fixed is None else 'some'} at the builder."
-        )
-    return given[0] if given else fixed

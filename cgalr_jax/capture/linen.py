@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Unpack
 
@@ -9,13 +10,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import linen
+from flax import core, linen
 from flax.training import train_state
 
 from cgalr_jax.capture import choice as choices
-from cgalr_jax.capture import outputs
+from cgalr_jax.capture import frozen, outputs
 from cgalr_jax.capture.choice import Activations, Choice
 
+_STILL = (
+    (linen.BatchNorm, "use_running_average", False),
+    (linen.Dropout, "deterministic", True),
+    (linen.MultiHeadDotProductAttention, "deterministic", True),
+)
 _RECURRENT = (linen.RNN, linen.RNNCellBase)
 _LAYERS = (
     linen.Dense,
@@ -37,13 +43,18 @@ def linen_probe(
 ) -> Callable[..., Activations]:
     """Builds the probe of a linen model.
 
-    Linen models choose evaluation mode by an argument of their own: write it into `forward`, for example
-    `forward=lambda model, x: model(x, train=False)`. No collection may change and no key is given, so a
-    model left in training mode raises Flax's own error.
+    What moves in training beside the parameters is held still, so that two readings differ by the parameters
+    and by nothing else: BatchNorm normalises by the samples of the probe, in place of its running averages,
+    dropout is off, keys are constants, and whatever the forward pass changes is forgotten. So 'batch_stats'
+    need not be passed, and both values of an argument such as `train` give the same activations; where the
+    model asks for one, `forward=lambda model, x: model(x, train=False)`. Collections of the model's own are
+    as they are given here: where its forward pass reads some that move, let them travel with the samples, see
+    `linen_samples`.
 
     Args:
       model: the model.
-      variables: the collections beside the parameters, such as `{'batch_stats': ...}`; 'params' is ignored.
+      variables: the collections beside the parameters that the forward pass reads; 'params' is ignored. None
+        for BatchNorm and the like.
       samples: a fixed probe set, whatever `forward` takes; None for paired measurements.
       **choice: see `Choice`.
 
@@ -55,7 +66,6 @@ def linen_probe(
         cannot be known.
 
     Example:
-      >>> from flax import linen
       >>> net = linen.Sequential([linen.Dense(5), linen.relu, linen.Dense(2)])
       >>> params = net.init(jax.random.key(0), jnp.ones((4, 3)))['params']
       >>> jax.tree.map(jnp.shape, linen_probe(net)(params, jnp.ones((4, 3))))
@@ -64,10 +74,34 @@ def linen_probe(
     choices.check(model, linen.Module, choice)
 
     def probe(params: Any, *batch: Any) -> Activations:
-        inputs = choices.the_samples(samples, batch)
-        return _run(model, {**(variables or {}), "params": params}, inputs, choice)[1]
+        inputs, moving = frozen.given_samples(samples, batch)
+        return _run(model, {**(variables or {}), **(moving or {}), "params": params}, inputs, choice)[1]
 
     return probe
+
+
+def linen_samples(variables: Mapping[str, Any], samples: Any) -> frozen.Samples:
+    """Samples together with the collections of this moment, for a model that reads some that move.
+
+    A probe that is given both runs the model with both, and forgets what changes. Only collections of your
+    own need it, such as a moving average that you wrote: Flax's BatchNorm, dropout and keys are held still.
+
+    Args:
+      variables: the collections; 'params' and 'intermediates' are left out.
+      samples: whatever `forward` takes.
+
+    Returns:
+      A pytree for `samples=`: of `scale_by_connectome` and of each update (paired), or of `linen_probe`
+      (fixed: taken once, before training, and an argument of the step).
+
+    Example:
+      >>> net = linen.BatchNorm(use_running_average=True)
+      >>> variables = net.init(jax.random.key(0), jnp.ones((4, 3)))
+      >>> jax.tree.map(jnp.shape, linen_samples(variables, jnp.ones((4, 3))))
+      Samples(samples=(4, 3), variables={'batch_stats': {'mean': (3,), 'var': (3,)}})
+    """
+    kept = {key: value for key, value in variables.items() if key not in ("params", "intermediates")}
+    return frozen.Samples(samples, kept)
 
 
 def linen_forward(
@@ -96,7 +130,6 @@ def linen_forward(
       ValueError: when `model` is not one, when nothing matches, or when the axes of an array cannot be known.
 
     Example:
-      >>> from flax import linen
       >>> net = linen.Sequential([linen.Dense(5), linen.relu, linen.Dense(2)])
       >>> variables = net.init(jax.random.key(0), jnp.ones((4, 3)))
       >>> output, activations, changed = linen_forward(net, variables, jnp.ones((4, 3)))
@@ -104,7 +137,7 @@ def linen_forward(
       ((4, 2), ['layers_0'], {})
     """
     choices.check(model, linen.Module, choice)
-    return _run(model, variables, samples, choice, rngs, tuple(mutable))
+    return _run(model, variables, samples, choice, rngs=rngs, mutable=tuple(mutable), still=False)
 
 
 class TrainState(train_state.TrainState):
@@ -141,10 +174,12 @@ def _run(
     variables: Mapping[str, Any],
     samples: Any,
     choice: Choice,
+    *,
     rngs: Any = None,
     mutable: tuple[str, ...] = (),
+    still: bool = True,
 ) -> tuple[Any, Activations, dict[str, Any]]:
-    """Runs a linen model and collects what its modules sow."""
+    """Runs a linen model and collects what its modules sow; `still`: as a probe does."""
     listener = outputs.Listener(choice, _LAYERS, _units_last)
     variables = {"params": {}, **{key: value for key, value in variables.items() if key != "intermediates"}}
 
@@ -152,6 +187,8 @@ def _run(
         if context.method_name != "__call__":
             return method(*args, **kwargs)
         module = context.module
+        if still:
+            args, kwargs = _hold_still(module, context.orig_method, args, kwargs)
         return listener.call(
             module.path,
             module,
@@ -164,13 +201,38 @@ def _run(
         output, changed = model.apply(
             variables,
             samples,
-            rngs=rngs,
-            mutable=[*mutable, "intermediates"],
+            # A stream that is not there is drawn from that of 'params': any key is a constant.
+            rngs={"params": jax.random.key(0)} if still else rngs,
+            mutable=core.DenyList(("params",)) if still else [*mutable, "intermediates"],
             method=lambda model, samples: choices.run(choice, model, samples),
         )
     ranks = {path: _ranks(_subtree(variables["params"], path)) for path in listener.paths}
     activations = outputs.collect(changed.get("intermediates", {}), ranks, listener, output)
     return output, activations, {key: value for key, value in changed.items() if key in mutable}
+
+
+def _hold_still(
+    module: linen.Module, method: Callable[..., Any], args: Any, kwargs: Any
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of a module's call in a probe: without what Flax lets it say of statistics and dropout.
+
+    The attribute of the module says it, of a copy that `apply` made for this forward pass.
+    """
+    for kind, name, value in _STILL:
+        if isinstance(module, kind) and name in (signature := inspect.signature(method)).parameters:
+            bound = signature.bind_partial(*args, **kwargs)
+            bound.arguments.pop(name, None)
+            args, kwargs = bound.args, bound.kwargs
+            object.__setattr__(module, name, value)
+    if isinstance(module, linen.BatchNorm) and module.axis_name and not frozen.is_mapped(module.axis_name):
+        object.__setattr__(module, "axis_name", None)
+    if isinstance(module, linen.SpectralNorm):
+        collection = module.collection_name
+        for name, value in module.variables.get(collection, {}).items():
+            if name.endswith("/u"):
+                start = jax.random.normal(jax.random.key(0), value.shape, value.dtype)
+                module.put_variable(collection, name, start)
+    return args, kwargs
 
 
 def _units_last(module: Any, output: Any) -> jax.Array:
