@@ -84,8 +84,8 @@ def moved_arguments(controller: Any, **moved: Any) -> Any:
             )
     if "window" in moved:
         warnings.warn(
-            "window= is now an argument of hysteresis_gate(window=...), the only one who used it; here it has "
-            "no effect, and will go with the next release.",
+            "window= is now an argument of hysteresis_gate(window=...), which alone used it; here it has no "
+            "effect, and will go with the next release.",
             DeprecationWarning,
             stacklevel=3,
         )

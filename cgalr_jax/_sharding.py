@@ -1,4 +1,4 @@
-"""Where results live on a mesh whose axes are Explicit; elsewhere XLA decides, and there is nothing to say."""
+"""Where results live on a mesh whose axes are Explicit; elsewhere XLA decides."""
 
 import jax
 

@@ -1,4 +1,4 @@
-"""What users hand to the update, checked as early as it can be known: the three ways to measure, the samples."""
+"""What users hand to the update, checked when it is traced: the three ways to measure, and the samples."""
 
 from typing import Any
 

@@ -35,6 +35,12 @@ class LearningRateCurve(NamedTuple):
     rates: np.ndarray
     distances: np.ndarray
 
+    def plot(self, ax: Any) -> Any:
+        """Draws the curve on a matplotlib Axes: `cgalr_jax.plotting.plot_learning_rate_curve`."""
+        from cgalr_jax import plotting
+
+        return plotting.plot_learning_rate_curve(ax, self)
+
 
 def find_learning_rate(
     step: Callable[[Any, jax.Array], Any],

@@ -92,8 +92,8 @@ def connectome_schedule(
     signal = check_signal("signal", signals.frobenius() if signal is None else signal)
     if signal.reads_params:
         raise ValueError(
-            "signal must be one that reads activations only, because Optax hands no parameters to a schedule; "
-            f"got {_checks.shown(signal)}."
+            "signal must be one that reads activations only, because Optax hands no parameters to a "
+            f"schedule; got {_checks.shown(signal)}."
         )
     if controller is None:
         controller = controllers.calibrated(learning_rate if callable(learning_rate) else None)

@@ -181,7 +181,7 @@ def check_checkpoint(stored: Any, opt_state: Any) -> None:
 
 
 def check_form(argument: str, found: Any, wanted: Any) -> None:
-    """Raises if the states in `found` are not of the form of those in `wanted`; some restorers do not look."""
+    """Raises if the states in `found` are not of the form of those in `wanted`: not all restorers look."""
     found, wanted = (
         [
             {path: tuple(getattr(x, "shape", ())) for path, x in state.items()}

@@ -12,7 +12,6 @@ SCRIPTS = sorted(path.name for path in FOLDER.glob("*.py") if path.name != "data
 sys.path.insert(0, str(FOLDER))
 
 
-
 def run(*command, cwd):
     environment = {
         **os.environ,

@@ -23,8 +23,9 @@ FLOORS = (
     ("arguments",),
     ("_deprecated",),
     ("transform",),
-    ("schedule", "finder", "averaging", "stopping"),
     ("plotting", "capture"),
+    ("_report",),
+    ("schedule", "finder", "averaging", "stopping"),
     ("recorder",),
     ("",),  # the face
 )
@@ -34,7 +35,7 @@ WINGS = {
     "topology": (("_weights",), ("connectome", "spanning_tree"), ("barcode",), ("distance",), ("rips",)),
     "signals": (("base",), ("connectome", "update"), ("combined", "rips")),
     "controllers": (("base",), ("calibrated", "gate", "envelope")),
-    "capture": (("choice",), ("outputs",), ("nnx", "linen")),
+    "capture": (("choice", "frozen"), ("outputs",), ("nnx", "linen", "shapes")),
 }
 OPTIONAL = ("flax", "matplotlib", "gph", "sklearn", "scipy.sparse", "tensorboardX", "rich", "jaxtyping")
 
@@ -88,6 +89,8 @@ def public_modules():
     for path in files():
         parts = path.relative_to(ROOT).with_suffix("").parts
         if any(part.startswith("_") and part != "__init__" for part in parts):
+            continue
+        if parts[0] == "capture" and parts[-1] != "__init__":  # what is public of it, its face names
             continue
         names.append(".".join(("cgalr_jax", *(part for part in parts if part != "__init__"))))
     return names

@@ -68,13 +68,13 @@ def calibrated(
       that keeps the motion falling along with the schedule. A warm-up that goes on after the
       calibration divides anchor and scale by what it adds to the rate: their product was calibrated.
 
-    **Without a schedule**, where the end of the run is not known, the controller brings its own: it multiplies the
-    scale by the Robbins-Monro decay `1 / (1 + m / 25)` after m measurements and expects the motion to fall
-    likewise. Evaluate the averaged parameters then (`polynomial_averaging`): the average does the rest of the
-    annealing, at any step.
+    **Without a schedule**, where the end of the run is not known, the controller brings its own: it
+    multiplies the scale by the Robbins-Monro decay `1 / (1 + m / 25)` after m measurements and expects the
+    motion to fall likewise. Evaluate the averaged parameters then (`polynomial_averaging`): the average does
+    the rest of the annealing, at any step.
 
-    Why absolute, and why these numbers: in our experiments a gate on z alone was little better than a random
-    one, and left the base rate decisive. Where a rate that is too large lets training diverge within the steps of one measurement, it comes too
+    Why absolute: a gate on z was little better than a random one, and left the base rate decisive. Where a
+    rate that is too large lets training diverge within the steps of one measurement, the controller comes too
     late: on a squared loss put `optax.clip_by_global_norm(1.0)` before the optimizer.
 
     Edges: a distance that is not finite multiplies the scale by 0.8, below its bounds if need be, and neither
@@ -87,8 +87,8 @@ def calibrated(
 
     Args:
         schedule: the base optimizer's own schedule, `step -> learning rate`, if it has one; only its shape
-            matters. None: the base rate is constant, and the controller anneals by itself. A constant schedule is
-            taken at its word: nothing anneals.
+            matters. None: the base rate is constant, and the controller anneals by itself. A constant
+            schedule is taken at its word: nothing anneals.
         target: distance to aim at, in set-points of the signal; positive.
         start: first scale; positive, at most 1. Small, because a rate that is too small for some steps does
             no harm, and one that is too large for the first ones does.
@@ -179,7 +179,7 @@ class _Moved(NamedTuple):
 def ramp(
     moved: _Moved, state: CalibrationState, *, gain: float, patience: int, guard: float
 ) -> tuple[CalibrationState, jax.Array]:
-    """One measurement of the ramp: the state after it, its end recorded in `phase` and `anchor`, and the scale.
+    """One measurement of the ramp: the state after it, with its end in `phase` and `anchor`, and the scale.
 
     The scale is multiplied by `exp(-gain excess)`, within [1/2, 8].
     """
@@ -236,8 +236,8 @@ def anneal(moved: _Moved, state: CalibrationState, *, gain: float) -> jax.Array:
     """One measurement of the annealing: the scale, multiplied by `exp(-gain excess)`, within [1/2, 1.1].
 
     It stays in [anchor / 5, 3 anchor], and times the decay at or below the anchor: a network that has learnt
-    its data stops moving, and a rate that rose until it moved again would let training diverge. Distances that
-    are not finite are the one thing that may push it below, and it climbs back.
+    its data stops moving, and a rate that rose until it moved again would let training diverge. Distances
+    that are not finite are the one thing that may push it below, and it climbs back.
     """
     scale = state.scale * _factor(moved, gain, 1.1)
     lowest = jnp.where(moved.finite, jnp.minimum(0.2 * state.anchor, state.scale), _SMALLEST_SCALE)

@@ -1,4 +1,4 @@
-"""The paper's controller: slow down while the organisation is unstable, speed up when a stable one emerges."""
+"""The paper's controller: slow down while the organisation is unstable, speed up when it is stable."""
 
 import math
 from typing import NamedTuple

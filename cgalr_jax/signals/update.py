@@ -47,7 +47,7 @@ def update_norm(*, set_point: float | None = None) -> Signal:
 
 
 def _sample_entries(params: Any) -> jax.Array:
-    """A static sub-sample of the floating entries of the parameters, f32[n]; real and imaginary parts apart."""
+    """A static sub-sample of the floating entries of the parameters, f32[n]; complex ones in two parts."""
     leaves = [x for x in map(jnp.asarray, filter(_leaves.is_inexact, jax.tree.leaves(params))) if x.size]
     if not leaves:  # one zero that never moves: an array without entries could not be saved
         return jnp.zeros((1,), jnp.float32)
