@@ -11,7 +11,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from cgalr_jax import topology
 
-pytestmark = [pytest.mark.smoke, pytest.mark.usefixtures("strict")]
+pytestmark = pytest.mark.usefixtures("strict")
 
 TOLERANCE = 2e-6  # a few float32 ulps of 1, times the square root of the samples
 
