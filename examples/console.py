@@ -83,7 +83,6 @@ def picture(text: str) -> pathlib.Path:
     """A picture to be written, in a folder that is there."""
     path = pathlib.Path(text).expanduser()
     if path.suffix.lower() not in PICTURES or path.is_dir() or not path.parent.is_dir():
-        raise argparse.ArgumentTypeError(
-            f"must be a {', '.join(PICTURES)} in a folder that is there, got {text!r}"
-        )
+        kinds = " or ".join(PICTURES)
+        raise argparse.ArgumentTypeError(f"must be a {kinds} file in a folder that is there, got {text!r}")
     return path

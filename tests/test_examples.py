@@ -171,10 +171,14 @@ def test_an_example_runs_as_a_script():
         (
             "quickstart",
             ["--out", ".."],
-            "--out: must be a .pdf, .png, .svg in a folder that is there, got '..'",
+            "--out: must be a .pdf or .png or .svg file in a folder that is there, got '..'",
         ),
-        ("quickstart", ["--out", "picture"], "--out: must be a .pdf, .png, .svg in a folder"),
-        ("quickstart", ["--out", "absent/picture.png"], "--out: must be a .pdf, .png, .svg in a folder"),
+        ("quickstart", ["--out", "picture"], "--out: must be a .pdf or .png or .svg file in a folder"),
+        (
+            "quickstart",
+            ["--out", "absent/picture.png"],
+            "--out: must be a .pdf or .png or .svg file in a folder",
+        ),
         ("anatomy", ["--out", __file__], "--out: must be a folder, got"),
         ("resume", ["--steps", "3"], "--steps must be at least 10, got 3"),
         ("resume", ["--kill-at", "20"], "--kill-at needs --run FOLDER"),
