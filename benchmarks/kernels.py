@@ -21,7 +21,7 @@ import numpy as np
 import scipy.sparse.csgraph
 
 import cgalr_jax
-from cgalr_jax import persistence
+from cgalr_jax import topology
 
 SIZES = (64, 256, 1024, 4096)
 BINS = (64, 128)
@@ -105,7 +105,9 @@ def ours(samples: int, units: int) -> dict[tuple[str, str], tuple[Callable, tupl
     x = jnp.asarray(activations(samples, units))
     connectome = cgalr_jax.functional_connectome(x)
     before = cgalr_jax.births(connectome)
-    births = {method: functools.partial(persistence.births, method=method) for method in ("prim", "boruvka")}
+    births = {
+        method: functools.partial(topology.compute_births, method=method) for method in ("prim", "boruvka")
+    }
     table = {
         ("connectome", "ours"): (cgalr_jax.functional_connectome, (x,)),
         ("connectome", FLOORS[1]): (matrix_product, (x,)),
@@ -115,11 +117,11 @@ def ours(samples: int, units: int) -> dict[tuple[str, str], tuple[Callable, tupl
         ("measurement", FLOORS[1]): (matrix_product, (x,)),
     }
     for bins in BINS:
-        binned = functools.partial(persistence.barcode, bins=bins)
+        binned = functools.partial(topology.compute_barcode, bins=bins)
         table["births + deaths", f"ours, {bins} bins"] = (binned, (connectome,))
     if units <= 1024:
         table["births", "ours, Boruvka"] = (births["boruvka"], (connectome,))
-        table["births + deaths", "ours, sorted"] = (persistence.barcode, (connectome,))
+        table["births + deaths", "ours, sorted"] = (topology.compute_barcode, (connectome,))
         layers = [
             cgalr_jax.functional_connectome(activations(samples, units, seed)) for seed in range(LAYERS)
         ]

@@ -13,7 +13,7 @@ import matplotlib
 import matplotlib.figure
 import numpy as np
 
-from cgalr_jax import control, plotting
+from cgalr_jax import _checks, controllers, plotting
 
 _STYLE = """
 :root { color-scheme: light dark; --paper: #fff; --ink: #222; --line: #ddd; --warning: #fdeee3 }
@@ -75,7 +75,7 @@ def page(
         if value is not None and not isinstance(value, Mapping):
             raise ValueError(f"{name} must be a mapping, got {value!r}.")
     if set_point is not None:
-        control.check("set_point", set_point, lambda x: 0 < x < math.inf, "positive and finite")
+        _checks.check("set_point", set_point, lambda x: 0 < x < math.inf, "positive and finite")
     settings = dict(settings or {})
     trace = dict(trace)
     if set_point is not None and f"{prefix}/distance" in trace:
@@ -154,7 +154,7 @@ def _facts(trace: Mapping[str, np.ndarray], base: Any, in_set_points: bool, loss
     ends = (np.median(finite[:part]), np.median(finite[-part:])) if len(finite) else (math.nan, math.nan)
 
     # When the calibration ended, what it had found.
-    over = series("ended") > 0 if f"{prefix}/ended" in trace else series("phase") == control.ANNEALING
+    over = series("ended") > 0 if f"{prefix}/ended" in trace else series("phase") == controllers.ANNEALING
     row = int(np.argmax(over)) if over.any() else rows - 1
     rate, anchor = missing, series("anchor")
     if base is not None:

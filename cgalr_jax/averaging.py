@@ -11,14 +11,17 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from cgalr_jax import control
+from cgalr_jax import _checks, _leaves
+from cgalr_jax.state import find_states
+
+__all__ = ["AveragingState", "averaged_params", "polynomial_averaging"]
 
 
 class AveragingState(NamedTuple):
     """State of `polynomial_averaging`."""
 
     averaging_step: jax.Array  # i32[], updates seen
-    averaging_params: Any  # the average, f32 like the parameters
+    averaging_params: Any  # the average, f32 (or wider) like the parameters
 
 
 def polynomial_averaging(eta: float = 8.0) -> optax.GradientTransformationExtraArgs:
@@ -55,11 +58,11 @@ def polynomial_averaging(eta: float = 8.0) -> optax.GradientTransformationExtraA
         >>> print(params["w"], cgalr_jax.averaged_params(state, params)["w"])
         3.0 2.0
     """
-    control.check("eta", eta, lambda x: 0 <= x < math.inf, "finite and at least 0")
+    _checks.check("eta", eta, lambda x: 0 <= x < math.inf, "finite and at least 0")
 
     def init_fn(params: optax.Params) -> AveragingState:
         # A copy, so that the parameters and the state can both be donated.
-        average = jax.tree.map(lambda x: jnp.array(x, jnp.float32, copy=True), params)
+        average = jax.tree.map(lambda x: jnp.array(x, _wide(x), copy=True) if _trains(x) else None, params)
         return AveragingState(jnp.zeros((), jnp.int32), average)
 
     def update_fn(
@@ -72,11 +75,14 @@ def polynomial_averaging(eta: float = 8.0) -> optax.GradientTransformationExtraA
             )
         step = jnp.asarray(optax.safe_increment(state.averaging_step))
         weight = (eta + 1) / (step.astype(jnp.float32) + eta)
-        average = jax.tree.map(
-            lambda mean, new: mean + weight * (new.astype(jnp.float32) - mean),
-            state.averaging_params,
-            optax.apply_updates(params, updates),
-        )
+
+        def moved(mean: Any, old: Any, update: Any) -> Any:
+            if mean is None:
+                return None
+            new = old if update is None else optax.apply_updates(old, update)  # rounded as they are
+            return mean + weight.astype(mean.dtype) * (jnp.asarray(new, mean.dtype) - mean)
+
+        average = jax.tree.map(moved, state.averaging_params, params, updates, is_leaf=lambda x: x is None)
         return updates, AveragingState(step, average)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)  # pyright: ignore[reportArgumentType]
@@ -96,20 +102,39 @@ def averaged_params(opt_state: Any, params: optax.Params) -> optax.Params:
     Raises:
         ValueError: if there is not exactly one state of `polynomial_averaging` in it.
     """
-    tree = getattr(opt_state, "opt_state", opt_state)
-    averages: dict[tuple[str, ...], list[jax.Array]] = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        # By name: in an nnx state and in a restored checkpoint the tuples have become mappings.
-        keys = tuple(jax.tree_util.keystr((key,), simple=True) for key in path)
-        if "averaging_params" in keys:
-            averages.setdefault(keys[: keys.index("averaging_params")], []).append(leaf)
-    if len(averages) != 1:
+    states = find_states(opt_state, ("averaging_step",))
+    if len(states) != 1:
         raise ValueError(
-            f"opt_state must contain one state of polynomial_averaging, got one with {len(averages)}: "
+            f"opt_state must contain one state of polynomial_averaging, got one with {len(states)}: "
             f"{type(opt_state).__name__}."
         )
-    (means,) = averages.values()
-    leaves, form = jax.tree.flatten(params)
-    return jax.tree.unflatten(
-        form, [mean.astype(leaf.dtype) for mean, leaf in zip(means, leaves, strict=True)]
-    )
+    # By path, never by position: a restored list is a mapping whose keys sort as text.
+    means = {_keys(path[1:]): mean for path, mean in states[0].items() if path[0] == "averaging_params"}
+
+    def average(path: Any, leaf: Any) -> Any:
+        if not _trains(leaf):
+            return leaf
+        keys = _keys(tuple(jax.tree_util.keystr((key,), simple=True) for key in path))
+        if keys not in means:
+            raise ValueError(
+                f"params must be those that polynomial_averaging has seen, got {'/'.join(keys)!r} beside "
+                f"{sorted('/'.join(known) for known in means)}."
+            )
+        return jnp.asarray(means[keys], leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(average, params)
+
+
+def _trains(leaf: Any) -> bool:
+    """Whether a leaf is averaged: the others (integers, functions) stay as they are."""
+    return hasattr(leaf, "dtype") and _leaves.is_inexact(leaf)
+
+
+def _wide(leaf: Any) -> Any:
+    """float32, or the type of the parameter itself where that is wider or complex."""
+    return jnp.promote_types(leaf.dtype, jnp.float32)
+
+
+def _keys(path: tuple[str, ...]) -> tuple[str, ...]:
+    """The keys to a parameter; in an nnx state the last one leads from a variable to its value."""
+    return path[:-1] if path and path[-1] == "value" else path

@@ -1,4 +1,4 @@
-"""The ramp alone, as a tool: at which learning rate does the connectome move at its set-point?"""
+"""The ramp as a tool of its own: at which learning rate does the connectome move at its set-point?"""
 
 import math
 from collections.abc import Callable
@@ -8,8 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cgalr_jax import connectome, control, inputs
-from cgalr_jax import signal as signals
+from cgalr_jax import _checks, signals
+from cgalr_jax.layers import layout_of, measured_layers
+from cgalr_jax.signals.base import check_signal
+
+__all__ = ["LearningRateCurve", "find_learning_rate"]
 
 
 class LearningRateCurve(NamedTuple):
@@ -47,17 +50,17 @@ def find_learning_rate(
     """Finds a rate for any optimizer and schedule from how the connectome moves, without validation data.
 
     The rates rise from `lowest` to `highest` in equal factors. Each is given `every` steps from the same
-    start, so that what differs is the rate alone, until the distance has exceeded its set-point twice or is
+    start, so that only the rate differs, until the distance has exceeded its set-point twice or is
     not finite. The rate is read off a straight line through the last logarithms of the distances, a
-    least-squares fit of log distance on log rate. Take it as the peak of a schedule. All of this is our
-    choice; the idea of a range test is Smith's (arXiv 1506.01186), who looks at the loss along one run.
+    least-squares fit of log distance on log rate. Take it as the peak of a schedule. The idea of a range test
+    is Smith's (arXiv 1506.01186), who looks at the loss along one run.
 
     Args:
         step: one training step, `step(state, learning_rate) -> state`, with whatever the state holds:
             parameters, optimizer state, the position in the data. It is jitted here.
         state: where each rate starts; it is not changed.
         probe: `probe(state) -> activations` on the same samples each time, a pytree of layers [N, ..., F].
-        signal: a signal that reads activations alone; default `frobenius()`.
+        signal: a signal that reads activations only; default `frobenius()`.
         every: steps at each rate; at least 1.
         lowest: first rate; positive.
         highest: last rate; greater than `lowest`.
@@ -79,20 +82,20 @@ def find_learning_rate(
         >>> curve.reached, curve.low <= curve.rate <= curve.high
         (True, True)
     """
-    signal = signals.frobenius() if signal is None else signal
-    if not isinstance(signal, signals.Signal) or signal.reads_params:
-        raise ValueError(f"signal must be a cgalr_jax.Signal that reads activations alone, got {signal!r}.")
-    control.check_integer("every", every, 1)
-    control.check("lowest", lowest, lambda x: 0 < x < math.inf, "positive and finite")
-    control.check("highest", highest, lambda x: lowest < x < math.inf, f"finite and above lowest = {lowest}")
-    control.check_integer("measurements", measurements, 5)
-
-    widths = inputs.layer_widths(jax.eval_shape(probe, state))
-    chosen = {name: inputs.choose_units(width, 256) for name, width in widths.items()}
+    _checks.check_function("step", step, "(state, learning_rate) -> state")
+    _checks.check_function("probe", probe, "state -> activations")
+    signal = check_signal("signal", signals.frobenius() if signal is None else signal)
+    if signal.reads_params:
+        raise ValueError(f"signal must be one that reads activations only, got {_checks.shown(signal)}.")
+    _checks.check_integer("every", every, 1)
+    _checks.check("lowest", lowest, lambda x: 0 < x < math.inf, "positive and finite")
+    _checks.check("highest", highest, lambda x: lowest < x < math.inf, f"finite and above lowest = {lowest}")
+    _checks.check_integer("measurements", measurements, 5)
+    layout = layout_of(jax.eval_shape(probe, state), max_units=256)
+    _check_step(step, state)
 
     def read(state: Any) -> Any:
-        layers = inputs.measured_layers(probe(state), widths, chosen)
-        return signal.read(layers, None, connectome.functional_connectome)
+        return signal.read(measured_layers(probe(state), layout), None)
 
     @jax.jit
     def distance_at(state: Any, rate: jax.Array) -> jax.Array:
@@ -106,6 +109,24 @@ def find_learning_rate(
         if not math.isfinite(distances[-1]) or (len(distances) > 1 and min(distances[-2:]) >= 1):
             break
     return _read_off(rates[: len(distances)], np.array(distances, np.float32))
+
+
+def _check_step(step: Callable[[Any, jax.Array], Any], state: Any) -> None:
+    """Raises unless a step returns a state of the same form, which a loop over steps needs."""
+    rate = jax.ShapeDtypeStruct((), jnp.float32)
+    before, after = jax.eval_shape(lambda state: state, state), jax.eval_shape(step, state, rate)
+    if jax.tree.structure(before) != jax.tree.structure(after):
+        raise ValueError(
+            "step must return the state it is given, step(state, learning_rate) -> state, got "
+            f"{jax.tree.structure(after)} for {jax.tree.structure(before)}."
+        )
+    for old, new in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
+        if (old.shape, old.dtype) != (new.shape, new.dtype):
+            raise ValueError(
+                f"step must keep the shapes and dtypes of its state, got {new.dtype}{list(new.shape)} for "
+                f"{old.dtype}{list(old.shape)}; a float32 learning rate promotes narrower parameters: cast "
+                "the update back, (p - rate * g).astype(p.dtype)."
+            )
 
 
 def _read_off(rates: np.ndarray, distances: np.ndarray, points: int = 8) -> LearningRateCurve:

@@ -18,7 +18,7 @@ import matplotlib.colors
 import numpy as np
 from matplotlib.axes import Axes
 
-from cgalr_jax import control, persistence
+from cgalr_jax import _checks, controllers, topology
 
 __all__ = [
     "BLUE",
@@ -44,8 +44,11 @@ COLOR_MAP = matplotlib.colors.LinearSegmentedColormap.from_list(
     "connectome", [(0.0, "white"), (0.3, SKY), (0.54, BLUE), (1.0, "black")]
 )
 
-_CALIBRATED_PHASES = {control.CALIBRATING: ("calibrating", ORANGE), control.ANNEALING: ("annealing", SKY)}
-_GATE_PHASES = {control.FAST: ("fast", SKY), control.SLOW: ("slow", VERMILION)}
+_CALIBRATED_PHASES = {
+    controllers.CALIBRATING: ("calibrating", ORANGE),
+    controllers.ANNEALING: ("annealing", SKY),
+}
+_GATE_PHASES = {controllers.FAST: ("fast", SKY), controllers.SLOW: ("slow", VERMILION)}
 _SMALL = "small"
 _SEPARATE_BARS = 40  # more than these, and nobody could see the gaps
 _ROUNDING = 1e-6  # by which a correlation may exceed 1
@@ -61,7 +64,7 @@ def __getattr__(name: str) -> Any:
     return globals()[f"plot_{name}"]
 
 
-def tree_order(tree: persistence.Tree) -> np.ndarray:
+def tree_order(tree: topology.Tree) -> np.ndarray:
     """The units in an order in which the spanning tree's components are contiguous at every threshold.
 
     Components merge along the tree's edges, the strongest first (single linkage), and are put side by side,
@@ -78,7 +81,7 @@ def tree_order(tree: persistence.Tree) -> np.ndarray:
 
     Example:
       >>> edges, weights = np.array([[0, 2], [1, 3], [2, 3]]), np.array([0.9, 0.8, 0.1])
-      >>> tree_order(persistence.Tree(edges, weights)).tolist()
+      >>> tree_order(topology.Tree(edges, weights)).tolist()
       [0, 2, 3, 1]
     """
     edges, weights = _as_tree(tree)
@@ -182,7 +185,7 @@ def plot_film(
     return axes
 
 
-def plot_barcode(ax: Axes, bars: persistence.Barcode) -> Axes:
+def plot_barcode(ax: Axes, bars: topology.Barcode) -> Axes:
     """Draws a barcode: when components are born and cycles die as edges are cut, the weakest first.
 
     One component has always been there; the others are born at `bars.births` and stay. Cycles have always
@@ -249,7 +252,7 @@ def plot_betti_curve(
     return _clean(ax)
 
 
-def plot_spanning_tree(ax: Axes, tree: persistence.Tree, *, layers: Mapping[str, int] | None = None) -> Axes:
+def plot_spanning_tree(ax: Axes, tree: topology.Tree, *, layers: Mapping[str, int] | None = None) -> Axes:
     """Draws the spanning tree as a graph: one row per layer, from input to output upwards.
 
     Edges within a layer are arcs, edges between layers curves; dark and thick is strong. The units of a row
@@ -330,7 +333,7 @@ def plot_training_trace(
     for ax in axes:
         _check_axes("axes", ax)
     if set_point is not None:
-        control.check("set_point", set_point, lambda x: 0 < x < math.inf, "positive and finite")
+        _checks.check("set_point", set_point, lambda x: 0 < x < math.inf, "positive and finite")
     if bounds is not None and not callable(bounds):
         raise ValueError(f"bounds must be a function, step -> (low, high), got {bounds!r}.")
     values = _as_series("trace", trace)
@@ -357,7 +360,7 @@ def plot_training_trace(
     phases, phase = _GATE_PHASES, values.get(f"{prefix}/phase", missing)
     if f"{prefix}/anchor" in values:
         phases = _CALIBRATED_PHASES
-        anchor = np.where(phase == control.CALIBRATING, np.nan, values[f"{prefix}/anchor"])  # none yet
+        anchor = np.where(phase == controllers.CALIBRATING, np.nan, values[f"{prefix}/anchor"])  # none yet
         axes[1].plot(step, base * anchor, color=ORANGE, linewidth=1.1, linestyle="--", label="anchor")
     if bounds is not None and rows:
         low, high = (base * np.asarray(bound, dtype=np.float64) * np.ones(rows) for bound in bounds(step))
@@ -515,7 +518,7 @@ def _as_weights(name: str, weights: Any) -> np.ndarray:
     return np.asarray(weights)
 
 
-def _as_tree(tree: persistence.Tree) -> tuple[np.ndarray, np.ndarray]:
+def _as_tree(tree: topology.Tree) -> tuple[np.ndarray, np.ndarray]:
     """Edges and weights, after a check that they connect all units."""
     edges, weights = np.asarray(getattr(tree, "edges", None)), np.asarray(getattr(tree, "weights", None))
     if edges.shape != (*weights.shape, 2) or weights.ndim != 1 or edges.dtype.kind not in "iu":
@@ -545,7 +548,7 @@ def _as_layers(layers: Mapping[str, int] | None, units: int) -> dict[str, int]:
         raise ValueError(f"layers must be a mapping of names to numbers of units, got {layers!r}.")
     layers = {f"{units} units": units} if layers is None else dict(layers)
     for name, size in layers.items():
-        control.check_integer(f"layers[{name!r}]", size, 1)
+        _checks.check_integer(f"layers[{name!r}]", size, 1)
     if sum(layers.values()) != units:
         raise ValueError(f"layers must have {units} units together, got {layers!r}.")
     return layers
@@ -555,7 +558,7 @@ def _order(matrix: np.ndarray, layers: Mapping[str, int], order: jax.typing.Arra
     """The given order, or the tree's within each layer."""
     if order is None:
         layer = np.repeat(np.arange(len(layers)), list(layers.values()))
-        order = tree_order(persistence.spanning_tree(matrix)) if len(matrix) > 1 else np.zeros(1, dtype=int)
+        order = tree_order(topology.spanning_tree(matrix)) if len(matrix) > 1 else np.zeros(1, dtype=int)
         return order[np.argsort(layer[order], kind="stable")]
     order = np.asarray(order)
     if not np.array_equal(np.sort(order), np.arange(len(matrix))):

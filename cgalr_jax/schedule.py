@@ -7,8 +7,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from cgalr_jax import control, transform
-from cgalr_jax import signal as signals
+from cgalr_jax import _checks, controllers, signals, transform
+from cgalr_jax.signals.base import check_signal
+from cgalr_jax.state import ConnectomeState
+
+__all__ = ["ConnectomeSchedule", "connectome_schedule"]
 
 
 class ConnectomeSchedule:
@@ -18,26 +21,30 @@ class ConnectomeSchedule:
         self._block = block
         self._learning_rate = learning_rate
 
-    def init(self) -> transform.ConnectomeState:
+    def init(self) -> ConnectomeState:
         """The state before the first step."""
-        return self._block.init(())  # pyright: ignore[reportReturnType]
+        state: Any = self._block.init(())
+        return state._replace(cg_rate=self(state))
 
     def update(
         self,
-        state: transform.ConnectomeState,
+        state: ConnectomeState,
         *,
         activations: Any = None,
         probe: Callable[..., Any] | None = None,
         samples: Any = None,
         **extra_args: Any,
-    ) -> transform.ConnectomeState:
+    ) -> ConnectomeState:
         """One step: measures if it is time."""
         del extra_args
         bound = None if probe is None else (lambda params, *args: probe(*args))
         extra = {"activations": activations, "probe": bound, "samples": samples}
-        return self._block.update((), state, (), **extra)[1]  # pyright: ignore[reportReturnType]
+        # Optax has asked for the rate of this step before it calls this.
+        applied = self(state)
+        after: Any = self._block.update((), state._replace(cg_rate=()), (), **extra)[1]
+        return after._replace(cg_rate=applied)
 
-    def __call__(self, state: transform.ConnectomeState, **extra_args: Any) -> jax.Array:
+    def __call__(self, state: ConnectomeState, **extra_args: Any) -> jax.Array:
         """The learning rate, f32[]."""
         del extra_args
         rate = self._learning_rate(state.cg_step) if callable(self._learning_rate) else self._learning_rate
@@ -48,7 +55,7 @@ def connectome_schedule(
     learning_rate: optax.ScalarOrSchedule,
     example: Any,
     *,
-    controller: control.Controller | None = None,
+    controller: controllers.Controller | None = None,
     signal: signals.Signal | None = None,
     **kwargs: Any,
 ) -> ConnectomeSchedule:
@@ -56,13 +63,13 @@ def connectome_schedule(
 
     `opt_state.hyperparams["learning_rate"]` is then the true rate. Optax does not hand the parameters to a
     schedule. So bind them to the probe, `probe=functools.partial(probe, params)`, and choose a signal that
-    reads activations alone. A measurement acts from the next step on.
+    reads activations only. A measurement acts from the next step on.
 
     Args:
         learning_rate: a number or a schedule; it is multiplied by the scale.
         example: see `scale_by_connectome`.
         controller: default `calibrated(learning_rate)` with a schedule and `calibrated()` with a number.
-        signal: default `frobenius()`.
+        signal: default `signals.frobenius()`.
         **kwargs: the other arguments of `scale_by_connectome`.
 
     Returns:
@@ -82,13 +89,13 @@ def connectome_schedule(
         >>> 0 < state.hyperparams["learning_rate"] < 1e-3
         Array(True, dtype=bool)
     """
-    signal = signals.frobenius() if signal is None else signal
+    signal = check_signal("signal", signals.frobenius() if signal is None else signal)
     if signal.reads_params:
         raise ValueError(
-            "signal must read activations alone, because Optax hands no parameters to a schedule; "
-            f"got {signal!r}."
+            "signal must be one that reads activations only, because Optax hands no parameters to a schedule; "
+            f"got {_checks.shown(signal)}."
         )
     if controller is None:
-        controller = control.calibrated(learning_rate if callable(learning_rate) else None)
+        controller = controllers.calibrated(learning_rate if callable(learning_rate) else None)
     block = transform.scale_by_connectome(example, controller=controller, signal=signal, **kwargs)
     return ConnectomeSchedule(block, learning_rate)

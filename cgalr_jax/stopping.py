@@ -16,7 +16,7 @@ It takes any such series.
 import jax.typing
 import numpy as np
 
-from cgalr_jax import control
+from cgalr_jax import _checks
 
 __all__ = ["levelled"]
 
@@ -58,8 +58,8 @@ def levelled(distances: jax.typing.ArrayLike, *, window: int = 5, tolerance: flo
         raise ValueError(f"distances must be numbers f32[..., T], got {distances!r}.") from None
     if series.ndim == 0:
         raise ValueError(f"distances must have shape [..., T], got {series.shape}.")
-    control.check_integer("window", window, 1)
-    control.check("tolerance", tolerance, lambda x: 0 < x < 1, "in (0, 1)")
+    _checks.check_integer("window", window, 1)
+    _checks.check("tolerance", tolerance, lambda x: 0 < x < 1, "in (0, 1)")
     found = np.zeros(series.shape, dtype=bool)
     if series.shape[-1] >= 2 * window:
         mean = np.lib.stride_tricks.sliding_window_view(series, window, axis=-1).mean(axis=-1)

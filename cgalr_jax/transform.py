@@ -1,9 +1,8 @@
-"""The Optax transformation that carries the connectome, and the state it carries.
+"""The Optax transformation that carries the connectome: init, update, and `measure` between them.
 
-Where the data goes once a measurement: activations -> units -> moments -> connectome -> barcode -> distance
-(`signal.py`) -> controller (`control.py`) -> scale -> updates. Everything up to the scale is float32 and
-behind `stop_gradient`: the rate is chosen by looking at the network, it is not part of the function that is
-differentiated.
+The way of the data, once per measurement: activations -> layers -> connectome -> (barcode) -> reading ->
+distance -> controller -> scale -> updates. Everything up to the scale is behind `stop_gradient`: the rate is
+chosen by looking at the network, it is not part of the function that is differentiated.
 """
 
 import functools
@@ -14,43 +13,45 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from cgalr_jax import connectome, control, inputs
-from cgalr_jax import signal as signals
+from cgalr_jax import _checks, _deprecated, _leaves, arguments, controllers, layers, signals
+from cgalr_jax import state as states
+from cgalr_jax.controllers.base import check_controller
+from cgalr_jax.controllers.envelope import EnvelopeState
+from cgalr_jax.signals.base import check_signal
+from cgalr_jax.state import ConnectomeState
 
-Bounds = Callable[[jax.Array], tuple[jax.Array, jax.Array]]
+__all__ = ["Instrument", "cgalr", "measure", "scale_by_connectome"]
 
 
-class ConnectomeState(NamedTuple):
-    """State of `scale_by_connectome`.
+class Instrument(NamedTuple):
+    """What measures: all that is settled when the transformation is made, and never traced."""
 
-    Field names are unique among Optax's, so that `optax.tree.get(opt_state, "cg_scale")` works.
-    """
+    signal: signals.Signal
+    controller: controllers.Controller
+    layout: layers.Layout
+    every: int
+    axis_name: Hashable | None
 
-    cg_step: jax.Array  # i32[], optimizer steps taken
-    cg_scale: jax.Array  # f32[], what the updates were multiplied by in the last step
-    cg_distance: jax.Array  # f32[], last distance, in the unit of the signal; 0 before the first
-    cg_z: jax.Array  # f32[], robust z-score of its logarithm
-    cg_measurements: jax.Array  # i32[], distances that were measured
-    cg_skipped: jax.Array  # i32[], distances or connectomes that were not finite, and were left out
-    cg_history: jax.Array  # f32[window], ring of logarithms of distances, in set-points
-    cg_valid: jax.Array  # bool[], whether cg_before holds a reading
-    cg_before: Any  # reading of the signal at the last measurement: at most one connectome a layer
-    cg_samples: Any  # paired: the samples that cg_before was read from; otherwise empty
-    cg_wanted: jax.Array  # f32[], the scale that the controller asks for, before the bounds
-    cg_control: Any  # state of the controller
+    def read(self, activations: Any, params: Any) -> Any:
+        """The signal's reading of these activations and parameters."""
+        measured = layers.Layers({}, self.axis_name)
+        if self.signal.reads_activations:
+            measured = layers.measured_layers(activations, self.layout, self.axis_name)
+        # Only arrays: a whole model may come in, functions and all.
+        params = jax.tree.map(lambda x: jax.lax.stop_gradient(x) if _leaves.is_inexact(x) else x, params)
+        return self.signal.read(measured, params)
 
 
 def scale_by_connectome(
-    example: Any,
+    example: Any = None,
     *,
     samples: Any = None,
     every: int = 10,
-    controller: control.Controller | None = None,
+    controller: controllers.Controller | None = None,
     signal: signals.Signal | None = None,
     max_units: int = 256,
-    window: int = 10,
-    bounds: Bounds | None = None,
     axis_name: Hashable | None = None,
+    **moved: Any,
 ) -> optax.GradientTransformationExtraArgs:
     """Multiplies the updates by a scale that follows how fast the connectome of the network reorganises.
 
@@ -59,39 +60,42 @@ def scale_by_connectome(
 
     - `probe=` and `samples=` (**paired**): `probe(params, samples) -> activations`. The samples of one
       measurement stay in the state and are forwarded again at the next, so that the two connectomes differ by
-      the parameters alone.
+      the parameters only.
     - `probe=` (**fixed probe**): `probe(params) -> activations`, always on the same samples.
     - `activations=` (**given**): what the forward pass has just computed, as in the paper. On fresh
       mini-batches the sampling noise exceeds the motion and the calibration stops far too low: pass the same
       samples each time, or use a probe.
 
-    A probe runs on measurement steps alone, inside `lax.cond`: every `every` steps, twice if paired. Inside
-    `optax.masked` or `optax.partition` it is given the parameters of its group alone: let it close over all
-    of them (`probe=lambda _: activations_of(params)`), or put the block behind, outside.
+    A probe runs on measurement steps only, inside `lax.cond`: every `every` steps, twice if paired. The two
+    readings of a measurement have to differ by the parameters and by nothing else: whatever else the probe
+    uses (moving statistics, keys) must be the same in both; `cgalr_jax.capture` sees to that for Flax, and
+    `samples=` may be any pytree, so that variables can be stored with the samples. Inside `optax.masked` or
+    `optax.partition` a probe is given the parameters of its group only: let it close over all of them
+    (`probe=lambda _: activations_of(params)`), or put the block behind, outside.
 
-    Bad numbers never reach the scale: a distance that is not finite (non-finite activations, no layer with
-    two live units, a batch of one) makes the scale smaller, a reading that is not finite leaves the last good
-    one in place, and a measurement with either is counted in `cg_skipped`.
+    Bad numbers never reach the scale: a distance that is not finite and at least 0 (non-finite activations,
+    no layer with two live units, a batch of one) makes the scale smaller, a reading that is not finite leaves
+    the last good one in place, and a measurement with either is counted in `cg_skipped`. What a controller
+    returns is kept in a `controllers.envelope`: finite and positive, else the last good scale stays.
 
     Args:
         example: what the probe returns: a pytree of activations [N, ..., F], or their `jax.ShapeDtypeStruct`s
             (`jax.eval_shape(probe, params)`), or a mapping of names to numbers of units. Each leaf is a
             layer, its last axis the units. It fixes the shape of the state; N may differ from call to call.
+            None for a signal that reads no activations, such as `signals.update_norm()`.
         samples: paired only: an example of the `samples=` of one update (arrays or `jax.ShapeDtypeStruct`s,
-            leading axis N). The state stores as many; a longer batch is cut to its first N. 32 or more are
-            advised.
+            leading axis N). The state stores as many; a longer batch is cut to its first N.
         every: optimizer steps between measurements; at least 1. A run should have fifty measurements
             or more. The set-points hold for 10; below they shrink in proportion, above they stay, see
             `Signal.set_point_at`.
-        controller: the law; default `calibrated()`. Pass `calibrated(schedule)` if the base optimizer follows
-            a schedule.
-        signal: what says how far the network moved; default `hybrid()`.
-        max_units: units a layer that are measured; at least 2. Above it a static sub-sample, the same in each
-            run.
-        window: distances over which z is computed; at least 5.
-        bounds: an envelope for the scale, see `robbins_monro_bounds`: `step -> (low, high)`.
+        controller: from distances to the scale; default `calibrated()`. Pass `calibrated(schedule)` if the
+            base optimizer follows a schedule.
+        signal: what says how far the network moved; default `signals.hybrid()`.
+        max_units: units per layer that are measured; at least 2. Above it a static sub-sample, the same in
+            each run.
         axis_name: the mapped axis (or axes) over which the samples are split, in `shard_map`, `pmap` or
             `vmap`; None under plain `jit`, where arrays are global.
+        **moved: arguments of the first edition, for one release: `bounds` and `window`.
 
     Returns:
         A transformation; `params` are needed by a probe and by signals that read them.
@@ -121,141 +125,45 @@ def scale_by_connectome(
         >>> values[-1] < values[0] / 2, cgalr_jax.metrics(state)["cgalr/scale"] > 1
         (True, Array(True, dtype=bool))
     """
-    control.check_integer("every", every, 1)
-    control.check_integer("max_units", max_units, 2)
-    control.check_integer("window", window, 5)
-    controller = control.calibrated() if controller is None else controller
-    signal = signals.hybrid() if signal is None else signal
-    for name, value, kind in (
-        ("controller", controller, control.Controller),
-        ("signal", signal, signals.Signal),
-    ):
-        if not isinstance(value, kind):
-            raise ValueError(f"{name} must be a cgalr_jax.{kind.__name__}, got {value!r}.")
-    if bounds is not None and not callable(bounds):
-        raise ValueError(f"bounds must be a function, step -> (low, high), got {bounds!r}.")
-    widths = inputs.layer_widths(example)
-    chosen = {name: inputs.choose_units(width, max_units) for name, width in widths.items()}
-    stored = jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), samples)
-    connect = functools.partial(_connect, axis_name=axis_name)
-    set_point = signal.set_point_at(every)
-
-    def read(activations: Any, params: Any) -> Any:
-        layers = inputs.measured_layers(activations, widths, chosen) if signal.reads_activations else {}
-        layers, params = jax.lax.stop_gradient((layers, params))
-        return signal.read(layers, params, connect)
-
-    def init_fn(params: Any) -> ConnectomeState:
-        layers = {name: jax.ShapeDtypeStruct((2, len(units)), jnp.float32) for name, units in chosen.items()}
-        # Shapes alone: the mapped axis is not there yet, and no concrete value is touched.
-        local = functools.partial(_connect, axis_name=None)
-        reading = jax.eval_shape(lambda layers, params: signal.read(layers, params, local), layers, params)
-        scale, law = controller.init()
-        return ConnectomeState(
-            cg_step=jnp.zeros((), jnp.int32),
-            cg_scale=jnp.array(scale, jnp.float32),
-            cg_distance=jnp.zeros((), jnp.float32),
-            cg_z=jnp.zeros((), jnp.float32),
-            cg_measurements=jnp.zeros((), jnp.int32),
-            cg_skipped=jnp.zeros((), jnp.int32),
-            cg_history=jnp.zeros((window,), jnp.float32),
-            cg_valid=jnp.zeros((), jnp.bool_),
-            cg_before=optax.tree.zeros_like(reading),
-            cg_samples=optax.tree.zeros_like(stored),
-            cg_wanted=jnp.array(scale, jnp.float32),
-            cg_control=law,
-        )
-
-    def measure(state: ConnectomeState, after: Any, before: Any, samples: Any) -> ConnectomeState:
-        """Compares `after` with what is stored, and stores `before` and `samples` for the next time."""
-        form = state._replace(cg_before=after, cg_history=jnp.zeros(window))
-        inputs.check_state("opt_state", state, form)
-        inputs.check_axes(after, state.cg_before, axis_name)
-        distance = jnp.asarray(signal.compare(state.cg_before, after), jnp.float32)
-        in_set_points = distance / set_point
-        measured = state.cg_valid & jnp.isfinite(distance)
-        known = jnp.where(measured, in_set_points, 1.0)
-        logarithm = jnp.log(jnp.maximum(known, control.SMALLEST_DISTANCE))
-        z = control.robust_z_score(logarithm, state.cg_history, state.cg_measurements)
-        z = jnp.where(measured, z, 0.0)
-        told = control.Measurement(in_set_points, z, state.cg_step)
-        wanted, law = controller.update(told, state.cg_control)
-        pushed = state.cg_history.at[state.cg_measurements % window].set(logarithm)
-        readable = _all_finite(before)
-        lost = ~readable | (state.cg_valid & ~measured)
-
-        def keep(condition: jax.Array, new: Any, old: Any) -> Any:
-            return jax.tree.map(lambda a, b: jnp.where(condition, a, b).astype(jnp.result_type(b)), new, old)
-
-        return state._replace(
-            cg_distance=keep(measured, distance, state.cg_distance),
-            cg_z=z,
-            cg_measurements=state.cg_measurements + measured.astype(jnp.int32),
-            cg_skipped=state.cg_skipped + lost.astype(jnp.int32),
-            cg_history=keep(measured, pushed, state.cg_history),
-            cg_valid=state.cg_valid | readable,
-            cg_before=keep(readable, before, state.cg_before),
-            cg_samples=keep(readable, samples, state.cg_samples),
-            cg_wanted=keep(state.cg_valid, wanted, state.cg_wanted),
-            cg_control=keep(state.cg_valid, law, state.cg_control),
-        )
-
-    def update_fn(
-        updates: optax.Updates,
-        state: ConnectomeState,
-        params: optax.Params | None = None,
-        *,
-        activations: Any = None,
-        probe: Callable[..., Any] | None = None,
-        samples: Any = None,
-        **extra_args: Any,
-    ) -> tuple[optax.Updates, ConnectomeState]:
-        del extra_args
-        inputs.check_extra_arguments(signal, stored, params, activations, probe, samples)
-        if not signal.reads_activations:
-            activations, probe, samples = {}, None, None
-        if samples is not None:
-            samples = inputs.cut_samples(samples, state.cg_samples)
-
-        def measuring(state: ConnectomeState) -> ConnectomeState:
-            if probe is None:
-                after = read(activations, params)
-            elif samples is None:
-                after = read(probe(params), params)
-            else:
-                after = read(probe(params, state.cg_samples), params)
-                return measure(state, after, read(probe(params, samples), params), samples)
-            return measure(state, after, after, state.cg_samples)
-
-        state = jax.lax.cond(state.cg_step % every == 0, measuring, lambda state: state, state)
-        scale = state.cg_wanted
-        if bounds is not None:
-            low, high = bounds(state.cg_step)
-            scale = jnp.clip(scale, low, high)
-        state = state._replace(cg_scale=scale, cg_step=optax.safe_increment(state.cg_step))
-        # The product is computed in float32 and cast back, so that updates keep their own dtype.
-        return jax.tree.map(lambda u: (u * scale).astype(u.dtype), updates), state
-
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)  # pyright: ignore[reportArgumentType]
+    controller = _deprecated.moved_arguments(controller, **moved)
+    return _transformation(
+        _instrument(example, every, controller, signal, max_units, axis_name), samples, learning_rate=None
+    )
 
 
 def cgalr(
     learning_rate: optax.ScalarOrSchedule,
-    example: Any,
+    example: Any = None,
     *,
+    optimizer: Callable[[optax.ScalarOrSchedule], optax.GradientTransformation] | None = None,
     momentum: float | None = 0.9,
-    controller: control.Controller | None = None,
-    **kwargs: Any,
+    samples: Any = None,
+    every: int = 10,
+    controller: controllers.Controller | None = None,
+    signal: signals.Signal | None = None,
+    max_units: int = 256,
+    axis_name: Hashable | None = None,
+    **moved: Any,
 ) -> optax.GradientTransformationExtraArgs:
-    """SGD with momentum and a calibrated rate: `optax.sgd` chained with `scale_by_connectome`.
+    """Any optimizer with a calibrated learning rate: the schedule is given once.
+
+    `optax.chain(optimizer(learning_rate), scale_by_connectome(..., calibrated(learning_rate)))`, and
+    `cgalr/learning_rate` in `metrics` is the rate that was applied.
 
     Args:
         learning_rate: a number or a schedule. Only the shape of the schedule matters much: the calibration
             finds the height.
         example: see `scale_by_connectome`.
-        momentum: of SGD; None for none.
+        optimizer: `learning_rate -> optimizer`, such as `optax.adamw`, or `functools.partial(optax.adamw,
+            weight_decay=1e-2)`; default SGD with momentum.
+        momentum: of the default optimizer, SGD; None for none.
+        samples: see `scale_by_connectome`, as all that follow.
+        every: optimizer steps between measurements.
         controller: default `calibrated(learning_rate)` with a schedule and `calibrated()` with a number.
-        **kwargs: the other arguments of `scale_by_connectome`.
+        signal: what says how far the network moved.
+        max_units: units per layer that are measured.
+        axis_name: the mapped axis over which the samples are split.
+        **moved: arguments of the first edition, for one release.
 
     Returns:
         An optimizer that takes the extra arguments of `scale_by_connectome`.
@@ -265,65 +173,199 @@ def cgalr(
 
     Example:
         >>> import optax, cgalr_jax
-        >>> tx = cgalr_jax.cgalr(optax.cosine_decay_schedule(0.1, 1000), {"hidden": 32}, every=5)
+        >>> schedule = optax.cosine_decay_schedule(1e-3, 1000)
+        >>> tx = cgalr_jax.cgalr(schedule, {"hidden": 32}, optimizer=optax.adamw)
+        >>> rate = cgalr_jax.metrics(tx.init({"w": jnp.ones((4, 32))}))["cgalr/learning_rate"]
+        >>> print(f"{rate:.0e}")  # the ramp starts at a thousandth
+        1e-06
     """
+    if optimizer is None:
+        optimizer = functools.partial(optax.sgd, momentum=momentum)
+    _checks.check_function("optimizer", optimizer, "learning_rate -> optax.GradientTransformation")
+    controller = _deprecated.moved_arguments(controller, **moved)
     if controller is None:
-        controller = control.calibrated(learning_rate if callable(learning_rate) else None)
-    return optax.chain(
-        optax.sgd(learning_rate, momentum=momentum),
-        scale_by_connectome(example, controller=controller, **kwargs),
+        controller = controllers.calibrated(learning_rate if callable(learning_rate) else None)
+    instrument = _instrument(example, every, controller, signal, max_units, axis_name)
+    return optax.chain(optimizer(learning_rate), _transformation(instrument, samples, learning_rate))
+
+
+# ------------------------------------------------------------------------------------------------------------
+# Init, measure, update: pure functions of an instrument.
+# ------------------------------------------------------------------------------------------------------------
+
+
+def init(
+    instrument: Instrument, samples: Any, learning_rate: optax.ScalarOrSchedule | None, params: Any
+) -> ConnectomeState:
+    """The state before the first step; `samples` are shapes, no concrete value is touched."""
+    # The mapped axis is not there yet, nor does the form of a reading depend on it.
+    local = instrument._replace(axis_name=None)
+    leaves, form = jax.tree.flatten(params)
+    numbers = {place: leaf for place, leaf in enumerate(leaves) if _leaves.is_array(leaf)}
+
+    def read(activations: Any, numbers: dict[int, Any]) -> Any:
+        whole = [numbers.get(place, leaf) for place, leaf in enumerate(leaves)]
+        return local.read(activations, jax.tree.unflatten(form, whole))
+
+    reading = jax.eval_shape(read, instrument.layout.shapes, numbers)
+    scale, controller_state = instrument.controller.init()
+    return ConnectomeState(
+        cg_step=jnp.zeros((), jnp.int32),
+        cg_scale=jnp.array(scale, jnp.float32),
+        cg_distance=jnp.zeros((), jnp.float32),
+        cg_measurements=jnp.zeros((), jnp.int32),
+        cg_skipped=jnp.zeros((), jnp.int32),
+        cg_valid=jnp.zeros((), jnp.bool_),
+        cg_before=jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), reading),
+        cg_samples=optax.tree.zeros_like(samples),
+        cg_rate=() if learning_rate is None else _rate(learning_rate, jnp.zeros((), jnp.int32)) * scale,
+        cg_control=controller_state,
     )
 
 
-def metrics(opt_state: Any) -> dict[str, jax.Array]:
-    """The scalars worth logging, from any optimizer state that contains a `ConnectomeState`.
+def measure(
+    instrument: Instrument, state: ConnectomeState, after: Any, before: Any, samples: Any
+) -> ConnectomeState:
+    """One measurement: compares two readings and lets the controller set the scale.
 
     Args:
-        opt_state: an Optax state however nested, a flax `TrainState`, an `nnx.Optimizer`, its `nnx.state` or
-            the pure dict of that.
+        instrument: what measures.
+        state: `cg_before` is the reading of the last measurement.
+        after: today's reading, of the samples that `cg_before` was read from.
+        before: the reading to store for the next measurement: paired, of the new samples; else `after`.
+        samples: the samples to store with it.
 
     Returns:
-        A flat dict of scalars, still on the device: nothing waits for them until they are read.
-        `cgalr/scale`, `cgalr/distance` (in the unit of the signal), `cgalr/z`, `cgalr/measurements`,
-        `cgalr/skipped`, `cgalr/step`, and `cgalr/phase` and `cgalr/anchor` where the controller has them.
-        With several instances: `cgalr/0/scale`, `cgalr/1/scale`, ...
-
-    Raises:
-        ValueError: if there is no `ConnectomeState` in it.
-
-    Example:
-        >>> import jax.numpy as jnp, optax, cgalr_jax
-        >>> tx = optax.chain(optax.adam(1e-3), cgalr_jax.scale_by_connectome({"hidden": 8}))
-        >>> sorted(cgalr_jax.metrics(tx.init({"w": jnp.ones(3)})))[:3]
-        ['cgalr/anchor', 'cgalr/distance', 'cgalr/measurements']
+        The next state; of the steps it knows nothing.
     """
-    tree = getattr(opt_state, "opt_state", opt_state)
-    states = inputs.connectome_states(tree)
-    if not states:
-        raise ValueError(
-            "opt_state must contain the state of scale_by_connectome, cgalr or connectome_schedule, got one "
-            f"without: {type(opt_state).__name__}."
-        )
-    found = {}
-    for number, state in enumerate(states):
-        prefix = "cgalr" if len(states) == 1 else f"cgalr/{number}"
-        found |= {f"{prefix}/{name}": state[path] for name, path in _SHOWN.items() if path in state}
-    return found
+    states.check_form("opt_state", state, state._replace(cg_before=after))
+    arguments.check_axes(after, state.cg_before, instrument.axis_name)
+
+    # 1. The distance; at the first measurement there is nothing to compare with.
+    distance = jnp.asarray(instrument.signal.compare(state.cg_before, after), jnp.float32)
+    measured = state.cg_valid & jnp.isfinite(distance) & (distance >= 0)
+    in_set_points = distance / instrument.signal.set_point_at(instrument.every)
+    # 2. The controller; it is told of what could not be measured, but not of the first reading.
+    measurement = controllers.Measurement(jnp.where(measured, in_set_points, jnp.nan), state.cg_step)
+    scale, controller_state = instrument.controller.update(measurement, state.cg_control)
+    # 3. What is kept, and what was lost.
+    readable = _all_finite(before)
+    lost = ~readable | (state.cg_valid & ~measured)
+
+    def keep(condition: jax.Array, new: Any, old: Any) -> Any:
+        return jax.tree.map(lambda a, b: jnp.where(condition, jnp.asarray(a, b.dtype), b), new, old)
+
+    return state._replace(
+        cg_scale=keep(state.cg_valid, scale, state.cg_scale),
+        cg_distance=keep(measured, distance, state.cg_distance),
+        cg_measurements=state.cg_measurements + measured.astype(jnp.int32),
+        cg_skipped=state.cg_skipped + lost.astype(jnp.int32),
+        cg_valid=state.cg_valid | readable,
+        cg_before=keep(readable, before, state.cg_before),
+        cg_samples=keep(readable, samples, state.cg_samples),
+        cg_control=keep(state.cg_valid, controller_state, state.cg_control),
+    )
 
 
-_SHOWN = {name: (f"cg_{name}",) for name in ("scale", "distance", "z", "measurements", "skipped", "step")} | {
-    name: ("cg_control", name) for name in ("phase", "anchor")
-}
+def update(
+    instrument: Instrument,
+    stored: Any,
+    learning_rate: optax.ScalarOrSchedule | None,
+    updates: optax.Updates,
+    state: ConnectomeState,
+    params: optax.Params | None = None,
+    *,
+    activations: Any = None,
+    probe: Callable[..., Any] | None = None,
+    samples: Any = None,
+    **extra_args: Any,
+) -> tuple[optax.Updates, ConnectomeState]:
+    """One step: measures if it is time, and scales the updates."""
+    del extra_args
+    arguments.check_extra_arguments(instrument.signal, stored, params, activations, probe, samples)
+    if not instrument.signal.reads_activations:
+        activations, probe, samples = {}, None, None
+    if samples is not None:
+        samples = arguments.cut_samples(samples, state.cg_samples)
+
+    def measuring(state: ConnectomeState) -> ConnectomeState:
+        if probe is None:
+            after = instrument.read(activations, params)
+        elif samples is None:
+            after = instrument.read(probe(params), params)
+        else:
+            after = instrument.read(probe(params, state.cg_samples), params)
+            before = instrument.read(probe(params, samples), params)
+            return measure(instrument, state, after, before, samples)
+        return measure(instrument, state, after, after, state.cg_samples)
+
+    due = state.cg_step % instrument.every == 0
+    if isinstance(due, jax.core.Tracer):
+        state = jax.lax.cond(due, measuring, lambda state: state, state)
+    elif due:  # without jit there is no need to compile both branches, anew at each call
+        state = measuring(state)
+    rate = () if learning_rate is None else _rate(learning_rate, state.cg_step) * state.cg_scale
+    scaled = jax.tree.map(functools.partial(_scaled, state.cg_scale), updates)
+    return scaled, state._replace(cg_rate=rate, cg_step=optax.safe_increment(state.cg_step))
 
 
-def _connect(units: jax.Array, axis_name: Hashable | None) -> jax.Array:
-    """Units [N, P] to their connectome f32[P, P], over all devices of the mapped axis if there is one."""
-    # Written once: XLA would repeat the gather of the measured units in each of the passes over them.
-    units = jax.lax.optimization_barrier(units)
-    if axis_name is None:
-        return connectome.functional_connectome(units)
-    local = connectome.update_moments(connectome.init_moments(units.shape[1]), units)
-    return connectome.connectome_from_moments(connectome.gather_moments(local, axis_name))
+# ------------------------------------------------------------------------------------------------------------
+# Their parts
+# ------------------------------------------------------------------------------------------------------------
+
+
+def _instrument(
+    example: Any,
+    every: int,
+    controller: controllers.Controller | None,
+    signal: signals.Signal | None,
+    max_units: int,
+    axis_name: Hashable | None,
+) -> Instrument:
+    """The instrument of these arguments, each of them checked."""
+    _checks.check_integer("every", every, 1)
+    _checks.check_integer("max_units", max_units, 2)
+    signal = check_signal("signal", signals.hybrid() if signal is None else signal)
+    controller = check_controller(
+        "controller", controllers.calibrated() if controller is None else controller
+    )
+    if not isinstance(jax.eval_shape(controller.init)[1], EnvelopeState):
+        controller = controllers.envelope(controller)
+    layout = layers.Layout({}, {})
+    if signal.reads_activations:
+        if example is None:
+            raise ValueError(
+                "example must be what the probe returns, jax.eval_shape(probe, params) for instance, since "
+                "the signal reads activations; got None."
+            )
+        layout = layers.layout_of(example, int(max_units))
+    return Instrument(signal, controller, layout, int(every), axis_name)
+
+
+def _transformation(
+    instrument: Instrument, samples: Any, learning_rate: optax.ScalarOrSchedule | None
+) -> optax.GradientTransformationExtraArgs:
+    """The two pure functions as Optax wants them."""
+    stored = jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), samples)
+    return optax.GradientTransformationExtraArgs(
+        functools.partial(init, instrument, stored, learning_rate),
+        functools.partial(update, instrument, stored, learning_rate),
+    )
+
+
+def _rate(learning_rate: optax.ScalarOrSchedule, step: jax.Array) -> jax.Array:
+    rate = learning_rate(step) if callable(learning_rate) else learning_rate
+    return jnp.asarray(rate, jnp.float32)
+
+
+def _scaled(scale: jax.Array, update: Any) -> Any:
+    """An update times the scale, in its own dtype; what is no array of numbers passes as it is."""
+    if not _leaves.is_array(update) or jnp.result_type(update) == jax.dtypes.float0:
+        return update
+    update = jnp.asarray(update)
+    # The product of a narrow type is computed in float32: rounded once, at the end.
+    wide = update.dtype if update.dtype.itemsize >= 4 and _leaves.is_inexact(update) else jnp.float32
+    return (update.astype(wide) * scale.astype(wide)).astype(update.dtype)
 
 
 def _all_finite(tree: Any) -> jax.Array:

@@ -18,7 +18,7 @@ from flax import nnx
 from sklearn import datasets
 
 import cgalr_jax
-from cgalr_jax import capture, distance, plotting, recorder, signal
+from cgalr_jax import capture, plotting, recorder, signals, topology
 
 EVERY, BATCH, PROBE, FRAMES = 10, 32, 256, 6
 LAYERS = {"hidden 1": 48, "hidden 2": 32, "logits": 10}
@@ -44,7 +44,7 @@ def train(seed, steps, with_cgalr=True):
         example = capture.example(capture.nnx_probe(net, x[:PROBE], logits=True), net)
         controller = cgalr_jax.calibrated(schedule)
         behind = cgalr_jax.scale_by_connectome(
-            example, every=EVERY, controller=controller, signal=signal.frobenius()
+            example, every=EVERY, controller=controller, signal=signals.frobenius()
         )
         tx = optax.chain(tx, behind)
     optimizer = nnx.Optimizer(net, tx, wrt=nnx.Param)
@@ -61,7 +61,7 @@ def train(seed, steps, with_cgalr=True):
     @nnx.jit
     def connectome_of(net, x):
         activations = capture.nnx_probe(net, x, logits=True)(nnx.state(net, nnx.Param))
-        return cgalr_jax.functional_connectome(jnp.concatenate(list(activations.values()), axis=1))
+        return topology.functional_connectome(jnp.concatenate(list(activations.values()), axis=1))
 
     trace, connectomes, rng = recorder.TraceRecorder(), {}, np.random.default_rng(seed)
     for t in console.steps(steps, "SGD with CG-ALR" if with_cgalr else "SGD"):
@@ -95,13 +95,13 @@ def story(values, set_point):
 def tell(baseline, error, trace, connectomes):
     """The chapters: (title, text, size in inches, how to draw it into a figure)."""
     values, units = trace.arrays(), sum(LAYERS.values())
-    moved = [distance.frobenius_distance(*pair) for pair in itertools.pairwise(connectomes.values())]
+    moved = [topology.frobenius_distance(*pair) for pair in itertools.pairwise(connectomes.values())]
     path = np.concatenate([[0.0], np.cumsum(moved)])
     shares = np.linspace(0, path[-1], FRAMES)
     frames = {t: connectomes[t] for t in (list(connectomes)[np.argmin(np.abs(path - s))] for s in shares)}
     (first, before), *_, (last, after) = frames.items()
-    births = {first: cgalr_jax.births(before), last: cgalr_jax.births(after)}
-    phase, set_point = values["cgalr/phase"], signal.frobenius().set_point_at(EVERY)
+    births = {first: topology.compute_births(before), last: topology.compute_births(after)}
+    phase, set_point = values["cgalr/phase"], signals.frobenius().set_point_at(EVERY)
     level = (
         f"had its level by step {np.argmax(phase > 0) + 1}"
         if phase.any()
@@ -120,11 +120,11 @@ def tell(baseline, error, trace, connectomes):
         figure.align_ylabels(axes)
 
     def tree(figure):
-        plotting.plot_spanning_tree(figure.subplots(), cgalr_jax.spanning_tree(after), layers=LAYERS)
+        plotting.plot_spanning_tree(figure.subplots(), topology.spanning_tree(after), layers=LAYERS)
 
     def barcode(figure):
         upper, lower = figure.subplots(2, 1, height_ratios=[3, 2])
-        plotting.plot_barcode(upper, cgalr_jax.barcode(after))
+        plotting.plot_barcode(upper, topology.compute_barcode(after))
         for (t, born), color in zip(births.items(), (plotting.GREY, plotting.BLUE), strict=True):
             plotting.plot_betti_curve(lower, born, color=color, label=f"step {t}")
         lower.legend(frameon=False, fontsize="small")

@@ -13,9 +13,9 @@ import optax
 from flax import nnx
 
 import cgalr_jax
-from cgalr_jax import capture, signal
+from cgalr_jax import capture, signals
 
-SIGNALS = {"hybrid": signal.hybrid, "frobenius": signal.frobenius, "update_norm": signal.update_norm}
+SIGNALS = {"hybrid": signals.hybrid, "frobenius": signals.frobenius, "update_norm": signals.update_norm}
 
 
 class Reader(nnx.Module):

@@ -82,12 +82,12 @@ def train(rate, with_cgalr, data, seed, steps, tick):
 def connectome_of(net, x):
     """The connectome of the units of both hidden layers."""
     activations = capture.nnx_probe(net, x)(nnx.state(net, nnx.Param))
-    return cgalr_jax.functional_connectome(jnp.concatenate(list(activations.values()), axis=1))
+    return cgalr_jax.topology.functional_connectome(jnp.concatenate(list(activations.values()), axis=1))
 
 
 def draw(runs, path):
-    """Learning rate, distance and z over the steps; the connectome before and after."""
-    rows = ("rate before", "rate before", "distance before", "distance after", "z after", "z after")
+    """Learning rate, distance and loss over the steps; the connectome before and after."""
+    rows = ("rate before", "rate before", "distance before", "distance after", "loss after", "loss after")
     mosaic = [[left, left, right] for left, right in map(str.split, rows)]
     figure, axes = plt.subplot_mosaic(mosaic, figsize=(10, 6.5), layout="constrained")
     for (rate, with_cgalr), (_, _, trace) in runs.items():
@@ -96,15 +96,16 @@ def draw(runs, path):
         label = f"base rate {rate:g}" if with_cgalr else None
         axes["rate"].plot(steps, trace["rate"], style, color=RATES[rate], label=label)
         if with_cgalr:
-            in_set_points = trace["cgalr/distance"] / cgalr_jax.signal.hybrid().set_point_at(10)
+            in_set_points = trace["cgalr/distance"] / cgalr_jax.signals.hybrid().set_point_at(10)
             axes["distance"].plot(steps[10::10], in_set_points[10::10], color=RATES[rate])
-            axes["z"].plot(steps[10::10], trace["cgalr/z"][10::10], color=RATES[rate])
+        smooth = np.convolve(trace["loss"], np.ones(10) / 10, mode="valid")
+        axes["loss"].plot(steps[9:], smooth, style, color=RATES[rate])
     axes["rate"].set(yscale="log", ylabel="learning rate", ylim=(1e-5, 5))
     axes["rate"].set_title("solid: with CG-ALR, dotted: the schedule only", fontsize="medium")
     axes["rate"].legend(ncols=2, fontsize="small")
     axes["distance"].set(yscale="log", ylabel="distance\n(in set-points)")
     axes["distance"].axhline(1, color=plotting.GREY, linewidth=0.8)
-    axes["z"].set(ylabel="z", xlabel="step")
+    axes["loss"].set(yscale="log", ylabel="loss", xlabel="step")
     for name, matrix in zip(("before", "after"), runs[SHOWN, True][1], strict=True):
         plotting.plot_connectome(axes[name], matrix, layers={"hidden 1": 64, "hidden 2": 64})
         axes[name].set_title(f"connectome {name} (base rate {SHOWN:g})", fontsize="medium")

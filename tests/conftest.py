@@ -1,4 +1,4 @@
-"""Four virtual CPU devices, a reproducible Hypothesis, and strict JAX for the pure stages."""
+"""Four virtual CPU devices, compilations that are kept, a reproducible Hypothesis, and strict JAX."""
 
 import os
 import pathlib
@@ -7,6 +7,11 @@ import sys
 # Read once, when jax is imported: before anything else.
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
 
+# Four fifths of the suite's time is XLA compiling. What it made is kept beside pytest's own cache, for the
+# other worker, for the programs that tests start, and for the next run. `pytest --cache-clear` removes it.
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(pathlib.Path(__file__).parents[1] / ".pytest_cache/d/jax")
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+
 import hypothesis
 import jax
 import pytest
@@ -14,6 +19,13 @@ import pytest
 hypothesis.settings.register_profile("cgalr_jax", deadline=None, derandomize=True, max_examples=25)
 hypothesis.settings.load_profile("cgalr_jax")
 sys.path.insert(0, str(pathlib.Path(__file__).parent))  # import-mode=importlib leaves out `oracles`
+
+
+def pytest_collection_modifyitems(items):
+    """`-m smoke` begins with the example in each public docstring: all rooms, in half a minute."""
+    for item in items:
+        if isinstance(item, pytest.DoctestItem):
+            item.add_marker("smoke")
 
 
 @pytest.fixture

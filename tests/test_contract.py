@@ -2,7 +2,7 @@
 
 A construction says how the transformation stands in an optimizer, and which extra arguments it takes there.
 The places where it cannot stand have their own tests at the end: they end in our error, or in a line that
-helps. `docs/places.md` is this file as a table.
+helps. `docs/compatibility.md` is this file as a table.
 """
 
 import functools
@@ -17,7 +17,7 @@ import optax.contrib
 import pytest
 
 import cgalr_jax
-from cgalr_jax import signal
+from cgalr_jax import signals
 
 X = jax.random.normal(jax.random.key(0), (24, 5))
 EXAMPLE = {"hidden": 8, "second": 6}
@@ -115,12 +115,13 @@ CONSTRUCTIONS = {
     "alone, paired": Construction(in_pairs, paired),
     "alone, fixed probe": Construction(block),
     "alone, activations": Construction(block, given),
-    "births": Construction(lambda: block(signal=signal.births())),
-    "update norm": Construction(lambda: block(signal=signal.update_norm()), nothing),
+    "births": Construction(lambda: block(signal=signals.births())),
+    "update norm": Construction(lambda: block(signal=signals.update_norm()), nothing),
     "the paper's gate in an envelope": Construction(
         lambda: block(
-            controller=cgalr_jax.hysteresis_gate(),
-            bounds=cgalr_jax.robbins_monro_bounds(1e-4, 0.01, tau=20.0),
+            controller=cgalr_jax.controllers.envelope(
+                cgalr_jax.hysteresis_gate(), cgalr_jax.robbins_monro_bounds(1e-4, 0.01, tau=20.0)
+            )
         )
     ),
     "sub-sampled units": Construction(lambda: block(max_units=4)),
@@ -130,7 +131,7 @@ CONSTRUCTIONS = {
     "after adam": Construction(lambda: optax.chain(optax.adam(0.1), in_pairs()), paired),
     "nested chain": Construction(lambda: optax.chain(optax.chain(optax.sgd(0.1), block()), optax.identity())),
     "named chain": Construction(lambda: optax.named_chain(("sgd", optax.sgd(0.1)), ("cgalr", block()))),
-    "two instances": Construction(lambda: sgd(block(), block(every=3, signal=signal.births()))),
+    "two instances": Construction(lambda: sgd(block(), block(every=3, signal=signals.births()))),
     "inject_hyperparams": Construction(
         lambda: optax.inject_hyperparams(
             lambda learning_rate, target: optax.chain(
@@ -412,7 +413,7 @@ def test_the_state_can_be_stored_anywhere(name):
     ],
 )
 def test_updates_of_any_form_without_parameters(updates):
-    tx = block(signal=signal.frobenius())
+    tx = block(signal=signals.frobenius())
     state = tx.init(updates)
     found, after = jax.jit(lambda u, s: tx.update(u, s, activations=forward(init_params(), X)))(
         updates, state
@@ -423,7 +424,7 @@ def test_updates_of_any_form_without_parameters(updates):
 
 @pytest.mark.parametrize("extra", [nothing, fixed], ids=["update norm", "probe"])
 def test_parameters_that_are_needed_and_missing_are_our_error(extra):
-    tx = block(signal=signal.update_norm()) if extra is nothing else block()
+    tx = block(signal=signals.update_norm()) if extra is nothing else block()
     params = init_params()
     with pytest.raises(ValueError, match="params must be passed to update"):
         tx.update(params, tx.init(params), **extra(params, X))
@@ -468,7 +469,7 @@ def test_schedule_is_the_block_one_step_later():
     """The same core: the rate is the base rate times the block's scale, a measurement later."""
     params = init_params()
     scheduled = with_schedule()
-    tx = block(signal=signal.frobenius())
+    tx = block(signal=signals.frobenius())
     state, reference = scheduled.init(params), tx.init(params)
     scales, rates = [float(reference.cg_scale)], []
     for _ in range(STEPS):
@@ -557,7 +558,7 @@ def test_lookahead_refuses_extra_arguments_itself():
 
 def test_before_lookahead():
     """The way round: the gradients are scaled, which SGD follows; the probe takes `params.fast`."""
-    tx = optax.chain(block(signal=signal.frobenius()), optax.lookahead(optax.sgd(0.1), 5, 0.5))
+    tx = optax.chain(block(signal=signals.frobenius()), optax.lookahead(optax.sgd(0.1), 5, 0.5))
     params = optax.LookaheadParams.init_synced(init_params())
     state = tx.init(params)
 

@@ -21,7 +21,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import cgalr_jax
-from cgalr_jax import signal
+from cgalr_jax import signals
 
 AUTO, EXPLICIT = AxisType.Auto, AxisType.Explicit
 X = np.random.default_rng(0).normal(size=(32, 5)).astype(np.float32)
@@ -31,7 +31,7 @@ PARAMS = {
 }
 EXAMPLE = {"hidden": 8}
 STEPS = 7
-SIGNALS = {"hybrid": signal.hybrid, "births": signal.births, "frobenius": signal.frobenius}
+SIGNALS = {"hybrid": signals.hybrid, "births": signals.births, "frobenius": signals.frobenius}
 
 
 def forward(params, x):

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 import cgalr_jax
-from cgalr_jax import finder, signal
+from cgalr_jax import finder, signals
 
 X = jax.random.normal(jax.random.key(0), (256, 8))
 Y = jnp.sin(X.sum(axis=1))
@@ -116,7 +116,7 @@ class TestReadOff:
         ("highest", 1e-06),
         ("measurements", 4),
         ("signal", "births"),
-        ("signal", signal.hybrid()),
+        ("signal", signals.hybrid()),
     ],
 )
 def test_refuses(argument, value):

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cgalr_jax import connectome, control, finder, persistence
+from cgalr_jax import controllers, finder, topology
 
 matplotlib = pytest.importorskip("matplotlib")
 matplotlib.use("Agg")
@@ -19,7 +19,7 @@ GRID = np.linspace(0, 1, 200)[1:-1]
 @pytest.fixture
 def matrix():
     rng = np.random.default_rng(0)
-    return np.asarray(connectome.functional_connectome(rng.normal(size=(32, UNITS)).astype(np.float32)))
+    return np.asarray(topology.functional_connectome(rng.normal(size=(32, UNITS)).astype(np.float32)))
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_components_of_the_tree_are_contiguous_at_every_threshold(units, seed):
     rng = np.random.default_rng(seed)
     edges = np.array([[rng.integers(unit), unit] for unit in range(1, units)])
     weights = np.round(rng.random(units - 1), 1)
-    order = plotting.tree_order(persistence.Tree(edges, weights))
+    order = plotting.tree_order(topology.Tree(edges, weights))
     assert sorted(order) == list(range(units))
     place = np.argsort(order)
     for threshold in np.append(weights, -1.0):
@@ -63,7 +63,7 @@ def test_components_of_the_tree_are_contiguous_at_every_threshold(units, seed):
 
 
 def test_one_unit_has_an_order(ax):
-    tree = persistence.Tree(np.zeros((0, 2), int), np.zeros(0))
+    tree = topology.Tree(np.zeros((0, 2), int), np.zeros(0))
     assert plotting.tree_order(tree).tolist() == [0]
     plotting.plot_connectome(ax, np.zeros((1, 1)))
     assert ax.images[0].get_array().shape == (1, 1)
@@ -84,7 +84,7 @@ def test_the_colour_map_falls_evenly_in_lightness():
 
 def test_connectome_shows_every_unit_in_the_order_of_the_tree(ax, matrix):
     assert plotting.plot_connectome(ax, matrix) is ax
-    order = plotting.tree_order(persistence.spanning_tree(matrix))
+    order = plotting.tree_order(topology.spanning_tree(matrix))
     image = ax.images[0]
     np.testing.assert_array_equal(image.get_array(), matrix[np.ix_(order, order)])
     assert image.get_clim() == (0, 1)
@@ -115,7 +115,7 @@ def test_a_given_order_is_kept(ax, matrix):
 
 def test_a_film_keeps_each_unit_in_its_place(axes, matrix):
     frames = [matrix, np.roll(matrix, 1, axis=(0, 1)), 0.5 * matrix, matrix**2]
-    order = plotting.tree_order(persistence.spanning_tree(frames[-1]))
+    order = plotting.tree_order(topology.spanning_tree(frames[-1]))
     assert plotting.plot_film(axes, frames, titles="abcd") == list(axes)
     for ax, frame, title in zip(axes, frames, "abcd", strict=True):
         np.testing.assert_array_equal(ax.images[0].get_array(), frame[np.ix_(order, order)])
@@ -127,7 +127,7 @@ def test_a_film_keeps_each_unit_in_its_place(axes, matrix):
 
 
 def test_barcode_draws_each_bar_where_it_is(ax, matrix):
-    bars = persistence.barcode(matrix)
+    bars = topology.compute_barcode(matrix)
     assert plotting.plot_barcode(ax, bars) is ax
     components, cycles = collections(ax, matplotlib.collections.PolyCollection)
     assert [len(components.get_paths()), len(cycles.get_paths())] == [UNITS, 1]  # apart, and as one area
@@ -148,20 +148,20 @@ def test_barcode_draws_each_bar_where_it_is(ax, matrix):
 
 
 def test_barcode_of_two_units_has_no_cycles(ax):
-    plotting.plot_barcode(ax, persistence.barcode(np.array([[0, 0.5], [0.5, 0]])))
+    plotting.plot_barcode(ax, topology.compute_barcode(np.array([[0, 0.5], [0.5, 0]])))
     assert [len(c.get_paths()) for c in ax.collections] == [2, 0]
 
 
 @pytest.mark.parametrize("bins", [None, 16])
 def test_barcode_says_how_many_bars_there_are_even_of_quantiles(ax, matrix, bins):
-    plotting.plot_barcode(ax, persistence.barcode(matrix, bins))
+    plotting.plot_barcode(ax, topology.compute_barcode(matrix, bins))
     edges = UNITS * (UNITS - 1) // 2
     labels = [label.get_text() for label in ax.get_yticklabels()]
     assert labels == [f"{UNITS}\ncomponents", f"{edges - UNITS + 1}\ncycles"]
 
 
 def test_betti_curve_counts_the_components_that_are_left(ax, matrix):
-    births = np.asarray(persistence.births(matrix))
+    births = np.asarray(topology.compute_births(matrix))
     assert plotting.plot_betti_curve(ax, births, label="now") is ax
     (line,) = ax.lines
     assert line.get_drawstyle() == "steps-post"
@@ -178,7 +178,7 @@ def test_betti_curve_counts_the_components_that_are_left(ax, matrix):
 
 
 def test_spanning_tree_draws_a_row_a_layer_and_a_curve_an_edge(ax, matrix):
-    tree = persistence.spanning_tree(matrix)
+    tree = topology.spanning_tree(matrix)
     assert plotting.plot_spanning_tree(ax, tree, layers=LAYERS) is ax
     (dots,) = collections(ax, matplotlib.collections.PathCollection)
     places = np.asarray(dots.get_offsets())
@@ -204,7 +204,7 @@ def test_spanning_tree_draws_a_row_a_layer_and_a_curve_an_edge(ax, matrix):
 
 
 def test_spanning_tree_without_layers_is_one_row(ax, matrix):
-    plotting.plot_spanning_tree(ax, persistence.spanning_tree(matrix))
+    plotting.plot_spanning_tree(ax, topology.spanning_tree(matrix))
     assert [label.get_text() for label in ax.get_yticklabels()] == [f"{UNITS} units\n{UNITS}"]
 
 
@@ -253,7 +253,7 @@ def test_training_trace_draws_each_series_in_its_panel(axes):
 
 def test_the_learning_rate_multiplies_scale_anchor_and_envelope(axes):
     trace = a_trace()
-    bounds = control.robbins_monro_bounds(0.1, 2.0, tau=10.0)
+    bounds = controllers.robbins_monro_bounds(0.1, 2.0, tau=10.0)
     plotting.plot_training_trace(axes, trace, base_learning_rate=0.5, bounds=bounds)
     assert axes[1].get_ylabel() == "learning rate"
     scale, anchor = (np.asarray(line.get_ydata()) for line in axes[1].lines)
@@ -266,7 +266,16 @@ def test_the_learning_rate_multiplies_scale_anchor_and_envelope(axes):
 
 
 def test_the_phases_of_the_gate_are_shaded_by_what_they_do(axes):
-    phase = np.array([control.HOLD, control.SLOW, control.SLOW, control.HOLD, control.FAST, control.FAST])
+    phase = np.array(
+        [
+            controllers.HOLD,
+            controllers.SLOW,
+            controllers.SLOW,
+            controllers.HOLD,
+            controllers.FAST,
+            controllers.FAST,
+        ]
+    )
     plotting.plot_training_trace(axes, a_trace(**{"cgalr/anchor": None, "cgalr/phase": phase}))
     for ax in axes:
         assert shaded(ax) == [(2, 4, rgb(plotting.VERMILION)), (5, 6, rgb(plotting.SKY))]
@@ -291,7 +300,7 @@ def test_the_phases_of_the_gate_are_shaded_by_what_they_do(axes):
 )
 def test_what_is_missing_leaves_its_panel_empty(axes, trace):
     plotting.plot_training_trace(
-        axes, trace, set_point=1.0, bounds=control.robbins_monro_bounds(0.1, 2.0, tau=10.0)
+        axes, trace, set_point=1.0, bounds=controllers.robbins_monro_bounds(0.1, 2.0, tau=10.0)
     )
     drawn = [bool(np.isfinite(np.asarray(line.get_ydata(), float)).any()) for line in axes[0].lines]
     assert drawn == [bool(np.isfinite(np.asarray(trace.get("loss", []), float)).any())]
@@ -394,7 +403,7 @@ def test_learning_rate_curve_says_that_it_ended_early(ax):
         ),
         (lambda axes, m: plotting.plot_spanning_tree(axes[0], m), "tree must have edges"),
         (
-            lambda axes, m: plotting.tree_order(persistence.Tree(np.array([[0, 1], [0, 1]]), np.ones(2))),
+            lambda axes, m: plotting.tree_order(topology.Tree(np.array([[0, 1], [0, 1]]), np.ones(2))),
             r"connect the units 0 to 2, got the edge \(0, 1\)",
         ),
         (

@@ -6,9 +6,12 @@ import re
 import jax
 import jax.numpy as jnp
 import optax
+import pytest
 from flax import linen, nnx
 
 import cgalr_jax
+
+pytestmark = pytest.mark.smoke
 
 README = pathlib.Path(__file__).parent.parent / "README.md"
 

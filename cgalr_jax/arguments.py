@@ -1,0 +1,100 @@
+"""What users hand to the update, checked as early as it can be known: the three ways to measure, the samples."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cgalr_jax import _checks
+from cgalr_jax.signals.base import Signal
+
+__all__ = ["check_axes", "check_extra_arguments", "cut_samples"]
+
+_WAYS = """There are three ways to measure, one at a time:
+  paired:      tx.update(grads, opt_state, params, probe=probe, samples=batch)
+               with probe(params, samples) -> activations, tx = scale_by_connectome(example, samples=batch)
+  fixed probe: tx.update(grads, opt_state, params, probe=probe) with probe(params) -> activations
+  given:       tx.update(grads, opt_state, params, activations=activations)"""
+
+_CULPRITS = """If your call has them, something between it and here drops extra arguments: flax's
+TrainState.apply_gradients (use cgalr_jax.capture.TrainState), optax.MultiSteps inside optax.chain (put it
+outermost), optax.lookahead, or a wrapper of your own."""
+
+
+def check_extra_arguments(
+    signal: Signal, stored: Any, params: Any, activations: Any, probe: Any, samples: Any
+) -> None:
+    """Raises unless exactly one of the three ways is meant."""
+    if signal.reads_activations:
+        if activations is None and probe is None:
+            raise ValueError(
+                f"probe or activations must be passed to update, got neither.\n{_WAYS}\n{_CULPRITS}"
+            )
+        if activations is not None and not (probe is None and samples is None and stored is None):
+            raise ValueError(f"activations must come alone, got probe or samples too.\n{_WAYS}")
+        if probe is not None:
+            _checks.check_function("probe", probe, "probe(params) or probe(params, samples) -> activations")
+        if (samples is None) != (stored is None):
+            there = "update" if stored is None else "scale_by_connectome"
+            raise ValueError(f"samples must be passed to both, got {there} only.\n{_WAYS}")
+    if params is None and (signal.reads_params or probe is not None):
+        raise ValueError(
+            "params must be passed to update, tx.update(grads, opt_state, params, ...), for a probe and for "
+            "a signal that reads them; got None."
+        )
+
+
+def check_axes(reading: Any, before: Any, axis_name: Any) -> None:
+    """Raises where a `shard_map` splits the samples and the measurement does not know."""
+    split = _varying(reading) - _varying(before)
+    if split:
+        raise ValueError(
+            "axis_name must name the mapped axis over which the samples are split, "
+            f"{' and '.join(repr(axis) for axis in sorted(split))}: each device would measure its own "
+            f"samples alone; got {axis_name!r}."
+        )
+
+
+def _varying(tree: Any) -> frozenset[Any]:
+    """The mapped axes over which an array differs; they are not known under `pmap` and `check_vma=False`."""
+    # Undocumented: under a JAX that calls it otherwise the error is lost, and nothing else.
+    kinds = [getattr(jax.typeof(x), "manual_axis_type", None) for x in jax.tree.leaves(tree)]
+    return frozenset().union(*(kind.varying for kind in kinds if kind is not None))
+
+
+def cut_samples(samples: Any, stored: Any) -> Any:
+    """The first samples, as many and where they are stored, without a cast that loses information."""
+
+    def cut(sample: Any, like: jax.Array) -> jax.Array:
+        shape, dtype = jnp.shape(sample), jnp.result_type(sample)
+        if len(shape) != len(like.shape) or shape[1:] != like.shape[1:] or shape[:1] < like.shape[:1]:
+            raise ValueError(
+                f"samples must have the shape given to scale_by_connectome, {like.shape}, or more rows; "
+                f"got {shape}. Drop the last, smaller batch of an epoch, or store fewer samples."
+            )
+        if not _keeps(dtype, like.dtype):
+            raise ValueError(
+                f"samples must have the dtype given to scale_by_connectome, {like.dtype}, got {dtype}, which "
+                f"does not fit into it; pass an example of the batches as they are in the update."
+            )
+        first = jnp.asarray(sample[: like.shape[0]] if like.shape else sample, like.dtype)
+        # On an Explicit mesh the batch is split and the state is not: arrays of one place do not mix there.
+        explicit = jax.sharding.AxisType.Explicit in jax.typeof(first).sharding.mesh.axis_types
+        return jax.sharding.reshard(first, jax.typeof(like).sharding) if explicit else first
+
+    if jax.tree.structure(samples) != jax.tree.structure(stored):
+        raise ValueError(
+            "samples must have the structure given to scale_by_connectome, "
+            f"{jax.tree.structure(stored)}; got {jax.tree.structure(samples)}."
+        )
+    return jax.tree.map(cut, samples, stored)
+
+
+def _keeps(source: Any, target: Any) -> bool:
+    """Whether a cast keeps what the numbers say: to a wider kind, or among floats, which lose digits only."""
+    if source == target or jnp.issubdtype(target, jnp.complexfloating):
+        return True
+    if jnp.issubdtype(target, jnp.floating):
+        return not jnp.issubdtype(source, jnp.complexfloating)
+    return np.can_cast(source, target, "safe")

@@ -1,0 +1,79 @@
+"""What to measure, and in which form: the keyword arguments that every function of `capture` takes."""
+
+import fnmatch
+from collections.abc import Callable, Sequence
+from typing import Any, TypedDict
+
+import jax
+
+Activations = dict[str, jax.Array]
+
+
+class Choice(TypedDict, total=False):
+    """What to measure, and in which form: keyword arguments that the functions of `capture` share.
+
+    Attributes:
+      layers: names (globs such as `'encoder/*'`, over module paths and over what the model itself sows into
+        'intermediates' or as `nnx.Intermediate`) and types; None, the default, for the dense, convolutional,
+        attention and recurrent layers. A measured layer hides the layers inside it.
+      logits: whether the last layer is measured though it is as wide as the model's output; default False.
+        A layer given by name always is.
+      pooled: whether positions (all axes between the first and the last) are averaged; default False, they
+        stay, as samples.
+      activation: applied to every array; `jax.nn.relu` measures behind the activation function.
+      forward: `forward(model, samples)`, how to run the model; default `model(samples)`.
+    """
+
+    layers: Sequence[str | type] | None
+    logits: bool
+    pooled: bool
+    activation: Callable[[jax.Array], jax.Array] | None
+    forward: Callable[[Any, Any], Any] | None
+
+
+def check(model: Any, kind: type, choice: Choice) -> None:
+    """Raises for the two arguments that are easily taken for others."""
+    if not isinstance(model, kind):
+        flax = "linen" if "linen" in kind.__module__ else "nnx"
+        raise ValueError(f"model must be a flax.{flax}.Module, an instance, got {model!r}.")
+    layers = choice.get("layers")
+    if isinstance(layers, (str, type)):
+        raise ValueError(f"layers must be a list of names and types, got {layers!r}, which is not in a list.")
+
+
+def patterns(choice: Choice) -> list[str]:
+    """The layers that are asked for by their names."""
+    return [layer for layer in choice.get("layers") or () if isinstance(layer, str)]
+
+
+def is_named(choice: Choice, name: str) -> bool:
+    """Whether a layer is asked for by its name."""
+    return any(fnmatch.fnmatch(name, pattern) for pattern in patterns(choice))
+
+
+def is_wanted(choice: Choice, name: str, module: Any, default: tuple[type, ...]) -> bool:
+    """Whether a module is to be measured; `default` are the types that are where none is chosen."""
+    layers = choice.get("layers")
+    types = default if layers is None else tuple(layer for layer in layers if isinstance(layer, type))
+    return name != "" and (is_named(choice, name) or isinstance(module, types))
+
+
+def may_sow(choice: Choice, name: str) -> bool:
+    """Whether something that this module sows itself may be asked for."""
+    return any(fnmatch.fnmatch(name, pattern.rpartition("/")[0]) for pattern in patterns(choice))
+
+
+def run(choice: Choice, model: Any, samples: Any) -> Any:
+    """One forward pass."""
+    forward = choice.get("forward")
+    return model(samples) if forward is None else forward(model, samples)
+
+
+def the_samples(fixed: Any, given: tuple[Any, ...]) -> Any:
+    """The samples of one measurement: those the probe holds, or those it is given."""
+    if (fixed is None) != (len(given) == 1):
+        raise ValueError(
+            "samples must be given once, to the probe's builder (a fixed probe set) or to the probe (paired),"
+            f" got {len(given)} at the call and {'none' if fixed is None else 'some'} at the builder."
+        )
+    return given[0] if given else fixed

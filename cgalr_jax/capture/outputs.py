@@ -1,0 +1,245 @@
+"""What the modules of a model sow in one forward pass -> activations. No Flax here.
+
+How a layer is told from a stack of layers: each module notes the rank of what it returns and of its
+parameters, as it sees them. A scan or a vmap adds axes afterwards: to both where each iteration has its own
+parameters (one entry per layer: `blocks/dense/0`, ...), to the output alone where they share them (time: more
+samples). The note is the name under which the value is sown, and so survives jit, remat and scan.
+"""
+
+import collections
+import fnmatch
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cgalr_jax.capture import choice as choices
+from cgalr_jax.capture.choice import Activations, Choice
+
+_NOTE = "cgalr:"
+
+# Where a module or a sown value stands in the model. Paths are joined to names at the very end: 'a/b' may be
+# the name of one module as well as the place of another.
+Path = tuple[Any, ...]
+
+
+def join(path: Path) -> str:
+    """The name of what stands there."""
+    return "/".join(map(str, path))
+
+
+class Note(NamedTuple):
+    """What a module knew when it returned; travels as the name under which the value is sown."""
+
+    call: int  # how many modules had returned before, in this forward pass
+    rank: int  # axes of the value, as the module saw it; a module that is not measured sows a scalar
+    parameters: int  # axes of all its parameters together, as it saw them
+    measured: int  # 0 or 1
+
+    def name(self) -> str:
+        """The name under which the value is sown."""
+        return _NOTE + ":".join(map(str, self))
+
+    @classmethod
+    def read(cls, name: str) -> "Note":
+        """The note back from that name."""
+        return cls(*map(int, name.removeprefix(_NOTE).split(":")))
+
+
+class Listener:
+    """Notes what the modules of one forward pass return."""
+
+    def __init__(
+        self, choice: Choice, default: tuple[type, ...], units_last: Callable[[Any, Any], jax.Array]
+    ):
+        self.choice = choice
+        self.default = default  # the types that are measured where no layers are chosen
+        self.units_last = units_last  # (module, what it returned) -> array [N, ..., F]
+        self.paths: list[Path] = []  # of all modules called
+        self.measured: set[Path] = set()  # of those that sowed what they returned
+        self.calls = 0
+        self.inside = False  # a measured layer
+
+    @property
+    def names(self) -> list[str]:
+        """The names of all modules called, sorted; the model itself has none."""
+        return sorted({join(path) for path in self.paths} - {""})
+
+    def call(
+        self, path: Path, module: Any, ranks: Callable[[], list[int]], run: Callable[[], Any], sow: Any
+    ) -> Any:
+        """Runs one module and sows its output if it is wanted, a scalar if only its own sowing may be."""
+        name = join(path)
+        self.paths.append(path)
+        wanted = not self.inside and choices.is_wanted(self.choice, name, module, self.default)
+        if not wanted and (self.inside or not choices.may_sow(self.choice, name)):
+            return run()
+        self.inside = wanted
+        try:
+            output = run()
+        finally:
+            self.inside = False
+        value = self.units_last(module, output) if wanted else jnp.zeros(())
+        note = Note(self.calls, value.ndim, sum(ranks()), int(wanted))
+        self.calls += 1
+        if sow(note.name(), value) is False and wanted:
+            raise ValueError(
+                f"layers must be reachable, got {name!r} inside an nn.scan or nn.vmap that keeps"
+                " 'intermediates' to itself; add 'intermediates': 0 to its variable_axes, or choose others."
+            )
+        if wanted:
+            self.measured.add(path)
+        return output
+
+
+def units_last(output: Any, recurrent: bool, features: int) -> jax.Array:
+    """The array that a module returned, its last `features` axes merged; recurrent: (carry, output)."""
+    leaves = jax.tree.leaves(output)
+    value = leaves[-1] if recurrent else leaves[0]
+    return value.reshape(*value.shape[:-features], math.prod(value.shape[-features:]))
+
+
+class _Layer(NamedTuple):
+    """A layer to measure: its last call's number, its place, {suffix of the name: array} of each call."""
+
+    last: int
+    path: Path
+    calls: list[Activations]
+
+    @property
+    def name(self) -> str:
+        return join(self.path)
+
+    @property
+    def width(self) -> int:
+        return next(iter(self.calls[0].values())).shape[-1]
+
+
+def collect(sown: Any, ranks: Mapping[Path, list[int]], listener: Listener, output: Any) -> Activations:
+    """What the modules sowed -> activations, in the order of the calls.
+
+    Args:
+      sown: nested dict; under a module's path its notes (`Note.name`) and whatever the model sows itself.
+      ranks: {path of a module: the rank of each of its parameters, outside of every scan}.
+      listener: the listener of this forward pass.
+      output: what the model returned, to know the logits by their width.
+    """
+    choice = listener.choice
+    notes: dict[Path, list[tuple[Note, jax.Array]]] = collections.defaultdict(list)
+    own: dict[Path, list[jax.Array]] = {}
+    for path, values in _sown_entries(sown):
+        if _is_note(path):
+            notes[path[:-1]] += [(Note.read(path[-1]), value) for value in values]
+        elif choices.is_named(choice, join(path)):
+            own[path] = values
+    for path in listener.measured - notes.keys():
+        raise _no_name_of_its_own(join(path))
+
+    found: list[_Layer] = []
+    for path, heard in notes.items():
+        calls = [
+            (note.call, _unstack(join(path), value, note, value.ndim - note.rank, ranks[path]))
+            for note, value in heard
+            if note.measured
+        ]
+        if calls:
+            found.append(_Layer(max(call for call, _ in calls), path, [arrays for _, arrays in calls]))
+    # A single unit has no connectome.
+    found = [layer for layer in found if layer.width > 1 or choices.is_named(choice, layer.name)]
+    found = found if choice.get("logits") else _without_logits(found, choice, output)
+
+    for path, values in own.items():
+        module = path[:-1]
+        if any(layer.path == module[: len(layer.path)] != module for layer in found):
+            continue  # a measured layer hides what is inside it
+        if module not in notes:
+            raise ValueError(f"layers must be called, got {join(path)!r}, sown by a module that never was.")
+        note, marker = notes[module][0]
+        extra = marker.ndim - note.rank
+        outside = [note._replace(rank=value.ndim - extra) for value in values]
+        arrays = [
+            _unstack(join(path), *pair, extra, ranks[module]) for pair in zip(values, outside, strict=True)
+        ]
+        found.append(_Layer(note.call, path, arrays))
+
+    _check_found({layer.name for layer in found}, listener, sown)
+    activations: Activations = {}
+    for layer in sorted(found, key=lambda layer: (layer.last, layer.name)):
+        for suffix in layer.calls[0]:
+            if layer.name + suffix in activations:
+                raise _no_name_of_its_own(layer.name + suffix)
+            activations[layer.name + suffix] = _finish([call[suffix] for call in layer.calls], choice)
+    return activations
+
+
+def _no_name_of_its_own(name: str) -> ValueError:
+    return ValueError(
+        f"layers must have names of their own, got two called {name!r}; rename one of them, or leave one out:"
+        " a module whose name has a '/' in it may be called as another that is inside a module, and what a"
+        " module sows as one of its own parts."
+    )
+
+
+def _is_note(path: Path) -> bool:
+    return str(path[-1]).startswith(_NOTE)
+
+
+def _unstack(name: str, value: jax.Array, note: Note, extra: int, ranks: list[int]) -> dict[str, jax.Array]:
+    """One sown value, with `extra` leading axes from scans and vmaps -> {suffix: array [N, ..., F]}."""
+    if extra == 0:
+        return {"": value}
+    added = sum(ranks) - note.parameters
+    if ranks and added == 0:  # shared parameters: time, or samples
+        return {"": jnp.moveaxis(value, extra, 0) if note.rank > 1 else value}
+    if ranks and added == extra * len(ranks):  # each iteration has its own: layers
+        return {"".join(f"/{i}" for i in index): value[index] for index in np.ndindex(*value.shape[:extra])}
+    raise ValueError(
+        f"layers must have known axes, got {name!r} of shape {value.shape}: its parameters do not tell"
+        f" whether the {extra} leading axes, from scans or vmaps, are layers or samples; choose others."
+    )
+
+
+def _without_logits(found: list[_Layer], choice: Choice, output: Any) -> list[_Layer]:
+    """Leaves out the last layer if it is as wide as an output of the model and not asked for by name."""
+    widths = {jnp.shape(leaf)[-1] for leaf in jax.tree.leaves(output) if jnp.ndim(leaf)}
+    last = max(found, default=None, key=lambda layer: layer.last)
+    if last is None or choices.is_named(choice, last.name):
+        return found
+    return [layer for layer in found if layer is not last] if last.width in widths else found
+
+
+def _finish(calls: list[jax.Array], choice: Choice) -> jax.Array:
+    """Joins the calls of one layer (an unrolled loop over time: positions), then activation and pooling."""
+    value = calls[0]
+    if len({call.shape for call in calls}) > 1:
+        value = jnp.concatenate([call.reshape(-1, call.shape[-1]) for call in calls])
+    elif len(calls) > 1:
+        value = jnp.stack(calls, axis=1)
+    activation = choice.get("activation")
+    value = value if activation is None else activation(value)
+    return jnp.mean(value, axis=tuple(range(1, value.ndim - 1))) if choice.get("pooled") else value
+
+
+def _check_found(found: set[str], listener: Listener, sown: Any) -> None:
+    """Raises if nothing, or not everything asked for by name, was found."""
+    layers = listener.choice.get("layers")
+    missing = [name for name in choices.patterns(listener.choice) if not fnmatch.filter(found, name)]
+    if found and not missing:
+        return
+    own = {join(path) for path, _ in _sown_entries(sown) if not _is_note(path)}
+    wanted = "dense, convolutional, attention or recurrent layers beside the logits"
+    wanted = wanted if layers is None else missing or layers
+    there = sorted({*listener.names, *own})
+    raise ValueError(f"layers must match some of {there}, got no match for {wanted}.")
+
+
+def _sown_entries(sown: Any, path: Path = ()) -> Iterator[tuple[Path, list[jax.Array]]]:
+    """Yields (path, values) for every name sown."""
+    if isinstance(sown, Mapping):
+        for key, value in sown.items():
+            yield from _sown_entries(value, (*path, key))
+    else:
+        yield path, jax.tree.leaves(sown)

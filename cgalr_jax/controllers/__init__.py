@@ -1,0 +1,28 @@
+"""Distances -> scale: what the learning rate does about a network that moves.
+
+A `Controller` is a pair of pure functions, so that a user can write a third beside the two that are here:
+`calibrated`, the default and our own, is absolute and finds the scale at which the network moves at its
+set-point; `hysteresis_gate`, the paper's, is relative and reacts to how unusual a distance is. `envelope`
+keeps any of them in bounds.
+"""
+
+from cgalr_jax.controllers.base import Controller, Measurement
+from cgalr_jax.controllers.calibrated import ANNEALING, CALIBRATING, calibrated
+from cgalr_jax.controllers.envelope import envelope, robbins_monro_bounds
+from cgalr_jax.controllers.gate import FAST, HOLD, SLOW, hysteresis_gate, robust_z_score, schmitt_trigger
+
+__all__ = [
+    "ANNEALING",
+    "CALIBRATING",
+    "FAST",
+    "HOLD",
+    "SLOW",
+    "Controller",
+    "Measurement",
+    "calibrated",
+    "envelope",
+    "hysteresis_gate",
+    "robbins_monro_bounds",
+    "robust_z_score",
+    "schmitt_trigger",
+]

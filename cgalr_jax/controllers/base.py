@@ -1,0 +1,79 @@
+"""What a controller is, and what it is told."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from cgalr_jax import _checks
+
+__all__ = ["Controller", "Measurement", "check_controller"]
+
+
+class Measurement(NamedTuple):
+    """What a controller is told after each block of steps.
+
+    Attributes:
+        distance: f32[], how far the network moved, in set-points of the signal: 1 is the calibrated speed.
+            Not finite if it could not be measured (non-finite activations, no layer with two live units).
+        step: i32[], optimizer steps taken so far.
+    """
+
+    distance: jax.Array
+    step: jax.Array
+
+
+class Controller(NamedTuple):
+    """From distances to a scale: two pure functions.
+
+    Attributes:
+        init: `() -> (scale, state)`: the scale f32[] before the first measurement, and a pytree of arrays.
+        update: `(Measurement, state) -> (scale, state)`: called once per measurement, under jit; the
+            structure, shapes and dtypes of the state must not change. `metrics` shows the fields of a
+            NamedTuple that are called `phase`, `anchor` or `z`. A scale that is not finite and positive is
+            not used: the last good one stays, and so does the state that belongs to it.
+
+    Example:
+        A controller that halves the scale whenever the network moves faster than its set-point:
+
+        >>> def update(measurement, scale):
+        ...     scale = jnp.where(measurement.distance < 1, scale, scale / 2)
+        ...     return scale, scale
+        >>> halving = Controller(lambda: (jnp.float32(1), jnp.float32(1)), update)
+        >>> scale, state = halving.init()
+        >>> print(halving.update(Measurement(distance=jnp.float32(3), step=jnp.int32(10)), state)[0])
+        0.5
+    """
+
+    init: Callable[[], tuple[jax.Array, Any]]
+    update: Callable[[Measurement, Any], tuple[jax.Array, Any]]
+
+
+def check_controller(name: str, controller: Any) -> Controller:
+    """The controller, or a ValueError that says what is wrong with it: nothing is computed."""
+    _checks.check_kind(name, controller, Controller)
+    _checks.check_function(f"{name}.init", controller.init, "() -> (scale, state)")
+    _checks.check_function(f"{name}.update", controller.update, "(measurement, state) -> (scale, state)")
+    before = _shapes(f"{name}.init", jax.eval_shape(controller.init))
+    measurement = Measurement(jax.ShapeDtypeStruct((), jnp.float32), jax.ShapeDtypeStruct((), jnp.int32))
+    after = _shapes(f"{name}.update", jax.eval_shape(controller.update, measurement, before))
+    if jax.tree.structure(after) != jax.tree.structure(before):
+        raise ValueError(f"{name}.update must return a state of the same structure, {before}, got {after}.")
+    changed = [
+        (old, new)
+        for old, new in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True)
+        if old.shape != new.shape
+    ]
+    if changed:
+        raise ValueError(
+            f"{name}.update must keep the shapes of its state, got {changed[0][1]} for {changed[0][0]}."
+        )
+    return controller
+
+
+def _shapes(function: str, answer: Any) -> Any:
+    """The state, as shapes, out of what one of the two functions returned."""
+    if not (isinstance(answer, tuple) and len(answer) == 2 and getattr(answer[0], "shape", None) == ()):
+        raise ValueError(f"{function} must return (scale f32[], state), got {_checks.shown(answer)}.")
+    return answer[1]

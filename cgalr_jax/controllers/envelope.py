@@ -1,0 +1,131 @@
+"""Bounds for any controller, the paper's among them, and what keeps whatever a controller returns usable."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from cgalr_jax import _checks
+from cgalr_jax.controllers.base import Controller, Measurement, check_controller
+
+__all__ = ["Bounds", "EnvelopeState", "envelope", "robbins_monro_bounds"]
+
+Bounds = Callable[[jax.Array], tuple[jax.Array, jax.Array]]
+
+
+class EnvelopeState(NamedTuple):
+    """State of `envelope`."""
+
+    scale: jax.Array  # f32[], the last one that could be used
+    refused: jax.Array  # i32[], scales and bounds that could not
+    controller: Any  # state of the controller inside
+
+
+def envelope(controller: Controller, bounds: Bounds | None = None) -> Controller:
+    """A controller whose scale is finite and positive, and within bounds, whatever the one inside returns.
+
+    A scale that is not finite and positive is refused: the last good one stays, and with it the state of the
+    controller. Bounds that are not `0 < low <= high < inf` at some step are refused likewise, and the scale
+    stays where it is. Both are counted, see `cgalr/refused` in `cgalr_jax.metrics`. The transformation puts
+    every controller into an envelope without bounds, so there is no need to for that alone.
+
+    The bounds are taken at the step of each measurement and hold until the next.
+
+    Args:
+        controller: the one inside.
+        bounds: `step -> (low, high)`, such as `robbins_monro_bounds(...)`; None for none.
+
+    Returns:
+        A `Controller`.
+
+    Raises:
+        ValueError: if `controller` is none, `bounds` is no function, or what it returns at step 0 is not
+            `0 < low <= high < inf`.
+
+    Example:
+        >>> from cgalr_jax.controllers import hysteresis_gate
+        >>> gate = envelope(hysteresis_gate(), robbins_monro_bounds(0.1, 0.5, tau=100))
+        >>> print(gate.init()[0])
+        0.5
+    """
+    check_controller("controller", controller)
+    if bounds is not None:
+        _checks.check_function("bounds", bounds, "step -> (low, high)")
+        low, high = bounds(jnp.zeros((), jnp.int32))
+        for name, value in (("low", low), ("high", high)):
+            _checks.check(
+                f"bounds at step 0: {name}", value, lambda x: 0 < x < math.inf, "positive and finite"
+            )
+        _checks.check("bounds at step 0: high", high, lambda x: not x < low, f"at least low = {low}")
+
+    def bounded(scale: jax.Array, last: jax.Array, step: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The scale within the bounds of this step, and whether they could be used."""
+        if bounds is None:
+            return scale, jnp.ones((), jnp.bool_)
+        low, high = (jnp.asarray(x, jnp.float32) for x in bounds(step))
+        usable = (low > 0) & (low <= high) & (high < jnp.inf)  # false for NaN, too
+        return jnp.where(usable, jnp.clip(scale, low, high), last), usable
+
+    def init() -> tuple[jax.Array, EnvelopeState]:
+        scale, inner = controller.init()
+        scale = jnp.asarray(scale, jnp.float32)
+        inner = jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), inner)
+        scale, _ = bounded(scale, scale, jnp.zeros((), jnp.int32))
+        # A copy for the state: one buffer cannot be donated twice.
+        return scale, EnvelopeState(jnp.array(scale, copy=True), jnp.zeros((), jnp.int32), inner)
+
+    def update(measurement: Measurement, state: EnvelopeState) -> tuple[jax.Array, EnvelopeState]:
+        scale, inner = controller.update(measurement, state.controller)
+        scale = jnp.asarray(scale, jnp.float32)
+        good = (scale > 0) & (scale < jnp.inf)  # false for NaN, too
+        inner = jax.tree.map(
+            lambda new, old: jnp.where(good, jnp.asarray(new, old.dtype), old), inner, state.controller
+        )
+        scale, usable = bounded(jnp.where(good, scale, state.scale), state.scale, measurement.step)
+        refused = state.refused + (~good).astype(jnp.int32) + (~usable).astype(jnp.int32)
+        return scale, EnvelopeState(scale, refused, inner)
+
+    return Controller(init, update)
+
+
+def robbins_monro_bounds(lower: float, upper: float, *, tau: float, exponent: float = 1.0) -> Bounds:
+    """Bounds for the scale under which stochastic approximation converges whatever the controller does.
+
+    `lower (1 + t / tau)^-exponent <= scale_t <= upper (1 + t / tau)^-exponent`. With a constant base rate and
+    `1/2 < exponent <= 1` the rates a_t satisfy the conditions of Robbins and Monro, `sum a_t = inf` and
+    `sum a_t^2 < inf`, by comparison with the two bounds, however the distances come out. That is what the
+    paper's convergence proof under the Polyak-Lojasiewicz condition asks for; it also needs a bounded
+    gradient noise, and `upper` times the base rate at most the inverse of the smoothness. With a decaying
+    base schedule the claim is void.
+
+    An envelope anneals less well than a cosine over a known horizon.
+
+    Args:
+        lower: smallest scale at step 0; positive.
+        upper: largest scale at step 0; at least `lower`.
+        tau: steps after which the bounds have halved, if exponent = 1; positive.
+        exponent: in (1/2, 1].
+
+    Returns:
+        A function `step -> (low, high)`, each f32[], for `envelope`.
+
+    Raises:
+        ValueError: if an argument is outside its range.
+
+    Example:
+        >>> bounds = robbins_monro_bounds(0.1, 1.0, tau=100)
+        >>> [f"{x:.2f}" for x in bounds(100)]
+        ['0.05', '0.50']
+    """
+    _checks.check("lower", lower, lambda x: 0 < x < math.inf, "positive and finite")
+    _checks.check("upper", upper, lambda x: lower <= x < math.inf, f"finite and at least lower = {lower}")
+    _checks.check("tau", tau, lambda x: 0 < x < math.inf, "positive and finite")
+    _checks.check("exponent", exponent, lambda x: 0.5 < x <= 1, "in (1/2, 1]")
+
+    def bounds(step: jax.Array) -> tuple[jax.Array, jax.Array]:
+        envelope = (1 + jnp.asarray(step, jnp.float32) / tau) ** -exponent
+        return lower * envelope, upper * envelope
+
+    return bounds

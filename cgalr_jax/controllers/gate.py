@@ -1,0 +1,194 @@
+"""The paper's controller: slow down while the organisation is unstable, speed up when a stable one emerges."""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from cgalr_jax import _checks
+from cgalr_jax.controllers.base import Controller, Measurement
+
+__all__ = ["FAST", "HOLD", "SLOW", "GateState", "hysteresis_gate", "robust_z_score", "schmitt_trigger"]
+
+# What the Schmitt trigger can be doing. Plain numbers, so that they can be logged.
+FAST, HOLD, SLOW = -1, 0, 1
+
+# 1 / Phi^-1(3/4): a median absolute deviation times this is a standard deviation, if the numbers are normal.
+_MAD_TO_DEVIATION = 1.4826
+# A distance below this many set-points counts as this many: the logarithm of an exact zero is not a number.
+_SMALLEST_DISTANCE = 1e-8
+
+
+def robust_z_score(
+    value: jax.Array, history: jax.Array, count: jax.Array, *, min_count: int = 5
+) -> jax.Array:
+    """How unusual a value is among the last ones, by median and median absolute deviation (MAD).
+
+    `z = (value - median) / (1.4826 MAD + 1e-3 |median| + 1e-6)`, clipped to [-10, 10]. Median and MAD are the
+    paper's; the two small terms, which keep z finite when all of the history is equal (MAD = 0), and the
+    clipping are our choice.
+
+    Args:
+        value: f32[], finite.
+        history: f32[W], a ring buffer of earlier values; the first `min(count, W)` entries are valid.
+        count: i32[], how many values were ever written to the ring.
+        min_count: fewer values than this give z = 0.
+
+    Returns:
+        f32[], in [-10, 10].
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> history = jnp.array([1.0, 2.0, 3.0, 4.0, 5.0])
+        >>> print(f"{robust_z_score(jnp.float32(6.0), history, jnp.int32(5)):.2f}")
+        2.02
+    """
+    valid = jnp.arange(history.size) < count
+    median = _median(history, valid)
+    deviation = _median(jnp.abs(history - median), valid)
+    spread = _MAD_TO_DEVIATION * deviation + 1e-3 * jnp.abs(median) + 1e-6
+    return jnp.where(count >= min_count, jnp.clip((value - median) / spread, -10.0, 10.0), 0.0)
+
+
+def _median(values: jax.Array, valid: jax.Array) -> jax.Array:
+    """The median of the valid values; at least one must be valid to mean anything."""
+    ordered = jnp.sort(jnp.where(valid, values, jnp.inf))
+    count = jnp.maximum(jnp.sum(valid), 1)
+    return 0.5 * (ordered[(count - 1) // 2] + ordered[count // 2])
+
+
+def schmitt_trigger(mode: jax.Array, z: jax.Array, *, enter: float, leave: float) -> jax.Array:
+    """A gate with hysteresis: it takes more to enter a mode than to stay in it.
+
+    ```
+             z > enter               z < -enter
+    HOLD ------------> SLOW   HOLD ------------> FAST      SLOW: the connectome reorganises faster than it
+    used to
+         <------------             <------------           FAST: it is calmer than it used to be
+             z < leave               z > -leave
+    ```
+
+    The paper has a gate with hysteresis; these thresholds are our choice. A z beyond the opposite threshold
+    changes the mode at once.
+
+    Args:
+        mode: i32[], FAST (-1), HOLD (0) or SLOW (1).
+        z: f32[], finite.
+        enter: threshold that has to be passed to enter SLOW, and its negative to enter FAST.
+        leave: threshold below which SLOW is left; in [0, enter].
+
+    Returns:
+        i32[], the next mode.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> mode = jnp.int32(HOLD)
+        >>> for z in (0.5, 1.5, 0.5, -0.5):
+        ...     mode = schmitt_trigger(mode, jnp.float32(z), enter=1.0, leave=0.0)
+        ...     print(int(mode), end=" ")
+        0 1 1 0
+    """
+    left = jnp.where(mode == SLOW, z < leave, z > -leave)
+    mode = jnp.where(left, HOLD, mode)
+    return jnp.where(z > enter, SLOW, jnp.where(z < -enter, FAST, mode)).astype(jnp.int32)
+
+
+class GateState(NamedTuple):
+    """State of `hysteresis_gate`."""
+
+    scale: jax.Array  # f32[]
+    phase: jax.Array  # i32[], FAST, HOLD or SLOW
+    z: jax.Array  # f32[], of the last distance
+    history: jax.Array  # f32[window], ring of the logarithms of distances
+    measurements: jax.Array  # i32[], how many distances were ever written to it
+
+
+def hysteresis_gate(
+    *,
+    enter: float = 1.0,
+    leave: float = 0.0,
+    up: float = 1.1,
+    down: float = 0.8,
+    floor: float = 0.1,
+    ceiling: float = 10.0,
+    window: int = 10,
+) -> Controller:
+    """The paper's controller, a gate with hysteresis on the z-score of the distance.
+
+    Each measurement multiplies the scale by `down` in the mode SLOW, by `up` in the mode FAST and by 1 in
+    HOLD; the mode is that of `schmitt_trigger` on the `robust_z_score` of the logarithm of the distance among
+    the last `window`. For the paper's envelope: `envelope(hysteresis_gate(), robbins_monro_bounds(...))`.
+
+    Being relative to its own past, a gate cannot see that a rate is 100 times wrong: choose the base rate as
+    you would without it, or use `calibrated`.
+
+    Edges: with fewer than five measurements, or a connectome that does not move at all, z = 0 and the scale
+    is held. A distance that is not finite multiplies the scale by `down` and sets the mode to HOLD.
+
+    Args:
+        enter: |z| that opens the gate; positive. Higher values react less often.
+        leave: |z| at which it closes; in [0, enter].
+        up: factor per measurement in FAST; at least 1.
+        down: factor per measurement in SLOW; in (0, 1].
+        floor: smallest scale; positive, at most 1.
+        ceiling: largest scale; at least 1.
+        window: distances among which one is unusual; at least 5.
+
+    Returns:
+        A `Controller` whose scale starts at 1 and stays in [floor, ceiling].
+
+    Raises:
+        ValueError: if an argument is outside its range.
+
+    Example:
+        >>> gate = hysteresis_gate()
+        >>> scale, state = gate.init()
+        >>> for distance in (1.0, 1.1, 0.9, 1.0, 1.05, 0.5):  # the last is calmer than the others
+        ...     scale, state = gate.update(Measurement(jnp.float32(distance), jnp.int32(0)), state)
+        >>> print(f"{scale:.2f}")
+        1.10
+    """
+    _checks.check("enter", enter, lambda x: 0 < x < math.inf, "positive and finite")
+    _checks.check("leave", leave, lambda x: 0 <= x <= enter, f"in [0, enter] = [0, {enter}]")
+    _checks.check("up", up, lambda x: 1 <= x < math.inf, "at least 1 and finite")
+    _checks.check("down", down, lambda x: 0 < x <= 1, "in (0, 1]")
+    _checks.check("floor", floor, lambda x: 0 < x <= 1, "in (0, 1]")
+    _checks.check("ceiling", ceiling, lambda x: 1 <= x < math.inf, "at least 1 and finite")
+    _checks.check_integer("window", window, 5)
+
+    def init() -> tuple[jax.Array, GateState]:
+        state = GateState(
+            scale=jnp.ones((), jnp.float32),
+            phase=jnp.zeros((), jnp.int32),
+            z=jnp.zeros((), jnp.float32),
+            history=jnp.zeros((window,), jnp.float32),
+            measurements=jnp.zeros((), jnp.int32),
+        )
+        return jnp.ones((), jnp.float32), state
+
+    def update(measurement: Measurement, state: GateState) -> tuple[jax.Array, GateState]:
+        # 1. How unusual is the distance? What cannot be measured is neither usual nor unusual.
+        finite = jnp.isfinite(measurement.distance)
+        known = jnp.where(finite, measurement.distance, 1.0)
+        logarithm = jnp.log(jnp.maximum(known, _SMALLEST_DISTANCE))
+        z = robust_z_score(logarithm, state.history, state.measurements)
+        z = jnp.where(finite, z, 0.0)
+        # 2. The mode, and with it the scale.
+        mode = schmitt_trigger(state.phase, z, enter=enter, leave=leave)
+        mode = jnp.where(finite, mode, HOLD)
+        factor = jnp.where(mode == SLOW, down, jnp.where(mode == FAST, up, 1.0))
+        factor = jnp.where(finite, factor, down)
+        scale = jnp.clip(state.scale * factor, floor, ceiling)
+        # 3. The distance joins the history.
+        pushed = state.history.at[state.measurements % window].set(logarithm)
+        state = GateState(
+            scale=scale.astype(jnp.float32),
+            phase=mode.astype(jnp.int32),
+            z=z.astype(jnp.float32),
+            history=jnp.where(finite, pushed, state.history),
+            measurements=state.measurements + finite.astype(jnp.int32),
+        )
+        return state.scale, state
+
+    return Controller(init, update)

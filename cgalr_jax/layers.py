@@ -1,0 +1,214 @@
+"""Activations -> units: the names of the layers, the choice of units, positions as samples, pooling.
+
+All of it is static: it is settled by the example, before anything is traced, and is the same in each run.
+"""
+
+import itertools
+import math
+from collections.abc import Hashable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cgalr_jax import _checks, _sharding
+
+__all__ = ["Layers", "Layout", "layer_units", "layout_of", "measured_layers", "pooled_units"]
+
+
+class Layers(Mapping[str, jax.Array]):
+    """The measured units of each layer, and over which devices their samples are split.
+
+    A read-only mapping of names to activations [N, ..., P], in the order of the example.
+
+    Attributes:
+        axis_name: the mapped axis (or axes) over which the samples are split; None where arrays are global.
+            Pass it on: `topology.functional_connectome(units, axis_name=layers.axis_name)`.
+
+    Example:
+        >>> layers = Layers({"hidden": jnp.ones((4, 3))})
+        >>> list(layers), layers["hidden"].shape, layers.axis_name
+        (['hidden'], (4, 3), None)
+    """
+
+    def __init__(self, activations: Mapping[str, jax.Array], axis_name: Hashable | None = None):
+        self._activations = dict(activations)
+        self.axis_name = axis_name
+
+    def __getitem__(self, name: str) -> jax.Array:
+        return self._activations[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._activations)
+
+    def __len__(self) -> int:
+        return len(self._activations)
+
+
+class Layout(NamedTuple):
+    """Which units of which layers are measured: what an example settles.
+
+    Attributes:
+        widths: {name of the layer: its number of units}.
+        chosen: {name of the layer: i64[P], the indices of the units that are measured}.
+    """
+
+    widths: dict[str, int]
+    chosen: dict[str, np.ndarray]
+
+    @property
+    def shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Two samples of each layer, as shapes: enough to know the form of a reading."""
+        return {n: jax.ShapeDtypeStruct((2, len(units)), jnp.float32) for n, units in self.chosen.items()}
+
+
+def layout_of(example: Any, max_units: int) -> Layout:
+    """Names, widths and measured units of the layers of an example.
+
+    Args:
+        example: a pytree whose leaves are activations [N, ..., F], their `jax.ShapeDtypeStruct`s, or numbers
+            of units.
+        max_units: units per layer that are measured; above it a static sub-sample.
+
+    Returns:
+        The layout; leaves are named by the keys on the way to them, joined by slashes.
+
+    Raises:
+        ValueError: if there is no layer, a leaf is none, or two layers would have one name.
+
+    Example:
+        >>> layout_of({"dense": 3, "blocks": [jnp.zeros((8, 2))]}, max_units=2).widths
+        {'blocks/0': 2, 'dense': 3}
+    """
+    widths: dict[str, int] = {}
+    for name, leaf in _named_leaves(example, "example"):
+        widths[name] = _width(name, leaf)
+    if not widths:
+        raise ValueError(f"example must hold at least one layer, got {_checks.shown(example)}.")
+    return Layout(widths, {name: _choose_units(width, max_units) for name, width in widths.items()})
+
+
+def measured_layers(activations: Any, layout: Layout, axis_name: Hashable | None = None) -> Layers:
+    """The measured units of each layer, after a check against the layout.
+
+    Args:
+        activations: what the probe returned: the pytree of the example, each leaf [N, ..., F].
+        layout: from `layout_of`.
+        axis_name: see `Layers`.
+
+    Returns:
+        The layers, [N, ..., P] each; no gradient flows through them.
+
+    Raises:
+        ValueError: if the layers, or their numbers of units, are not those of the layout.
+    """
+    leaves = dict(_named_leaves(activations, "activations"))
+    shapes = {name: jnp.shape(leaf) for name, leaf in leaves.items()}
+    if {name: shape[-1] if len(shape) > 1 else None for name, shape in shapes.items()} != layout.widths:
+        raise ValueError(
+            f"activations must be the layers of the example, {layout.widths} (name: units), each [N, ..., "
+            f"units]; got shapes {shapes}."
+        )
+    measured = {
+        name: leaf
+        if len(layout.chosen[name]) == layout.widths[name]
+        else jnp.take(leaf, layout.chosen[name], axis=-1)
+        for name, leaf in leaves.items()
+    }
+    return Layers(jax.lax.stop_gradient(jax.tree.map(jnp.asarray, measured)), axis_name)
+
+
+def layer_units(activation: jax.typing.ArrayLike, max_samples: int = 8192) -> jax.Array:
+    """The units of one layer: its features; every position (pixel, token) of every example is a sample.
+
+    Above `max_samples` positions every s-th is kept, with the smallest sufficient stride s that shares no
+    factor with their number, so that no row or column of an image is favoured.
+
+    Args:
+        activation: [N, ..., F], of any dtype.
+        max_samples: at least 1.
+
+    Returns:
+        [rows, F] with rows <= max_samples, dtype unchanged.
+
+    Raises:
+        ValueError: if `activation` has less than two axes or `max_samples` is less than 1.
+
+    Example:
+        >>> layer_units(jnp.zeros((128, 28, 28, 16))).shape  # 100352 positions, every 13th
+        (7720, 16)
+    """
+    activation = jnp.asarray(activation)
+    if activation.ndim < 2:
+        raise ValueError(f"activation must be [N, ..., F], got shape {activation.shape!r}.")
+    _checks.check_integer("max_samples", max_samples, 1)
+    units = activation.reshape(-1, activation.shape[-1])
+    rows = units.shape[0]
+    enough = -(-rows // max_samples)
+    stride = next(s for s in itertools.count(enough) if math.gcd(s, rows) == 1)
+    if stride == 1:
+        return units
+    # A gather, not a slice: a slice of sharded samples cannot say where its result lives.
+    kept = jnp.arange(0, rows, stride)
+    return units.at[kept].get(mode="promise_in_bounds", out_sharding=_sharding.replicated(units, 2))
+
+
+def pooled_units(layers: Mapping[str, jax.Array]) -> jax.Array:
+    """The units of all layers side by side: positions are averaged, one example is one sample.
+
+    Args:
+        layers: {name: activations [N, ..., P]}, of the same N.
+
+    Returns:
+        f32[N, sum of P].
+
+    Raises:
+        ValueError: if the layers differ in N.
+
+    Example:
+        >>> pooled_units({"conv": jnp.ones((8, 3, 3, 4)), "dense": jnp.ones((8, 2))}).shape
+        (8, 6)
+    """
+    means = [jnp.mean(x.astype(jnp.float32), axis=tuple(range(1, x.ndim - 1))) for x in layers.values()]
+    if len({x.shape[0] for x in means}) > 1:
+        sizes = {name: x.shape for name, x in layers.items()}
+        raise ValueError(f"Pooled layers must have the same number of samples (leading axis), got {sizes}.")
+    return jnp.concatenate(means, axis=1)
+
+
+def _named_leaves(tree: Any, argument: str) -> list[tuple[str, Any]]:
+    """The leaves with the keys on the way to them joined by slashes; no name twice."""
+    leaves = [
+        (jax.tree_util.keystr(path, simple=True, separator="/") or "activations", leaf)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    ]
+    names = [name for name, _ in leaves]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"{argument} must have a name of its own for each layer, got {twice} twice.")
+    return leaves
+
+
+def _width(name: str, leaf: Any) -> int:
+    if isinstance(leaf, (int, np.integer)) and not isinstance(leaf, bool):
+        width = int(leaf)
+    elif len(getattr(leaf, "shape", ())) >= 2:
+        width = leaf.shape[-1]
+    else:
+        raise ValueError(
+            "example must hold activations [N, ..., F], their jax.ShapeDtypeStruct, or numbers of units, as "
+            f"jax.eval_shape(probe, params) does; got {_checks.shown(leaf)} for layer {name!r}."
+        )
+    if width < 2:
+        raise ValueError(
+            f"example must have at least 2 units in each layer, got {width} in layer {name!r}; leave it out."
+        )
+    return width
+
+
+def _choose_units(width: int, max_units: int) -> np.ndarray:
+    """Indices of the units that are measured: all, or a static sub-sample that is the same in each run."""
+    if width <= max_units:
+        return np.arange(width)
+    return np.sort(np.random.default_rng(width).choice(width, max_units, replace=False))

@@ -1,0 +1,167 @@
+"""What a signal is, and how the distances of several layers become one."""
+
+import inspect
+import math
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from cgalr_jax import _checks, topology
+from cgalr_jax.layers import Layers, layer_units, pooled_units
+
+__all__ = ["Over", "Signal", "check_signal", "from_connectomes"]
+
+Over = Literal["min", "median", "pooled"]
+
+# The number of steps between measurements at which the set-points were found.
+_REFERENCE_EVERY = 10
+# A layer that moves less than this share of the one that moves most is frozen.
+_FROZEN = 1e-3
+
+
+class Signal(NamedTuple):
+    """How to tell how far a network moved between two measurements.
+
+    Attributes:
+        read: `(layers, params) -> reading`: what is kept until the next measurement, a pytree of arrays whose
+            shapes depend on nothing but those of the arguments. `layers` is a `cgalr_jax.layers.Layers`, a
+            mapping of names to activations [N, ..., P].
+        compare: `(before, after) -> f32[]`: the distance of two readings, at least 0; not finite where
+            nothing could be measured.
+        set_point: distance per measurement of a network that learns as fast as it should, for `every = 10`.
+        reads_activations: whether it needs `probe` or `activations`.
+        reads_params: whether it needs `params`.
+
+    Example:
+        A signal of one's own: how far the mean activation of each layer moved.
+
+        >>> def read(layers, params):
+        ...     return {name: jnp.mean(x) for name, x in layers.items()}
+        >>> def compare(before, after):
+        ...     return sum(abs(after[name] - before[name]) for name in after)
+        >>> mean_activation = Signal(read, compare, set_point=0.1)
+        >>> before, after = (Layers({"hidden": x * jnp.ones((4, 3))}) for x in (1.0, 1.5))
+        >>> print(mean_activation.compare(mean_activation.read(before, None), read(after, None)))
+        0.5
+    """
+
+    read: Callable[[Layers, Any], Any]
+    compare: Callable[[Any, Any], jax.Array]
+    set_point: float
+    reads_activations: bool = True
+    reads_params: bool = False
+
+    def set_point_at(self, every: int) -> float:
+        """The set-point for measurements `every` steps apart: `set_point min(every, 10) / 10`.
+
+        Below ten steps, the memory of a momentum of 0.9, a network moves in a straight line. Above, one
+        that grows with `every` does better in runs of 600 steps; but in runs of 4000 small networks have
+        learnt their data before they move that far, and diverge.
+        """
+        return self.set_point * min(every, _REFERENCE_EVERY) / _REFERENCE_EVERY
+
+
+def check_signal(name: str, signal: Any) -> Signal:
+    """The signal, or a ValueError that says what is wrong with it."""
+    _checks.check_kind(name, signal, Signal)
+    _checks.check_function(f"{name}.read", signal.read, "(layers, params) -> reading")
+    _checks.check_function(f"{name}.compare", signal.compare, "(before, after) -> distance")
+    _checks.check(f"{name}.set_point", signal.set_point, lambda x: 0 < x < math.inf, "positive and finite")
+    return _of_the_first_edition(signal)
+
+
+def from_connectomes(
+    summarise: Callable[[jax.Array], Any],
+    compare: Callable[[Any, Any], jax.Array],
+    over: Over,
+    set_point: float | None,
+    default: float,
+) -> Signal:
+    """A signal that keeps a summary of each connectome; the distances are reduced over the layers.
+
+    Args:
+        summarise: connectome f32[P, P] -> the part of it that is kept, a pytree of arrays. All zeros mean a
+            layer without two live units.
+        compare: two summaries -> distance f32[].
+        over: `"pooled"`, `"min"` or `"median"`, see `births`.
+        set_point: positive; None for the default.
+        default: the set-point where none is given.
+
+    Returns:
+        A `Signal`; its reading is `{name of the layer: summary}`, of the one name 'pooled' where all layers
+        make one connectome.
+
+    Raises:
+        ValueError: if `over` or `set_point` is outside its range.
+    """
+    if over not in ("min", "median", "pooled"):
+        raise ValueError(f"over must be 'min', 'median' or 'pooled', got {over!r}.")
+
+    def read(layers: Layers, params: Any) -> dict[str, Any]:
+        del params
+        units = (
+            {"pooled": pooled_units(layers)}
+            if over == "pooled"
+            else {name: layer_units(x) for name, x in layers.items()}
+        )
+        axis_name = getattr(layers, "axis_name", None)  # a plain mapping of arrays will do
+        return {
+            name: summarise(topology.functional_connectome(x, axis_name=axis_name))
+            for name, x in units.items()
+        }
+
+    def silent(summary: Any) -> jax.Array:
+        return jnp.stack([jnp.all(x == 0) for x in jax.tree.leaves(summary)]).all()
+
+    def reduce(before: Mapping[str, Any], after: Mapping[str, Any]) -> jax.Array:
+        # A layer without two live units has an all-zero connectome: no motion there says anything. The
+        # comparison is true for NaN, so that a layer that overflowed counts and its distance, NaN, is the
+        # result.
+        alive = jnp.stack([~(silent(before[name]) | silent(after[name])) for name in after])
+        distances = jnp.stack([compare(before[name], after[name]) for name in after])
+        not_finite = jnp.any(alive & jnp.isnan(distances))  # NaN sorts last: look for it apart
+        moving = alive & (distances >= _FROZEN * jnp.max(jnp.where(alive, distances, 0.0)))
+        ordered = jnp.sort(jnp.where(moving, distances, jnp.inf))
+        middle = jnp.maximum(jnp.sum(moving) - 1, 0) // 2 if over == "median" else 0
+        return jnp.where(not_finite, jnp.nan, ordered[middle])
+
+    return Signal(read, reduce, positive(set_point, default))
+
+
+def positive(set_point: float | None, default: float) -> float:
+    """The set-point, checked, or its default."""
+    if set_point is None:
+        return default
+    _checks.check("set_point", set_point, lambda x: 0 < x < math.inf, "positive and finite")
+    return float(set_point)
+
+
+def _of_the_first_edition(signal: Signal) -> Signal:
+    """Signals were once handed a function from units to connectome, too: one release of patience."""
+    try:
+        arguments = inspect.signature(signal.read).parameters.values()
+    except (TypeError, ValueError):  # a callable without a signature
+        return signal
+    required = [
+        argument
+        for argument in arguments
+        if argument.default is argument.empty
+        and argument.kind in (argument.POSITIONAL_ONLY, argument.POSITIONAL_OR_KEYWORD)
+    ]
+    if len(required) != 3:
+        return signal
+    warnings.warn(
+        "Signal.read is called with (layers, params) now; compute connectomes by "
+        "cgalr_jax.topology.functional_connectome(units, axis_name=layers.axis_name).",
+        DeprecationWarning,
+        stacklevel=4,
+    )
+    read: Callable[..., Any] = signal.read
+
+    def with_connect(layers: Layers, params: Any) -> Any:
+        return read(layers, params, lambda x: topology.functional_connectome(x, axis_name=layers.axis_name))
+
+    return signal._replace(read=with_connect)

@@ -1,0 +1,71 @@
+"""Two signals as one."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from cgalr_jax.layers import Layers
+from cgalr_jax.signals.base import Signal, check_signal
+from cgalr_jax.signals.connectome import frobenius
+from cgalr_jax.signals.update import update_norm
+
+__all__ = ["hybrid", "weigh"]
+
+# The weight of the update norm in the hybrid.
+_SHARE = 0.7
+
+
+def hybrid(connectome: Signal | None = None, update: Signal | None = None) -> Signal:
+    """Connectome and update norm together, the default: `weigh` of the two, each in its set-points.
+
+    Where one is deceived the other helps: the connectome of a recurrent layer moves at rates that are far too
+    small, the update norm does not see what the update does. Where one stands still (a probe of frozen
+    layers) the other still ends the ramp, at twice its set-point.
+
+    Args:
+        connectome: a signal that reads activations; default `frobenius()`.
+        update: a signal that reads parameters; default `update_norm()`.
+
+    Returns:
+        A `Signal` of set-point 1, in set-points of the two; its reading is the pair of readings.
+
+    Raises:
+        ValueError: if one of the two is no `Signal`.
+    """
+    first = frobenius() if connectome is None else check_signal("connectome", connectome)
+    second = update_norm() if update is None else check_signal("update", update)
+
+    def read(layers: Layers, params: Any) -> tuple[Any, Any]:
+        return first.read(layers, params), second.read(layers, params)
+
+    def compare(before: tuple[Any, Any], after: tuple[Any, Any]) -> jax.Array:
+        motion, change = (
+            signal.compare(old, new) / signal.set_point
+            for signal, old, new in zip((first, second), before, after, strict=True)
+        )
+        return weigh(motion, change)
+
+    return Signal(read, compare, 1.0, reads_params=True)
+
+
+def weigh(motion: jax.Array, change: jax.Array, share: float | jax.Array = _SHARE) -> jax.Array:
+    """The weighted geometric mean of two motions, and at least half of the larger one.
+
+    `max(motion^(1 - share) change^share, motion / 2, change / 2)`, our choice.
+
+    Args:
+        motion: how far the connectome moved, in its set-points; f32[], not negative.
+        change: how far the parameters moved, in their set-points; f32[], not negative.
+        share: the weight of `change`; in [0, 1].
+
+    Returns:
+        f32[]; not finite where one of the two is not.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> [f"{weigh(jnp.float32(x), jnp.float32(1.0)):.2f}" for x in (0.0, 0.5, 1.0)]
+        ['0.50', '0.81', '1.00']
+    """
+    mean = motion ** (1 - share) * change**share  # a factor at a time: the product of the two could underflow
+    return jnp.maximum(mean, jnp.maximum(motion, change) / 2)

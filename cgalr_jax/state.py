@@ -1,0 +1,220 @@
+"""The state of the transformation: what is in it, how it is found in any tree, and what it tells.
+
+States are found by the names of their fields, together: in an nnx state, a checkpoint or a restored tree the
+NamedTuples have become mappings or lists, and a parameter of the user's may be called `cg_scale`.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+__all__ = ["ConnectomeState", "check_checkpoint", "check_form", "find_states", "metrics"]
+
+Path = tuple[str, ...]
+
+
+class ConnectomeState(NamedTuple):
+    """State of `scale_by_connectome`.
+
+    Field names are unique among Optax's, so that `optax.tree.get(opt_state, "cg_scale")` works.
+    """
+
+    cg_step: jax.Array  # i32[], optimizer steps taken
+    cg_scale: jax.Array  # f32[], what the updates were multiplied by in the last step
+    cg_distance: jax.Array  # f32[], last distance, in the unit of the signal; 0 before the first
+    cg_measurements: jax.Array  # i32[], distances that were measured
+    cg_skipped: jax.Array  # i32[], readings or distances that were not usable, and were left out
+    cg_valid: jax.Array  # bool[], whether cg_before holds a reading
+    cg_before: Any  # reading of the signal at the last measurement: at most one connectome per layer
+    cg_samples: Any  # paired: the samples that cg_before was read from; otherwise empty
+    cg_rate: Any  # f32[], learning rate of the last step, where the transformation knows it; otherwise empty
+    cg_control: Any  # state of the controller
+
+
+# The fields that always hold an array: together they are a state, whatever became of the NamedTuple.
+_ALWAYS = ("cg_step", "cg_scale", "cg_distance", "cg_measurements", "cg_skipped", "cg_valid")
+# What `metrics` shows of the state itself, and of the states of controllers however nested.
+_OF_THE_STATE = ("scale", "distance", "measurements", "skipped", "step")
+_OF_THE_CONTROLLER = ("phase", "anchor", "ended", "z")
+
+
+def find_states(tree: Any, fields: tuple[str, ...]) -> list[dict[Path, Any]]:
+    """The leaves of each record that has all of these fields, wherever it is in a tree.
+
+    Args:
+        tree: an Optax state however nested, a flax `TrainState`, an `nnx.Optimizer`, its `nnx.state`, the
+            pure dict of that, or what a checkpoint holds.
+        fields: names of fields that hold arrays.
+
+    Returns:
+        A dictionary per record, {path of keys within it: leaf}, in the order of the tree: "10" after "2".
+    """
+    leaves: dict[Path, Any] = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(getattr(tree, "opt_state", tree)):
+        leaves[tuple(jax.tree_util.keystr((key,), simple=True) for key in path)] = leaf
+    first = fields[0]
+    roots = {keys[: keys.index(first)] for keys in leaves if first in keys}
+    roots = {root for root in roots if all(_has(leaves, (*root, field)) for field in fields)}
+
+    def place(keys: Path) -> list[tuple[int, str]]:
+        return [(int(key) if key.isdigit() else -1, key) for key in keys]
+
+    found = []
+    for root in sorted(roots, key=place):
+        record = {keys[len(root) :]: leaf for keys, leaf in leaves.items() if keys[: len(root)] == root}
+        # In an nnx state a leaf is the value of a variable.
+        variables = (first, "value") in record
+        found.append({keys[:-1] if variables else keys: leaf for keys, leaf in record.items()})
+    return found
+
+
+def _has(leaves: Mapping[Path, Any], path: Path) -> bool:
+    return path in leaves or (*path, "value") in leaves
+
+
+def metrics(opt_state: Any) -> dict[str, jax.Array]:
+    """The scalars worth logging, from any optimizer state that contains a `ConnectomeState`.
+
+    What is my learning rate now? `cgalr/learning_rate`, where it can be known: with `cgalr`, with
+    `connectome_schedule`, and where `optax.inject_hyperparams` holds a `learning_rate` beside the block. Else
+    it is the base schedule at this step times `cgalr/scale`:
+    `schedule(metrics["cgalr/step"] - 1) * metrics["cgalr/scale"]`.
+
+    Args:
+        opt_state: an Optax state however nested, a flax `TrainState`, an `nnx.Optimizer`, its `nnx.state` or
+            the pure dict of that.
+
+    Returns:
+        A flat dict of scalars, still on the device: nothing waits for them until they are read.
+        `cgalr/scale`, `cgalr/distance` (in the unit of the signal), `cgalr/measurements`, `cgalr/skipped`
+        (readings and distances that were not finite), `cgalr/refused` (what a controller, its schedule or its
+        bounds returned and was not used), `cgalr/step`; `cgalr/phase`, `cgalr/anchor`, `cgalr/ended` and
+        `cgalr/z` where the controller has them; `cgalr/learning_rate` where it is known. With several
+        instances: `cgalr/0/scale`, `cgalr/1/scale`, ...
+
+    Raises:
+        ValueError: if there is no `ConnectomeState` in it.
+
+    Example:
+        >>> import jax.numpy as jnp, optax, cgalr_jax
+        >>> tx = optax.chain(optax.adam(1e-3), cgalr_jax.scale_by_connectome({"hidden": 8}))
+        >>> sorted(cgalr_jax.metrics(tx.init({"w": jnp.ones(3)})))[:3]
+        ['cgalr/anchor', 'cgalr/distance', 'cgalr/measurements']
+    """
+    states = find_states(opt_state, _ALWAYS)
+    if not states:
+        raise ValueError(
+            "opt_state must contain the state of scale_by_connectome, cgalr or connectome_schedule, got one "
+            f"without: {type(opt_state).__name__}."
+        )
+    shown = {}
+    for number, state in enumerate(states):
+        prefix = "cgalr" if len(states) == 1 else f"cgalr/{number}"
+        shown |= {f"{prefix}/{name}": value for name, value in _shown(state).items()}
+    if len(states) == 1 and "cgalr/learning_rate" not in shown:
+        shown |= _injected_rate(opt_state, shown["cgalr/scale"])
+    return shown
+
+
+def _shown(state: Mapping[Path, Any]) -> dict[str, Any]:
+    values = {name: state[f"cg_{name}",] for name in _OF_THE_STATE}
+    if ("cg_rate",) in state:
+        values["learning_rate"] = state["cg_rate",]
+    refused = []
+    for path, leaf in state.items():
+        if path[0] != "cg_control" or jnp.shape(leaf) != ():
+            continue
+        if path[-1] == "refused":
+            refused.append(leaf)
+        elif path[-1] in _OF_THE_CONTROLLER:
+            values[path[-1]] = leaf
+    return values | ({"refused": sum(refused[1:], refused[0])} if refused else {})
+
+
+def _injected_rate(opt_state: Any, scale: jax.Array) -> dict[str, Any]:
+    """The rate that `optax.inject_hyperparams` holds beside the block, times the scale."""
+    tree = getattr(opt_state, "opt_state", opt_state)
+    rates = []
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        keys = [jax.tree_util.keystr((key,), simple=True) for key in path]
+        if "learning_rate" in keys and keys[keys.index("learning_rate") - 1] == "hyperparams":
+            rates.append(leaf)
+    return {"cgalr/learning_rate": rates[0] * scale} if len(rates) == 1 else {}
+
+
+def check_checkpoint(stored: Any, opt_state: Any) -> None:
+    """Raises if a checkpoint does not fit the state that it is to be restored into: call it before restoring.
+
+    Orbax refuses arrays of other shapes by itself, but names neither layers nor units; `flax.serialization`
+    restores whatever it finds. Only the states of `scale_by_connectome` are compared, and only their shapes.
+
+    Args:
+        stored: what is in the checkpoint, shapes or arrays: `checkpointer.metadata(path)`;
+            `manager.item_metadata(step)` of an Orbax `CheckpointManager` made with
+            `item_handlers=ocp.StandardCheckpointHandler()` (Orbax tells no shapes without);
+            `flax.serialization.msgpack_restore(data)`; or a state already restored. Named tuples may have
+            become dictionaries or lists, and more than the optimizer's state may be in it.
+        opt_state: what it is to be restored into: `tx.init(params)` or its shapes, a flax `TrainState`, an
+            `nnx.Optimizer` or its state.
+
+    Raises:
+        ValueError: if a layer, its number of units, the signal, the controller or the samples differ, naming
+            each; or if the two do not hold as many states, at least one.
+
+    Example:
+        >>> import jax.numpy as jnp, cgalr_jax
+        >>> params = {"w": jnp.ones(3)}
+        >>> stored = cgalr_jax.cgalr(0.1, {"hidden": 8}).init(params)
+        >>> cgalr_jax.check_checkpoint(stored, cgalr_jax.cgalr(0.1, {"hidden": 8}).init(params))
+        >>> cgalr_jax.check_checkpoint(stored, cgalr_jax.cgalr(0.1, {"hidden": 12}).init(params))
+        Traceback (most recent call last):
+        ...
+        ValueError: stored must fit the optimizer: layer 'hidden' must have 12 units, got 8 units. Was ...
+    """
+    if not isinstance(stored, Mapping):  # Orbax may tell it in a record of the step
+        stored = getattr(stored, "item_metadata", getattr(stored, "metadata", stored))
+    if isinstance(stored, Mapping):  # several items, in a mapping that JAX does not look into
+        stored = dict(stored)
+    check_form("stored", stored, opt_state)
+
+
+def check_form(argument: str, found: Any, wanted: Any) -> None:
+    """Raises if the states in `found` are not of the form of those in `wanted`; some restorers do not look."""
+    found, wanted = (
+        [
+            {path: tuple(getattr(x, "shape", ())) for path, x in state.items()}
+            for state in find_states(tree, _ALWAYS)
+        ]
+        for tree in (found, wanted)
+    )
+    if not found or len(found) != len(wanted):
+        raise ValueError(
+            f"{argument} must hold as many states of scale_by_connectome as the optimizer, at least one: "
+            f"{len(wanted)}, got {len(found)}. An Orbax CheckpointManager tells what it stored if it is made "
+            "with item_handlers=ocp.StandardCheckpointHandler()."
+        )
+    wrong = [
+        _difference(path, here.get(path), there.get(path))
+        for here, there in zip(found, wanted, strict=True)
+        for path in sorted(here.keys() | there.keys())
+        if here.get(path) != there.get(path)
+    ]
+    if wrong:
+        raise ValueError(
+            f"{argument} must fit the optimizer: {'; '.join(wrong)}. Was it saved by a run with other "
+            "layers, numbers of units, signal, controller or samples?"
+        )
+
+
+def _difference(path: Path, found: Any, wanted: Any) -> str:
+    """What is wrong with one array of the state: a square one in the reading is the connectome of a layer."""
+    shapes = [shape for shape in (found, wanted) if shape is not None]
+    if path[0] == "cg_before" and all(len(shape) == 2 and shape[0] == shape[1] for shape in shapes):
+        name = f"layer {path[-1]!r}"
+        found, wanted = (shape and f"{shape[0]} units" for shape in (found, wanted))
+    else:
+        name = "/".join(path)
+        found, wanted = (shape if shape is None else f"shape {shape}" for shape in (found, wanted))
+    return f"{name} must {'not be there' if wanted is None else f'have {wanted}'}, got {found or 'none'}"

@@ -1,0 +1,247 @@
+"""Activations -> units -> moments -> connectome: how strongly each pair of units co-activates.
+
+Everything is centred before it is multiplied, twice, so that a large offset costs no digits in float32: the
+mean is subtracted, then the mean of what is left, which is the rounding error of the first.
+"""
+
+import functools
+import math
+from collections.abc import Hashable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from cgalr_jax._sharding import replicated
+from cgalr_jax.topology._weights import as_real
+
+__all__ = [
+    "DEAD",
+    "Moments",
+    "connectome_from_moments",
+    "functional_connectome",
+    "gather_moments",
+    "init_moments",
+    "merge_moments",
+    "update_moments",
+]
+
+DEAD = 1e-6
+"""A unit is dead when its standard deviation is at most this fraction of its mean: 8 ulps; our choice."""
+
+
+class Moments(NamedTuple):
+    """Mergeable first and second moments of `P` units.
+
+    Attributes:
+        count: f32[], samples seen; exact up to 2**24, then rounded like any float32.
+        mean: f32[P].
+        comoment: f32[P, P], the sum over samples of the outer product of the centred units with themselves.
+            Standard deviations between about 1e-18 and 1e18 neither underflow nor overflow it.
+
+    As the mean is rounded to float32, correlations after a merge are off by up to about 6e-8 |mean| / std.
+    """
+
+    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride], as in Optax's own states
+    mean: jax.Array
+    comoment: jax.Array
+
+
+@functools.partial(jax.jit, static_argnames="axis_name")
+def functional_connectome(units: jax.typing.ArrayLike, axis_name: Hashable | None = None) -> jax.Array:
+    r"""Absolute Pearson correlation of every pair of units, with a zero diagonal.
+
+    .. math:: M_{ij} = |corr(x_i, x_j)|, \quad M_{ii} = 0
+
+    as in He & Songdechakraiwut, arXiv 2510.23781. One matrix product of the standardised units, in float32 at
+    `Precision.HIGHEST` on every platform: the default on TPUs and recent GPUs would leave about three digits.
+
+    Args:
+        units: [N, P], N samples of P units, any real dtype; computed in float32. The samples may be sharded
+            over an Auto or an Explicit mesh; the result is then replicated.
+        axis_name: the mapped axis (or a tuple of them) over which the samples are split, inside `shard_map`,
+            `pmap` or `vmap`: the connectome of the samples of all devices, from gathered moments. None under
+            plain `jit`, where arrays are global. Static.
+
+    Returns:
+        f32[P, P] in [0, 1], symmetric. The row and column of a dead unit, one that does not vary (standard
+        deviation at most `DEAD` of its mean), are 0; so is everything for N = 1. Those of a unit with a
+        non-finite sample are NaN off the diagonal.
+
+    Raises:
+        ValueError: if `units` is not [N, P] with N and P at least 1, or complex.
+
+    Example:
+        >>> units = jnp.array([[1.0, 2.0, 7.0], [2.0, 4.0, 7.0], [3.0, 6.0, 7.0]])
+        >>> functional_connectome(units).round(3)  # the third unit is dead
+        Array([[0., 1., 0.],
+               [1., 0., 0.],
+               [0., 0., 0.]], dtype=float32)
+    """
+    mean, centred = _centre(units)
+    if axis_name is not None:
+        local = Moments(jnp.float32(centred.shape[0]), mean, _gram(centred))
+        return connectome_from_moments(gather_moments(local, axis_name))
+    # A unit is brought to peak 1 first, so that its squares neither underflow nor overflow.
+    peak = jnp.max(jnp.abs(centred), axis=0)
+    scaled = centred / jnp.where(peak == 0, 1, peak)[None, :]
+    norm = jnp.sqrt(jnp.sum(scaled * scaled, axis=0))
+    std = peak * (norm / math.sqrt(centred.shape[0]))
+    return _bounded(_gram(scaled * _reciprocal(norm, _dead(mean, std))[None, :]))
+
+
+def init_moments(units: int) -> Moments:
+    """The moments of no samples at all: the neutral element of `merge_moments`.
+
+    Args:
+        units: P, at least 1.
+
+    Raises:
+        ValueError: if `units` is less than 1.
+
+    Example:
+        >>> init_moments(2).comoment.shape
+        (2, 2)
+    """
+    if units < 1:
+        raise ValueError(f"units must be at least 1, got {units!r}.")
+    return Moments(
+        count=jnp.zeros((), jnp.float32),
+        mean=jnp.zeros((units,), jnp.float32),
+        comoment=jnp.zeros((units, units), jnp.float32),
+    )
+
+
+@jax.jit
+def update_moments(moments: Moments, units: jax.typing.ArrayLike) -> Moments:
+    """Takes a further batch of samples into the moments.
+
+    Args:
+        moments: of P units.
+        units: [N, P], as for `functional_connectome`.
+
+    Raises:
+        ValueError: if `units` is not [N, P] with N at least 1 and the P of `moments`, or complex.
+
+    Example:
+        >>> units = jnp.arange(12.0).reshape(6, 2) ** 2
+        >>> moments = update_moments(update_moments(init_moments(2), units[:2]), units[2:])
+        >>> bool(jnp.allclose(connectome_from_moments(moments), functional_connectome(units)))
+        True
+    """
+    mean, centred = _centre(units)
+    if mean.shape != moments.mean.shape:
+        raise ValueError(
+            f"units must be [N, {moments.mean.shape[0]}] like moments, got {jnp.shape(units)!r}."
+        )
+    return merge_moments(moments, Moments(jnp.float32(centred.shape[0]), mean, _gram(centred)))
+
+
+def merge_moments(a: Moments, b: Moments) -> Moments:
+    r"""The moments of the samples of `a` and `b` together (Chan, Golub & LeVeque, 1979).
+
+    With `n = n_a + n_b` and `d = mean_b - mean_a`,
+
+    .. math:: mean = mean_a + d n_b / n, \quad C = C_a + C_b + d d^T n_a n_b / n
+
+    which subtracts nothing large from anything large. Associative up to rounding.
+
+    Example:
+        >>> a, b = (update_moments(init_moments(1), jnp.array([[x]])) for x in (1.0, 3.0))
+        >>> merge_moments(a, b)
+        Moments(count=Array(2., dtype=float32), mean=Array([2.], dtype=float32),
+                comoment=Array([[2.]], dtype=float32))
+    """
+    count = a.count + b.count
+    share = b.count / jnp.maximum(count, 1)
+    delta = b.mean - a.mean
+    return Moments(
+        count=count,
+        mean=a.mean + share * delta,
+        comoment=a.comoment + b.comoment + a.count * share * _outer(delta),
+    )
+
+
+def gather_moments(moments: Moments, axis_name: Hashable | Sequence[Hashable]) -> Moments:
+    """Merges the moments of all devices along `axis_name`, inside `shard_map`, `pmap` or `vmap`.
+
+    The merge of `merge_moments` over many at once: the common mean (again in two passes), then the sum of the
+    co-moments, each moved to that mean. Two `psum` of P floats and one of P x P.
+
+    Args:
+        moments: those of this device.
+        axis_name: the mapped axis or axes.
+
+    Returns:
+        The moments of all samples, the same on every device.
+
+    Example:
+        >>> units = jnp.arange(12.0).reshape(3, 4, 1)
+        >>> local = lambda units: gather_moments(update_moments(init_moments(1), units), "data")
+        >>> jax.vmap(local, axis_name="data")(units).mean[:, 0]
+        Array([5.5, 5.5, 5.5], dtype=float32)
+    """
+    count = jax.lax.psum(moments.count, axis_name)
+    weight = moments.count / jnp.maximum(count, 1)
+    mean = jax.lax.psum(weight * moments.mean, axis_name)
+    mean = mean + jax.lax.psum(weight * (moments.mean - mean), axis_name)
+    moved = moments.comoment + moments.count * _outer(moments.mean - mean)
+    return Moments(count, mean, jax.lax.psum(moved, axis_name))
+
+
+@jax.jit
+def connectome_from_moments(moments: Moments) -> jax.Array:
+    """The functional connectome of all samples that went into the moments.
+
+    Args:
+        moments: of P units; of no samples too.
+
+    Returns:
+        f32[P, P], as from `functional_connectome`.
+
+    Example:
+        >>> connectome_from_moments(init_moments(2))
+        Array([[0., 0.],
+               [0., 0.]], dtype=float32)
+    """
+    norm = jnp.sqrt(jnp.diagonal(moments.comoment))
+    inverse = _reciprocal(norm, _dead(moments.mean, norm / jnp.sqrt(jnp.maximum(moments.count, 1))))
+    return _bounded(moments.comoment * inverse[:, None] * inverse[None, :])
+
+
+def _centre(units: jax.typing.ArrayLike) -> tuple[jax.Array, jax.Array]:
+    """[N, P] -> mean f32[P], and the units less their mean, f32[N, P]."""
+    # Written once: XLA would repeat what made the units, a gather perhaps, in each of the passes over them.
+    units = jax.lax.optimization_barrier(as_real("units", units))
+    if units.ndim != 2 or 0 in units.shape:
+        raise ValueError(f"units must be [N, P] with N and P at least 1, got shape {units.shape!r}.")
+    mean = jnp.mean(units, axis=0)
+    centred = units - mean[None, :]
+    error = jnp.mean(centred, axis=0)
+    return mean + error, centred - error[None, :]
+
+
+def _gram(x: jax.Array) -> jax.Array:
+    """f32[N, P] -> x^T x, f32[P, P]."""
+    return jnp.einsum("ni,nj->ij", x, x, precision=jax.lax.Precision.HIGHEST, out_sharding=replicated(x, 2))
+
+
+def _outer(x: jax.Array) -> jax.Array:
+    return x[:, None] * x[None, :]
+
+
+def _dead(mean: jax.Array, std: jax.Array) -> jax.Array:
+    """Whether a unit does not vary; not so for NaN, which must be seen in the connectome."""
+    return std <= DEAD * jnp.abs(mean)
+
+
+def _reciprocal(norm: jax.Array, dead: jax.Array) -> jax.Array:
+    return jnp.where(dead, 0, 1 / jnp.where(dead, 1, norm))
+
+
+def _bounded(correlation: jax.Array) -> jax.Array:
+    """Correlations -> connectome: absolute, symmetric, at most 1 in spite of rounding, 0 on the diagonal."""
+    # At the edges of their blocks some matrix products round (i, j) and (j, i) differently.
+    correlation = (correlation + correlation.T) / 2
+    self_edge = jnp.eye(correlation.shape[0], dtype=bool)
+    return jnp.where(self_edge, 0, jnp.minimum(jnp.abs(correlation), 1))

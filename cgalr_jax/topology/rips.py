@@ -1,0 +1,249 @@
+"""Vietoris-Rips persistence on the host, and the distance WD of arXiv 2510.23781.
+
+A connectome M becomes a matrix of lengths, 1 - M or 1 / (1 + M); its Vietoris-Rips filtration gives diagrams
+of connected components (H0) and of cycles that triangles can fill (H1), and WD is their Wasserstein distance.
+H0 says what the births say: the finite deaths are their lengths. H1 says something new, for a price that
+grows steeply with the number of units, paid on the host while the device waits. Hence an option, never the
+default.
+
+The diagrams come from giotto-ph (Pérez, Hauke, Lupo, Caorsi & Dassatti, arXiv 2107.05412; it builds on
+Ripser, Bauer, arXiv 1908.02518), which is AGPL-3.0 and has wheels for CPython 3.8 to 3.12 only. Only this
+module imports it, and only when a diagram is asked for.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.optimize
+
+from cgalr_jax.topology._weights import as_square
+
+__all__ = ["check_installed", "diagram_distance", "vietoris_rips", "wasserstein_distance"]
+
+_NORMS = (1.0, 2.0, np.inf)
+_METRICS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "correlation": lambda weights: 1 - weights,
+    "reciprocal": lambda weights: 1 / (1 + weights),
+}
+
+
+def vietoris_rips(
+    connectome: jax.typing.ArrayLike, maxdim: int = 1, *, metric: str = "correlation"
+) -> list[np.ndarray]:
+    """Persistence diagrams of the Vietoris-Rips filtration of a connectome.
+
+    An edge enters at its length, 1 - M_ij or 1 / (1 + M_ij), a triangle with its last edge, and so on. Ripser
+    leaves out bars of length zero; here H0 keeps them, so that it always has the P - 1 bars of the spanning
+    tree: its deaths, ascending, are the lengths of the births, descending, up to one rounding of 1. The one
+    infinite bar of H0 is left out, since every connectome has the same.
+
+    Args:
+      connectome: f32[P, P] in [0, 1], a concrete array; only i < j is read.
+      maxdim: the highest homology dimension, 0 or more. Costs rise steeply: 1 is the paper's.
+      metric: "correlation" for 1 - M; "reciprocal" for 1 / (1 + M), the lengths of the group's code
+        (topo-fcnn), which closes them by shortest paths and reads H1. They are in [1/2, 1], so that no detour
+        is shorter than an edge: the closure changes nothing, and is left out.
+
+    Returns:
+      maxdim + 1 arrays f32[n, 2] of (birth, death), both in [0, 1], birth <= death, sorted by birth and
+      death. H0 has P - 1 rows, of birth 0.
+
+    Raises:
+      ImportError: giotto-ph is not installed.
+      ValueError: a connectome that is not square, not real, or has an edge weight outside [0, 1] (or NaN); a
+        negative maxdim; another metric.
+
+    Example:
+      >>> import pytest
+      >>> gph = pytest.importorskip("gph")  # giotto-ph; Python 3.13 has none
+      >>> square = np.array([[0, 0.75, 0, 0.75], [0, 0, 0.75, 0], [0, 0, 0, 0.75], [0, 0, 0, 0]])
+      >>> components, cycles = vietoris_rips(square)
+      >>> components.tolist()  # everything is one component once the threshold falls to 0.75
+      [[0.0, 0.25], [0.0, 0.25], [0.0, 0.25]]
+      >>> cycles.tolist()  # the cycle of four strong edges lives until a weak one fills it
+      [[0.25, 1.0]]
+    """
+    ripser_parallel = _ripser_parallel()
+    _check_filtration(maxdim, metric)
+    # NumPy only: a callback that called JAX could wait for itself.
+    matrix = np.asarray(connectome)
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or matrix.shape[0] == 0:
+        raise ValueError(f"connectome must be [P, P] with P at least 1, got shape {matrix.shape!r}.")
+    if np.iscomplexobj(matrix):
+        raise ValueError(f"connectome must be real, got {matrix.dtype}.")
+    upper = np.triu(matrix.astype(np.float32), k=1)
+    if not _in_range(upper):
+        raise ValueError(f"connectome must be in [0, 1], got values in [{upper.min()}, {upper.max()}].")
+    lengths = _METRICS[metric](upper + upper.T)
+    np.fill_diagonal(lengths, 0)
+    diagrams = ripser_parallel(lengths, maxdim=maxdim, metric="precomputed")["dgms"]
+    finite = [diagram[np.isfinite(diagram[:, 1])] for diagram in diagrams]
+    missing = len(lengths) - 1 - len(finite[0])
+    finite[0] = np.concatenate([np.zeros((missing, 2), np.float32), finite[0]])
+    return [diagram[np.lexsort((diagram[:, 1], diagram[:, 0]))] for diagram in finite]
+
+
+def diagram_distance(
+    diagram_a: np.ndarray, diagram_b: np.ndarray, order: float = 2.0, internal_p: float = 2.0
+) -> float:
+    r"""Wasserstein distance of two persistence diagrams, points on the diagonal being free.
+
+    .. math:: \Big( \min_\gamma \sum_{x} \| x - \gamma(x) \|_q^p \Big)^{1/p}
+
+    over the matchings of points to points or to the diagonal (Edelsbrunner & Harer, "Computational Topology",
+    2010). A matching is worth what it saves against sending both ends to the diagonal, so that an n x m
+    assignment is enough where the textbook's is (n + m) x (n + m). Exact, O(max(n, m)^3).
+
+    Args:
+      diagram_a: [n, 2] of (birth, death), finite, birth <= death; n may be 0.
+      diagram_b: [m, 2].
+      order: p, a finite number of at least 1.
+      internal_p: q, the norm in the plane: 1, 2 or infinity.
+
+    Returns:
+      The distance, in the units of the diagrams; exactly 0 for equal diagrams, whatever their order.
+
+    Raises:
+      ValueError: an argument outside its range; an infinite or NaN bar.
+
+    Example:
+      >>> diagram_distance(np.array([[0.0, 1.0], [0.5, 0.5]]), np.array([[0.0, 0.5]]))
+      0.5
+    """
+    _check_norms(order, internal_p)
+    a, b = _as_diagram("diagram_a", diagram_a), _as_diagram("diagram_b", diagram_b)
+    if np.array_equal(a, b):
+        return 0.0  # an optimal matching may swap points that are a rounding apart, and cost that rounding
+    # The nearest point of the diagonal is ((birth + death) / 2, (birth + death) / 2) in every norm.
+    to_diagonal_a, to_diagonal_b = (
+        ((x[:, 1] - x[:, 0]) * 2.0 ** (1 / internal_p - 1)) ** order for x in (a, b)
+    )
+    across = np.linalg.norm(a[:, None] - b[None, :], ord=internal_p, axis=-1) ** order
+    saved = to_diagonal_a[:, None] + to_diagonal_b[None, :] - across
+    rows, columns = scipy.optimize.linear_sum_assignment(np.maximum(saved, 0), maximize=True)
+    matched = saved[rows, columns] > 0
+    rows, columns = rows[matched], columns[matched]
+    to_diagonal_a[rows], to_diagonal_b[columns] = 0, 0
+    total = across[rows, columns].sum() + to_diagonal_a.sum() + to_diagonal_b.sum()
+    return float(total ** (1 / order))
+
+
+def wasserstein_distance(
+    connectome_a: jax.typing.ArrayLike,
+    connectome_b: jax.typing.ArrayLike,
+    *,
+    maxdim: int = 1,
+    mindim: int = 0,
+    metric: str = "correlation",
+    order: float = 2.0,
+    internal_p: float = 2.0,
+    normalise: bool = True,
+) -> jax.Array:
+    r"""WD: the Wasserstein distance of two connectomes' Vietoris-Rips diagrams, dimensions together.
+
+    .. math:: \Big( \frac{1}{P - 1} \sum_{k = \mathrm{mindim}}^{\mathrm{maxdim}}
+        W_p(\mathrm{dgm}_k(a), \mathrm{dgm}_k(b))^p \Big)^{1/p}
+
+    That H0 and H1 are added up this way, and the mean over the P - 1 bars of H0 (on the scale of
+    `top_distance`, which H0 by itself never exceeds), is our choice. The group's code (topo-fcnn) takes H1
+    only, with its own lengths: `mindim=1, metric="reciprocal"`.
+
+    Works inside jit, scan, shard_map and vmap (one callback after the other): the host computes, the shape is
+    static. It blocks the device while it does.
+
+    Args:
+      connectome_a: f32[P, P] in [0, 1], P >= 2.
+      connectome_b: f32[P', P'], P' >= 2; the mean is over the larger of P - 1 and P' - 1.
+      maxdim: the highest homology dimension; static, as are the following.
+      mindim: the lowest that is compared, in [0, maxdim]; 1 leaves out H0.
+      metric: "correlation" or "reciprocal", see `vietoris_rips`.
+      order: p.
+      internal_p: q, see `diagram_distance`.
+      normalise: mean over P - 1, whatever the dimensions (True), or sum (False).
+
+    Returns:
+      f32[], no gradient flows. NaN if an edge weight i < j is NaN or outside [0, 1].
+
+    Raises:
+      ImportError: giotto-ph is not installed.
+      ValueError: a connectome with fewer than two units, of another shape, or complex; another argument
+        outside its range.
+
+    Example:
+      >>> import pytest
+      >>> gph = pytest.importorskip("gph")  # giotto-ph; Python 3.13 has none
+      >>> a = jnp.array([[0.0, 0.5], [0.5, 0.0]])
+      >>> print(jax.jit(wasserstein_distance)(a, 0.5 * a))
+      0.25
+    """
+    # At trace time, not in the middle of a run.
+    check_installed()
+    _check_filtration(maxdim, metric)
+    _check_norms(order, internal_p)
+    if not 0 <= mindim <= maxdim:
+        raise ValueError(f"mindim must be in [0, maxdim] = [0, {maxdim}], got {mindim!r}.")
+    pair = [
+        jax.lax.stop_gradient(as_square(name, connectome, least=2))
+        for name, connectome in (("connectome_a", connectome_a), ("connectome_b", connectome_b))
+    ]
+    bars = max(c.shape[0] for c in pair) - 1 if normalise else 1
+
+    def on_host(a: Any, b: Any) -> np.float32:
+        if not all(_in_range(np.triu(np.asarray(c), k=1)) for c in (a, b)):
+            return np.float32(np.nan)
+        diagrams = zip(*(vietoris_rips(c, maxdim, metric=metric)[mindim:] for c in (a, b)), strict=True)
+        total = sum(diagram_distance(x, y, order, internal_p) ** order for x, y in diagrams)
+        return np.float32((total / bars) ** (1 / order))
+
+    shape = jax.ShapeDtypeStruct((), jnp.float32)
+    distance = jax.pure_callback(on_host, shape, *pair, vmap_method="sequential")
+    # Under jit over several devices the callback runs on the first alone, and a bare result of it would never
+    # leave: the others would read 0. Any operation on it makes JAX send it to all of them.
+    return jnp.maximum(distance, 0)
+
+
+def check_installed() -> None:
+    """Raises an ImportError that says what to install, and where it exists, if giotto-ph is missing."""
+    _ripser_parallel()
+
+
+def _check_filtration(maxdim: int, metric: str) -> None:
+    if maxdim < 0:
+        raise ValueError(f"maxdim must be 0 or more, got {maxdim!r}.")
+    if metric not in _METRICS:
+        raise ValueError(f"metric must be one of {tuple(_METRICS)}, got {metric!r}.")
+
+
+def _check_norms(order: float, internal_p: float) -> None:
+    if not 1 <= order < np.inf:
+        raise ValueError(f"order must be in [1, infinity), got {order!r}.")
+    if internal_p not in _NORMS:
+        raise ValueError(f"internal_p must be 1, 2 or infinity, got {internal_p!r}.")
+
+
+def _in_range(weights: np.ndarray) -> bool:
+    return bool(np.all((weights >= 0) & (weights <= 1)))  # false for NaN, too
+
+
+def _as_diagram(name: str, diagram: np.ndarray | Sequence[Sequence[float]]) -> np.ndarray:
+    array = np.asarray(diagram, dtype=np.float64)
+    if array.ndim != 2 or array.shape[1] != 2:
+        raise ValueError(f"{name} must have shape [n, 2], got {array.shape}.")
+    if not (np.isfinite(array).all() and np.all(array[:, 0] <= array[:, 1])):
+        raise ValueError(f"{name} must hold finite bars with birth <= death, got {array.tolist()}.")
+    return array[np.lexsort((array[:, 1], array[:, 0]))]
+
+
+def _ripser_parallel() -> Callable[..., Any]:
+    try:
+        from gph import ripser_parallel  # pyright: ignore[reportMissingImports], no wheel for Python 3.13
+    except ImportError as error:
+        raise ImportError(
+            "Vietoris-Rips diagrams need giotto-ph: pip install 'cgalr-jax[giotto]'. It has wheels for Python"
+            " 3.8 to 3.12 on Linux x86_64, macOS and Windows, for no Python from 3.13 on, and for no Linux on"
+            " ARM; there, signal.births() measures the same connected components without it."
+        ) from error
+    return ripser_parallel

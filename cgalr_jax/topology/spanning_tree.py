@@ -1,0 +1,221 @@
+"""Connectome -> maximum spanning tree, by Prim's algorithm or by Boruvka's; its weights are the births."""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from cgalr_jax.topology._weights import LOWEST, as_square, from_keys, keys_of, mirrored, varying_like
+
+__all__ = ["Tree", "compute_births", "spanning_tree"]
+
+_LANES = 32
+_METHODS = ("auto", "prim", "boruvka")
+
+
+class Tree(NamedTuple):
+    """A maximum spanning tree, lightest edge first.
+
+    Attributes:
+        edges: i32[P-1, 2], pairs of units, the smaller first.
+        weights: f32[P-1], ascending.
+    """
+
+    edges: jax.Array
+    weights: jax.Array
+
+
+@functools.partial(jax.jit, static_argnames=("method", "symmetrise"))
+def spanning_tree(connectome: jax.typing.ArrayLike, method: str = "auto", *, symmetrise: bool = True) -> Tree:
+    """The maximum spanning tree: the P - 1 heaviest edges that join all units without a cycle.
+
+    Weights may be any numbers, signed correlations too; NaN counts as heavier than all of them, so that the
+    tree holds one if the connectome does.
+
+    Args:
+        connectome: f32[P, P], any real dtype; only i < j is read.
+        method: 'prim', P - 1 sequential steps over P numbers each, the fastest on CPUs; 'boruvka',
+            ceil(log2 P) rounds over the whole matrix, for accelerators; or 'auto', chosen by the platform it
+            is compiled for. All find the same weights; among equal weights they may choose other edges.
+        symmetrise: whether to mirror the weights i < j first. False promises that the connectome equals its
+            transpose, as that of `functional_connectome` does, and saves a pass over it: on CPUs most of the
+            time that a tree takes.
+
+    Returns:
+        Tree of P - 1 edges.
+
+    Raises:
+        ValueError: if `connectome` is not square or not real, or `method` unknown.
+
+    Example:
+        >>> spanning_tree(jnp.array([[0.0, 0.9, 0.2], [0.9, 0.0, 0.4], [0.2, 0.4, 0.0]])).edges
+        Array([[1, 2],
+               [0, 1]], dtype=int32)
+    """
+    connectome = as_square("connectome", connectome)
+    found = _edges(mirrored(connectome) if symmetrise else connectome, method)
+    edges = _Edges(*jax.lax.sort(tuple(found), num_keys=1))
+    return Tree(jnp.stack([edges.low, edges.high], axis=1), from_keys(edges.key))
+
+
+@functools.partial(jax.jit, static_argnames=("method", "symmetrise"))
+def compute_births(
+    connectome: jax.typing.ArrayLike, method: str = "auto", *, symmetrise: bool = True
+) -> jax.Array:
+    """Births of the connected components: the weights of the maximum spanning tree.
+
+    Args:
+        connectome: f32[P, P], any real dtype; only i < j is read.
+        method: as for `spanning_tree`; the same births bit for bit.
+        symmetrise: as for `spanning_tree`.
+
+    Returns:
+        f32[P-1], ascending, whatever the sign of the weights; the last one is NaN if any weight is.
+
+    Raises:
+        ValueError: as for `spanning_tree`.
+
+    Example:
+        >>> compute_births(jnp.array([[0.0, 0.9, 0.2], [0.9, 0.0, 0.4], [0.2, 0.4, 0.0]]))
+        Array([0.4, 0.9], dtype=float32)
+    """
+    return spanning_tree(connectome, method, symmetrise=symmetrise).weights
+
+
+class _Edges(NamedTuple):
+    """A set of edges, in any order."""
+
+    key: jax.Array  # i32[n], the weight
+    low: jax.Array  # i32[n], the smaller unit
+    high: jax.Array  # i32[n], the larger unit
+
+
+class _Growth(NamedTuple):
+    """A tree that grows from unit 0: what Prim's loop carries."""
+
+    new: jax.Array  # i32[], the unit that was reached last
+    link: jax.Array  # i32[P], key of the heaviest edge from the tree to each unit, `LOWEST` within
+    parent: jax.Array  # i32[P], the end of that edge in the tree
+    key: jax.Array  # i32[P-1], of the edges found
+    child: jax.Array  # i32[P-1], the unit each of them reached
+
+
+class _Forest(NamedTuple):
+    """Trees that merge, each known by its root: what Boruvka's loop carries."""
+
+    root: jax.Array  # i32[P], of the tree of each unit
+    edge: _Edges  # i32[P] each, the edge by which a unit ceased to be a root
+
+
+def _edges(connectome: jax.Array, method: str) -> _Edges:
+    """The P - 1 edges of a maximum spanning tree of a symmetric connectome."""
+    if method not in _METHODS:
+        raise ValueError(f"method must be one of {_METHODS}, got {method!r}.")
+    if connectome.shape[0] == 1:
+        none = jnp.zeros(0, jnp.int32)
+        return _Edges(none, none, none)
+    if method == "auto":
+        return jax.lax.platform_dependent(connectome, cpu=_prim, default=_boruvka)
+    return (_prim if method == "prim" else _boruvka)(connectome)
+
+
+@jax.custom_batching.sequential_vmap  # at once, the row of each step would be a gather: slower
+def _prim(connectome: jax.Array) -> _Edges:
+    """The heaviest edge that leaves the tree belongs to it; P - 1 times."""
+    size = connectome.shape[0]
+    unit = jnp.arange(size, dtype=jnp.int32)
+
+    def grow(step: jax.Array, tree: _Growth) -> _Growth:
+        row = keys_of(connectome[tree.new])
+        link = tree.link.at[tree.new].set(LOWEST)
+        heavier = (link != LOWEST) & (row > link)
+        link = jnp.where(heavier, row, link)
+        parent = jnp.where(heavier, tree.new, tree.parent)
+        # Not argmax, which XLA does not vectorise on CPUs: the maximum, then the first place that holds it.
+        key = jnp.max(_fold(jnp.maximum, link))
+        new = jnp.min(_fold(jnp.minimum, jnp.where(link == key, unit, size)))
+        return _Growth(new, link, parent, tree.key.at[step].set(key), tree.child.at[step].set(new))
+
+    none = jnp.zeros(size - 1, jnp.int32)
+    start = _Growth(
+        new=jnp.int32(0),
+        link=jnp.full(size, LOWEST + 1, jnp.int32),
+        parent=jnp.zeros(size, jnp.int32),
+        key=none,
+        child=none,
+    )
+    tree = jax.lax.fori_loop(0, size - 1, grow, varying_like(connectome, start))
+    parent = tree.parent[tree.child]
+    return _Edges(tree.key, jnp.minimum(parent, tree.child), jnp.maximum(parent, tree.child))
+
+
+def _boruvka(connectome: jax.Array) -> _Edges:
+    """The heaviest edge that leaves each tree belongs to the whole; all trees at once, ceil(log2 P) times.
+
+    Equal weights are told apart by the edge, in the order of (low, high), so that only two trees that chose
+    one and the same edge can hook onto each other; the smaller root of those two stays.
+    """
+    size = connectome.shape[0]
+    rounds = (size - 1).bit_length()
+    unit = jnp.arange(size, dtype=jnp.int32)
+    keys = keys_of(connectome)
+
+    def merge(_: jax.Array, forest: _Forest) -> _Forest:
+        root = forest.root
+        outgoing = root[:, None] != root[None, :]
+        key = jnp.max(jnp.where(outgoing, keys, LOWEST), axis=1)
+        # Along a row the order of the edges (low, high) is that of the columns.
+        heaviest = outgoing & (keys == key[:, None])
+        other = jnp.min(jnp.where(heaviest, unit[None, :], size), axis=1)
+        chosen = _heaviest_of_each(root, key, other)
+
+        hooks = chosen.low < size  # the root of all has no outgoing edge
+        low, high = (jnp.where(hooks, end, 0) for end in (chosen.low, chosen.high))
+        hook = jnp.where(hooks, root[low] + root[high] - unit, unit)
+        stays = (hook[hook] == unit) & (unit < hook)
+        hook = jnp.where(stays, unit, hook)
+        edge = _Edges(
+            *(jnp.where(hook != unit, new, old) for new, old in zip(chosen, forest.edge, strict=True))
+        )
+        return _Forest(jax.lax.fori_loop(0, rounds, _jump, hook)[root], edge)
+
+    none = jnp.zeros(size, jnp.int32)
+    start = _Forest(unit, _Edges(none, none, none))
+    forest = jax.lax.fori_loop(0, rounds, merge, varying_like(connectome, start))
+    last = forest.root[0]
+    hooked = jnp.arange(size - 1, dtype=jnp.int32)
+    hooked = hooked + (hooked >= last).astype(jnp.int32)
+    return _Edges(*(part[hooked] for part in forest.edge))
+
+
+def _heaviest_of_each(root: jax.Array, key: jax.Array, other: jax.Array) -> _Edges:
+    """Of the edges (unit, other), one a unit, the first of the heaviest in each tree; low = P if none."""
+    size = root.size
+    unit = jnp.arange(size, dtype=jnp.int32)
+    low, high = jnp.minimum(unit, other), jnp.maximum(unit, other)
+    exists = other < size
+    best = jax.ops.segment_max(key, root, size)
+    ties = exists & (key == best[root])
+    first = jax.ops.segment_min(jnp.where(ties, low, size), root, size)
+    ties = ties & (low == first[root])
+    second = jax.ops.segment_min(jnp.where(ties, high, size), root, size)
+    return _Edges(best, first, second)
+
+
+def _jump(_: jax.Array, parent: jax.Array) -> jax.Array:
+    """Pointer jumping: twice as far up the tree."""
+    return parent[parent]
+
+
+def _fold(operation: Callable[[jax.Array, jax.Array], jax.Array], values: jax.Array) -> jax.Array:
+    """Maximum or minimum of the two halves of a vector, and so on until a few lanes are left.
+
+    XLA vectorises this better on CPUs than a plain reduction. The middle of an odd length meets itself: no
+    matter to an idempotent operation.
+    """
+    while values.size > _LANES:
+        half = (values.size + 1) // 2
+        values = operation(values[:half], values[-half:])
+    return values

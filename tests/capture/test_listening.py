@@ -1,0 +1,172 @@
+"""Nothing that other models or threads use is touched, nothing stays behind, and no layer is lost."""
+
+import threading
+
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import linen, nnx
+
+from cgalr_jax import capture
+
+
+def mlp(seed):
+    rngs = nnx.Rngs(seed)
+    return nnx.Sequential(nnx.Linear(3, 5, rngs=rngs), nnx.relu, nnx.Linear(5, 2, rngs=rngs))
+
+
+def run_together(*functions):
+    threads = [threading.Thread(target=function) for function in functions]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+@pytest.mark.parametrize("how", ["nnx_probe", "nnx_forward", "linen_probe"])
+def test_two_threads_in_the_middle_of_a_forward_pass(how):
+    """The first thread enters first and leaves first: what either had put in place is in the other's way."""
+    entered, left = [threading.Event(), threading.Event()], threading.Event()
+    x, seen = jnp.ones((4, 3)), {}
+    call = nnx.Linear.__call__
+
+    def run(number):
+        def forward(model, x):
+            entered[number].set()
+            entered[1 - number].wait(60)
+            if number == 1:
+                left.wait(60)
+            return model(x)
+
+        if how == "linen_probe":
+            net = linen.Sequential([linen.Dense(5), linen.relu, linen.Dense(2)])
+            params = net.init(jax.random.key(number), x)["params"]
+            seen[number] = list(capture.linen_probe(net, forward=forward)(params, x))
+        elif how == "nnx_probe":
+            model = mlp(number)
+            seen[number] = list(capture.nnx_probe(model, forward=forward)(nnx.state(model, nnx.Param), x))
+        else:
+            seen[number] = list(capture.nnx_forward(mlp(number), x, forward=forward)[1])
+        if number == 0:
+            left.set()
+
+    run_together(lambda: run(0), lambda: run(1))
+    name = "layers_0" if how == "linen_probe" else "layers/0"
+    assert seen == {0: [name], 1: [name]}
+    assert nnx.Linear.__call__ is call
+
+
+def test_the_forward_pass_sees_the_classes_that_it_knows():
+    registered = []
+
+    class Registered(nnx.Module):
+        def __init_subclass__(cls, *, kind, **kwargs):
+            super().__init_subclass__(**kwargs)
+            registered.append(cls)
+
+    class Net(Registered, kind="of its own"):
+        def __init__(self, rngs):
+            self.inner = nnx.Linear(3, 5, rngs=rngs)
+            self.out = nnx.Linear(5, 2, rngs=rngs)
+
+        def __call__(self, x):
+            assert isinstance(self, Net)
+            assert isinstance(self.inner, nnx.Linear)
+            assert type(self).__name__ == "Net"
+            return self.out(self.inner(x))
+
+    model = Net(nnx.Rngs(0))
+    assert list(capture.nnx_forward(model, jnp.ones((4, 3)))[1]) == ["inner"]
+    assert registered == [Net]
+
+
+@nnx.jit
+def compiled(model, x):
+    return model(x)
+
+
+def test_a_compiled_part_of_the_model_is_heard_each_time():
+    """Its trace is kept from call to call, and yet no call is taken for another."""
+
+    class Net(nnx.Module):
+        def __init__(self, rngs):
+            self.inner = nnx.Linear(3, 3, rngs=rngs)
+            self.out = nnx.Linear(3, 3, rngs=rngs)
+
+        def __call__(self, x):
+            return self.out(compiled(self.inner, x))
+
+    model, x = Net(nnx.Rngs(0)), jnp.ones((4, 3))
+    for _ in range(2):
+        assert list(capture.nnx_forward(model, x)[1]) == ["inner"]
+        assert list(capture.nnx_forward(model, x, logits=True)[1]) == ["inner", "out"]
+        assert list(capture.nnx_forward(model, x, layers=["out"])[1]) == ["out"]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_nothing_stays_behind(fails):
+    model, x = mlp(0), jnp.ones((4, 3))
+    before, call = nnx.graphdef(model), nnx.Linear.__call__
+
+    def forward(model, x):
+        output = model(x)
+        if fails:
+            raise RuntimeError("mine")
+        return output
+
+    if fails:
+        with pytest.raises(RuntimeError, match="mine"):
+            capture.nnx_forward(model, x, forward=forward)
+    else:
+        capture.nnx_forward(model, x, forward=forward)
+    assert nnx.graphdef(model) == before
+    assert [type(module) for _, module in nnx.iter_modules(model)][-1] is nnx.Sequential
+    assert nnx.Linear.__call__ is call
+
+
+# --- names that are spelled alike
+
+
+class NnxAlike(nnx.Module):
+    def __init__(self, rngs):
+        self.a = nnx.Sequential(nnx.Linear(3, 3, rngs=rngs), nnx.Linear(3, 4, rngs=rngs))
+        setattr(self, "a/layers/0", nnx.Linear(4, 5, rngs=rngs))
+        self.out = nnx.Linear(5, 2, rngs=rngs)
+
+    def __call__(self, x):
+        return self.out(getattr(self, "a/layers/0")(self.a(x)))
+
+
+class NnxSown(nnx.Module):
+    def __init__(self, rngs):
+        self.hidden, self.out = nnx.Linear(3, 4, rngs=rngs), nnx.Linear(4, 2, rngs=rngs)
+
+    def __call__(self, x):
+        x = self.hidden(x)
+        self.sow(nnx.Intermediate, "hidden", x)
+        return self.out(x)
+
+
+class LinenInner(linen.Module):
+    @linen.compact
+    def __call__(self, x):
+        return linen.Dense(3, name="b")(x)
+
+
+class LinenAlike(linen.Module):
+    @linen.compact
+    def __call__(self, x):
+        return linen.Dense(2, name="out")(linen.Dense(5, name="a/b")(LinenInner(name="a")(x)))
+
+
+@pytest.mark.parametrize("model", [NnxAlike(nnx.Rngs(0)), NnxSown(nnx.Rngs(0)), LinenAlike()])
+def test_two_layers_of_one_name_are_an_error_and_none_is_lost(model):
+    x = jnp.ones((4, 3))
+    name = {NnxAlike: "a/layers/0", NnxSown: "hidden", LinenAlike: "a/b"}[type(model)]
+    run = (
+        (lambda: capture.nnx_forward(model, x))
+        if isinstance(model, nnx.Module)
+        else (lambda: capture.linen_forward(model, model.init(jax.random.key(0), x), x))
+    )
+    with pytest.raises(ValueError, match=f"layers must have names of their own, got two called '{name}'"):
+        run()

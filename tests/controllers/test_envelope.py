@@ -1,0 +1,135 @@
+"""Bounds: the envelope of Robbins and Monro as a theorem, and what keeps any controller usable."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cgalr_jax import controllers
+from cgalr_jax.controllers import Controller, Measurement
+
+pytestmark = pytest.mark.usefixtures("strict")
+
+
+def f32(value):
+    return jnp.array(value, jnp.float32)
+
+
+def i32(value):
+    return jnp.array(value, jnp.int32)
+
+
+class TestRobbinsMonroBounds:
+    def test_formula(self):
+        low, high = controllers.robbins_monro_bounds(0.1, 2.0, tau=50, exponent=0.75)(i32(100))
+        np.testing.assert_allclose(low, 0.1 * 3**-0.75, rtol=1e-6)
+        np.testing.assert_allclose(high, 2.0 * 3**-0.75, rtol=1e-6)
+
+    @pytest.mark.parametrize("exponent", [0.6, 0.75, 1.0])
+    def test_sums(self, exponent):
+        """The lower bounds sum to infinity, the squares of the upper ones do not: by the integral test."""
+        bounds = controllers.robbins_monro_bounds(0.5, 2.0, tau=10.0, exponent=exponent)
+        sums = []
+        for power in (4, 5):
+            low, high = (np.asarray(b, np.float64) for b in bounds(jnp.arange(10**power, dtype=jnp.int32)))
+            sums.append((low.sum(), (high**2).sum()))
+        limit = 4.0 * (1 + 10.0 / (2 * exponent - 1))  # first term + integral of the rest
+        assert sums[1][1] < limit
+        # A decade more of steps adds what the integral of the lower bound says, which grows without end.
+        n, m = 10**4, 10**5
+        if exponent == 1.0:
+            growth = 0.5 * 10.0 * np.log((1 + m / 10.0) / (1 + n / 10.0))
+        else:
+            power = 1 - exponent
+            growth = 0.5 * 10.0 / power * ((1 + m / 10.0) ** power - (1 + n / 10.0) ** power)
+        np.testing.assert_allclose(sums[1][0] - sums[0][0], growth, rtol=1e-2)
+
+    @pytest.mark.parametrize("adversary", ["always unstable", "always stable", "random", "not finite"])
+    def test_noisy_quadratic_converges_whatever_the_gate_does(self, adversary):
+        """Polyak-Lojasiewicz: f(x) = |x|^2 / 2 with unit noise in the gradient, under the bounds."""
+        bounds = controllers.robbins_monro_bounds(0.5, 1.0, tau=10.0)
+        gate = controllers.envelope(controllers.hysteresis_gate(), bounds)
+        key = jax.random.key(0)
+
+        def step(carry, t):
+            x, state = carry
+            noise, z = jax.random.normal(jax.random.fold_in(key, t), (2, 256))
+            time = t.astype(jnp.float32)
+            # Ever larger distances are unstable, ever smaller ones stable, and stay within float32.
+            logarithm = {"always unstable": 0.02 * time, "always stable": -0.004 * time, "random": 3 * z[0]}
+            distance = jnp.exp(logarithm[adversary]) if adversary in logarithm else jnp.nan
+            scale, state = gate.update(Measurement(jnp.asarray(distance, jnp.float32), t), state)
+            return (x - scale * (x + noise), state), jnp.mean(x**2) / 2
+
+        start = (jnp.full(256, 3.0), gate.init()[1])
+        _, values = jax.lax.scan(step, start, jnp.arange(4000, dtype=jnp.int32))
+        assert values[0] == 4.5
+        assert values[-1] < 0.02
+        assert values[-1] < values[400:500].mean() / 3  # still falling, not at a noise floor
+
+    @pytest.mark.parametrize(
+        ("argument", "value"),
+        [
+            ("lower", 0.0),
+            ("upper", 0.01),
+            ("upper", np.inf),
+            ("tau", 0.0),
+            ("exponent", 0.5),
+            ("exponent", 1.1),
+        ],
+    )
+    def test_refuses(self, argument, value):
+        arguments = {"lower": 0.1, "upper": 1.0, "tau": 10.0, argument: value}
+        with pytest.raises(ValueError, match=f"^{argument} must be .* got {value!r}"):
+            controllers.robbins_monro_bounds(arguments.pop("lower"), arguments.pop("upper"), **arguments)
+
+
+BAD = (np.nan, np.inf, -np.inf, 0.0, -1.0)
+
+
+def echo():
+    """A controller that wants the distance as its scale, and counts what it was told."""
+
+    def update(measurement, state):
+        return measurement.distance, state + 1
+
+    return Controller(lambda: (f32(1.0), i32(0)), update)
+
+
+class TestEnvelope:
+    @pytest.mark.parametrize("bad", BAD)
+    def test_a_scale_that_cannot_be_used_is_refused_and_counted(self, bad):
+        controller = controllers.envelope(echo())
+        scale, state = controller.init()
+        scales = []
+        for distance in (0.5, bad, bad, 2.0):
+            scale, state = controller.update(Measurement(f32(distance), i32(0)), state)
+            scales.append(float(scale))
+        assert scales == [0.5, 0.5, 0.5, 2.0]
+        assert state.refused == 2
+        assert state.controller == 2  # the state that belongs to a refused scale is not kept
+
+    @pytest.mark.parametrize("bad", [(bad, 1.0) for bad in BAD] + [(0.1, bad) for bad in BAD] + [(0.9, 0.2)])
+    def test_bounds_that_cannot_be_used_leave_the_scale_where_it_is(self, bad):
+        def bounds(step):
+            return tuple(
+                jnp.where(step == 10, wrong, good) for wrong, good in zip(bad, (0.1, 1.0), strict=True)
+            )
+
+        controller = controllers.envelope(echo(), bounds)
+        scale, state = controller.init()
+        scales = []
+        for step, distance in ((0, 0.5), (10, 0.7), (20, 3.0), (30, 0.01)):
+            scale, state = controller.update(Measurement(f32(distance), i32(step)), state)
+            scales.append(float(scale))
+        np.testing.assert_allclose(scales, [0.5, 0.5, 1.0, 0.1])
+        assert state.refused == 1
+
+    @pytest.mark.parametrize("bad", [(np.nan, 1.0), (0.0, 1.0), (0.1, np.inf), (0.9, 0.2)])
+    def test_bounds_that_are_wrong_at_the_first_step_are_refused_when_it_is_made(self, bad):
+        with pytest.raises(ValueError, match="^bounds at step 0: (low|high) must be"):
+            controllers.envelope(echo(), lambda step: bad)
+
+    def test_bounds_that_are_no_function(self):
+        with pytest.raises(ValueError, match=r"^bounds must be a function, .*got \(0.1, 1.0\)"):
+            controllers.envelope(echo(), (0.1, 1.0))

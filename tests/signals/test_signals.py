@@ -1,0 +1,204 @@
+"""Signals: what they read, how layers are reduced, what a dead or a broken layer does."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cgalr_jax import signals, topology
+from cgalr_jax.layers import Layers
+
+ALL = {
+    "births pooled": signals.births(),
+    "births min": signals.births("min"),
+    "births median": signals.births("median"),
+    "deaths pooled": signals.deaths(),
+    "deaths min": signals.deaths("min"),
+    "barcode pooled": signals.barcode(),
+    "barcode median": signals.barcode("median"),
+    "frobenius pooled": signals.frobenius("pooled"),
+    "frobenius min": signals.frobenius(),
+    "frobenius median": signals.frobenius("median"),
+    "hybrid": signals.hybrid(),
+}
+
+
+def layers(seed, *, count=3, samples=32, units=5):
+    keys = jax.random.split(jax.random.key(seed), count)
+    return {f"layer{i}": jax.random.normal(key, (samples, units)) for i, key in enumerate(keys)}
+
+
+def read(signal, activations, params=None):
+    params = {"w": jnp.ones(3)} if params is None else params
+    return signal.read(Layers(activations), params)
+
+
+@pytest.mark.parametrize("name", ALL)
+class TestAll:
+    def test_no_motion_is_zero(self, name):
+        signal = ALL[name]
+        assert signal.compare(read(signal, layers(0)), read(signal, layers(0))) == 0
+
+    def test_motion_is_positive(self, name):
+        signal = ALL[name]
+        before, after = (
+            read(signal, layers(0), {"w": jnp.ones(3)}),
+            read(signal, layers(1), {"w": jnp.zeros(3)}),
+        )
+        assert signal.compare(before, after) > 0
+
+    def test_a_non_finite_activation_is_not_hidden(self, name):
+        signal = ALL[name]
+        broken = layers(1)
+        broken["layer1"] = broken["layer1"].at[3, 2].set(jnp.inf)
+        assert not jnp.isfinite(signal.compare(read(signal, layers(0)), read(signal, broken)))
+
+    def test_a_dead_network_has_no_distance(self, name):
+        signal = ALL[name]
+        dead = jax.tree.map(jnp.zeros_like, layers(0))
+        assert not jnp.isfinite(signal.compare(read(signal, dead), read(signal, dead)))
+
+
+@pytest.mark.parametrize("make", [signals.births, signals.deaths, signals.barcode, signals.frobenius])
+def test_minimum_and_median_over_the_layers(make):
+    before, after = layers(0), layers(1)
+    apart = [
+        float(make("min").compare(read(make("min"), {k: before[k]}), read(make("min"), {k: after[k]})))
+        for k in before
+    ]
+    for over, reduce in (("min", np.min), ("median", np.median)):
+        signal = make(over)
+        np.testing.assert_allclose(
+            signal.compare(read(signal, before), read(signal, after)), reduce(apart), rtol=1e-6
+        )
+
+
+def test_a_dead_layer_is_left_out_of_the_minimum():
+    signal = signals.frobenius()
+    before, after = layers(0), layers(1)
+    dead = {"layer9": jnp.ones((32, 5))}
+    np.testing.assert_array_equal(
+        signal.compare(read(signal, before | dead), read(signal, after | dead)),
+        signal.compare(read(signal, before), read(signal, after)),
+    )
+
+
+@pytest.mark.parametrize("over", ["min", "median"])
+@pytest.mark.parametrize("make", [signals.births, signals.deaths, signals.barcode, signals.frobenius])
+def test_a_frozen_layer_is_left_out(make, over):
+    signal = make(over)
+    before, after = layers(0), layers(1)
+    frozen = layers(2, count=5)
+    frozen = {f"frozen{name}": units for name, units in frozen.items()}
+    np.testing.assert_array_equal(
+        signal.compare(read(signal, before | frozen), read(signal, after | frozen)),
+        signal.compare(read(signal, before), read(signal, after)),
+    )
+
+
+@pytest.mark.parametrize(("share", "counts"), [(1 / 500, True), (1 / 2000, False)])
+def test_a_layer_that_moves_a_thousandth_of_the_others_is_frozen(share, counts):
+    signal = signals.frobenius()
+    before = {"slow": jnp.full((5, 5), 0.5), "fast": jnp.full((5, 5), 0.5)}
+    after = {"slow": before["slow"] + 0.2 * share, "fast": before["fast"] + 0.2}
+    slowest, rest = (signal.compare({k: before[k]}, {k: after[k]}) for k in ("slow", "fast"))
+    assert signal.compare(before, after) == (slowest if counts else rest)
+
+
+def test_positions_count_as_samples_layer_by_layer_and_are_averaged_when_pooled():
+    images = jax.random.normal(jax.random.key(0), (8, 3, 3, 4))
+    by_layer = read(signals.frobenius(), {"conv": images})["conv"]
+    np.testing.assert_allclose(by_layer, topology.functional_connectome(images.reshape(-1, 4)), atol=1e-6)
+    pooled = read(signals.frobenius("pooled"), {"conv": images, "dense": jnp.eye(8)})["pooled"]
+    assert pooled.shape == (12, 12)
+    np.testing.assert_allclose(pooled[:4, :4], topology.functional_connectome(images.mean((1, 2))), atol=1e-6)
+
+
+def test_pooled_layers_must_have_the_same_samples():
+    with pytest.raises(ValueError, match="same number of samples"):
+        read(signals.births(), {"a": jnp.ones((4, 3)), "b": jnp.ones((5, 3))})
+
+
+def test_update_norm_is_relative():
+    signal = signals.update_norm()
+    before = {"w": jnp.full((3, 4), 2.0), "b": jnp.zeros(4), "steps": jnp.int32(3)}
+    after = before | {"w": jnp.full((3, 4), 2.2)}
+    np.testing.assert_allclose(
+        signal.compare(read(signal, {}, before), read(signal, {}, after)), 0.1, rtol=1e-5
+    )
+
+
+def test_update_norm_looks_at_a_sub_sample_of_every_column():
+    # 64 columns: a stride of 16 or 32 would see two or four of them.
+    params = {"w": jnp.broadcast_to(jnp.arange(64.0), (4096, 64))}
+    entries = read(signals.update_norm(), {}, params)
+    assert 2000 < entries.size <= 4096
+    assert len(np.unique(entries)) == 64
+
+
+def test_update_norm_of_zeros_is_finite():
+    signal = signals.update_norm()
+    assert signal.compare(jnp.zeros(3), jnp.zeros(3)) == 0
+
+
+def test_hybrid_weighs_the_two_in_their_set_points():
+    first, second = signals.frobenius(set_point=0.1), signals.update_norm(set_point=0.2)
+    signal = signals.hybrid(first, second)
+    before, after = layers(0), layers(1)
+    old, new = {"w": jnp.ones(4)}, {"w": jnp.full(4, 1.3)}
+    motion = first.compare(read(first, before), read(first, after)) / 0.1
+    change = second.compare(read(second, {}, old), read(second, {}, new)) / 0.2
+    expected = np.exp(0.3 * np.log(motion) + 0.7 * np.log(change))
+    np.testing.assert_allclose(
+        signal.compare(read(signal, before, old), read(signal, after, new)), expected, rtol=1e-5
+    )
+    assert signal.set_point == 1
+
+
+@pytest.mark.parametrize("still", [0, 1])
+def test_where_one_half_of_the_hybrid_stands_still_the_other_counts_half(still):
+    signal = signals.hybrid()
+    moving = 1 - still
+    before, after = (
+        read(signal, layers(0), {"w": jnp.ones(4)}),
+        read(signal, layers(1), {"w": jnp.full(4, 1.3)}),
+    )
+    after = tuple(
+        new if half == moving else old for half, (old, new) in enumerate(zip(before, after, strict=True))
+    )
+    half = (signals.frobenius(), signals.update_norm())[moving]
+    expected = half.compare(before[moving], after[moving]) / half.set_point / 2
+    np.testing.assert_allclose(signal.compare(before, after), expected, rtol=1e-5)
+    assert after[still] is before[still]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.5, 1.0])
+def test_weights_are_those_of_a_geometric_mean_and_half_of_the_larger_at_least(share):
+    motion, change = (x.ravel() for x in jnp.meshgrid(*2 * [jnp.array([0.0, 1e-30, 0.01, 0.5, 1.0, 3.0])]))
+    weighed = signals.weigh(motion, change, share)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logarithm = (1 - share) * np.log(np.float64(motion)) + share * np.log(np.float64(change))
+    mean = np.exp(logarithm)
+    if share in (0, 1):  # 0 log 0 is not a number
+        mean = change if share else motion
+    np.testing.assert_allclose(weighed, np.maximum(mean, np.maximum(motion, change) / 2), rtol=1e-5)
+
+
+@pytest.mark.parametrize("broken", [(jnp.nan, 1.0), (1.0, jnp.nan), (jnp.inf, 0.0), (0.0, jnp.inf)])
+def test_what_is_not_finite_stays_so_when_weighed(broken):
+    assert not jnp.isfinite(signals.weigh(*map(jnp.float32, broken)))
+
+
+def test_set_point_is_proportional_to_every_up_to_ten_steps_and_stays():
+    signal = signals.frobenius(set_point=0.05)
+    assert [signal.set_point_at(every) for every in (1, 5, 10, 20, 80)] == pytest.approx(
+        [0.005, 0.025, 0.05, 0.05, 0.05]
+    )
+
+
+@pytest.mark.parametrize("make", [signals.births, signals.frobenius])
+def test_refuses(make):
+    with pytest.raises(ValueError, match="^over must be 'min', 'median' or 'pooled', got 'max'"):
+        make("max")
+    with pytest.raises(ValueError, match="^set_point must be positive and finite, got 0"):
+        make(set_point=0)

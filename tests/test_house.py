@@ -1,0 +1,142 @@
+"""How the house is built: no import upwards, public names listed and told apart, nothing optional loaded."""
+
+import ast
+import importlib
+import inspect
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+import cgalr_jax
+
+ROOT = pathlib.Path(cgalr_jax.__file__).parent
+# From the top of the house down; what is on one line does not see the others on it.
+FLOORS = (
+    ("_checks", "_leaves", "_sharding"),
+    ("topology",),
+    ("layers",),
+    ("signals",),
+    ("controllers",),
+    ("state",),
+    ("arguments",),
+    ("_deprecated",),
+    ("transform",),
+    ("schedule", "finder", "averaging", "stopping"),
+    ("plotting", "capture"),
+    ("recorder",),
+    ("",),  # the face
+)
+FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+# Within a wing: its own order.
+WINGS = {
+    "topology": (("_weights",), ("connectome", "spanning_tree"), ("barcode",), ("distance",), ("rips",)),
+    "signals": (("base",), ("connectome", "update"), ("combined", "rips")),
+    "controllers": (("base",), ("calibrated", "gate", "envelope")),
+    "capture": (("choice",), ("outputs",), ("nnx", "linen")),
+}
+OPTIONAL = ("flax", "matplotlib", "gph", "sklearn", "scipy.sparse", "tensorboardX", "rich", "jaxtyping")
+
+
+def files():
+    return sorted(ROOT.rglob("*.py"))
+
+
+def place(path):
+    """(room, file within its wing) of a file."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    if parts == ("__init__",):
+        return "", ""
+    return parts[0], parts[1] if len(parts) > 1 else ""
+
+
+def imports_of(path):
+    """(room, file) of every import of ours in a file, those inside functions too."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "cgalr_jax":
+            parts = node.module.split(".")[1:]
+            for alias in node.names:
+                whole = [*parts, alias.name]
+                found = ROOT.joinpath(*whole)
+                inner = whole if found.is_dir() or found.with_suffix(".py").is_file() else parts
+                yield (inner[0] if inner else ""), (inner[1] if len(inner) > 1 else "")
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.split(".")[0] == "cgalr_jax":
+                    parts = [*alias.name.split(".")[1:], "", ""]
+                    yield parts[0], parts[1]
+
+
+@pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_room_imports_only_rooms_above_it(path):
+    room, file = place(path)
+    for other, inner in imports_of(path):
+        if other == room and room in WINGS:
+            order = {name: floor for floor, names in enumerate(WINGS[room]) for name in names}
+            assert file in ("", "__init__") or order[inner] < order[file], f"{file} imports {inner}"
+        elif other != room:
+            assert FLOOR[other] < FLOOR[room], f"{room} imports {other}"
+
+
+def test_every_room_has_a_floor():
+    assert {place(path)[0] for path in files()} == set(FLOOR)
+
+
+def public_modules():
+    names = []
+    for path in files():
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        if any(part.startswith("_") and part != "__init__" for part in parts):
+            continue
+        names.append(".".join(("cgalr_jax", *(part for part in parts if part != "__init__"))))
+    return names
+
+
+def loaded(name):
+    if name in ("cgalr_jax.signals.rips", "cgalr_jax.topology.rips"):
+        pytest.importorskip("scipy")
+    return importlib.import_module(name)
+
+
+@pytest.mark.parametrize("name", public_modules())
+def test_a_public_module_lists_what_is_public(name):
+    module = loaded(name)
+    assert sorted(module.__all__) == sorted(set(module.__all__))
+    for each in module.__all__:
+        assert hasattr(module, each)
+        assert not each.startswith("_")
+        member = getattr(module, each)
+        if inspect.isfunction(member) or inspect.isclass(member):
+            assert inspect.getdoc(member), f"{name}.{each} has no docstring"
+
+
+def test_no_two_public_functions_share_a_name():
+    found = {}
+    for name in public_modules():
+        module = loaded(name)
+        for each in module.__all__:
+            member = getattr(module, each)
+            if inspect.isfunction(inspect.unwrap(member)) or callable(member):
+                found.setdefault(each, set()).add(id(member))
+    assert [each for each, members in found.items() if len(members) > 1] == []
+
+
+def test_the_face_is_short():
+    functions = [n for n in cgalr_jax.__all__ if not inspect.ismodule(getattr(cgalr_jax, n))]
+    assert len(functions) <= 18
+    assert set(dir(cgalr_jax)) == {*cgalr_jax.__all__, "__version__"}
+
+
+def loaded_by(code):
+    script = f"import sys\n{code}\nprint(*(name for name in {OPTIONAL!r} if name in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    return done.stdout.split()
+
+
+def test_importing_loads_nothing_optional():
+    assert loaded_by("import cgalr_jax") == []
+
+
+def test_that_test_can_fail():
+    assert loaded_by("import cgalr_jax.plotting") == ["matplotlib"]

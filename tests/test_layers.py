@@ -1,0 +1,53 @@
+"""Activations -> units."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from cgalr_jax import layers
+
+pytestmark = pytest.mark.usefixtures("strict")
+
+
+@pytest.mark.parametrize("shape", [(7, 3), (128, 28, 28, 2), (6, 5, 3), (97, 97, 1)])
+@pytest.mark.parametrize("most", [1, 6, 8192])
+def test_layer_units_keeps_at_most_so_many_rows_evenly(shape, most):
+    activation = jnp.arange(np.prod(shape)).reshape(shape)
+    units = layers.layer_units(activation, most)
+    rows = np.prod(shape[:-1])
+    assert 1 <= units.shape[0] <= most
+    assert units.shape[0] == rows or rows <= most * 2 or units.shape[0] > most / 2
+    stride = np.unique(np.diff(np.asarray(units), axis=0))
+    assert stride.size <= 1
+    np.testing.assert_array_equal(units[0], np.arange(shape[-1]))
+
+
+def test_layer_units_visits_every_column_of_an_image():
+    columns = jnp.broadcast_to(jnp.arange(32)[None, None, :, None], (64, 32, 32, 1))
+    assert np.unique(layers.layer_units(columns, 4096)).size == 32
+
+
+def test_layer_units_of_sharded_examples():
+    mesh = jax.make_mesh((4,), ("data",))
+    activation = jax.device_put(
+        np.arange(8 * 9 * 2).reshape(8, 9, 2), NamedSharding(mesh, PartitionSpec("data"))
+    )
+    expected = layers.layer_units(np.asarray(activation), 40)
+    np.testing.assert_array_equal(jax.jit(layers.layer_units, static_argnums=1)(activation, 40), expected)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: layers.layer_units(np.zeros(3)), "activation must be"),
+        (
+            lambda: layers.layer_units(np.zeros((3, 2)), 0),
+            "max_samples must be an integer of at least 1, got 0",
+        ),
+    ],
+)
+def test_arguments_out_of_range_are_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

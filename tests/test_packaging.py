@@ -1,0 +1,42 @@
+"""What several places say of the release is the same, and the parts that tools look for are there."""
+
+import datetime
+import importlib.metadata
+import pathlib
+import re
+
+import pytest
+
+import cgalr_jax
+
+pytestmark = pytest.mark.smoke
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+def text(name):
+    return (ROOT / name).read_text()
+
+
+def test_one_version_and_one_date():
+    version, date = re.search(r"^## \[([\d.]+)\] - (\S+)$", text("CHANGELOG.md"), re.MULTILINE).groups()
+    assert version == cgalr_jax.__version__ == importlib.metadata.version("cgalr_jax")
+    assert datetime.date.fromisoformat(date)
+    assert f"\nversion: {version}\ndate-released: {date}\n" in text("CITATION.cff")
+
+
+def test_the_citation_is_the_same_in_readme_and_file():
+    title = re.search(r"title=\{(.*)\}", text("README.md")).group(1)
+    assert f'title: "{title}"' in text("CITATION.cff")
+
+
+def test_types_are_announced():
+    assert (pathlib.Path(cgalr_jax.__file__).parent / "py.typed").exists()
+    assert "Typing :: Typed" in text("pyproject.toml")
+
+
+def test_every_public_name_is_in_the_reference():
+    reference = "".join(path.read_text() for path in (ROOT / "docs" / "reference").glob("*.md"))
+    directives = re.findall(r"^::: (\S+)$", reference, re.MULTILINE)
+    assert len(directives) == len(set(directives))
+    assert {f"cgalr_jax.{name}" for name in cgalr_jax.__all__} <= set(directives)
