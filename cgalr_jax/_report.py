@@ -13,7 +13,7 @@ import matplotlib
 import matplotlib.figure
 import numpy as np
 
-from cgalr_jax import controllers, plotting
+from cgalr_jax import _checks, controllers, plotting
 
 _STYLE = """
 :root { color-scheme: light dark; --paper: #fff; --ink: #222; --line: #ddd; --warning: #fdeee3 }
@@ -75,7 +75,7 @@ def page(
         if value is not None and not isinstance(value, Mapping):
             raise ValueError(f"{name} must be a mapping, got {value!r}.")
     if set_point is not None:
-        controllers.check("set_point", set_point, lambda x: 0 < x < math.inf, "positive and finite")
+        _checks.check("set_point", set_point, lambda x: 0 < x < math.inf, "positive and finite")
     settings = dict(settings or {})
     trace = dict(trace)
     if set_point is not None and f"{prefix}/distance" in trace:

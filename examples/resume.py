@@ -2,18 +2,20 @@
 
 Without arguments the whole demonstration runs: one run without interruption, one that kills itself (SIGKILL:
 nothing is flushed, nothing is cleaned up), the resumed rest, and a comparison of the parameters and of the
-whole optimizer state, bit for bit. `--run FOLDER` is one such run.
+whole optimizer state, bit for bit. `--run FOLDER` is one such run. Plain SGD at the same base rate is the
+baseline.
 """
 
-import argparse
 import hashlib
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
 import tempfile
 
+import console
 import datasets
 import jax
 import numpy as np
@@ -26,6 +28,17 @@ from cgalr_jax import capture
 
 NETWORK = linen.Sequential([linen.Dense(32), linen.relu, linen.Dense(32), linen.relu, linen.Dense(10)])
 BATCH = 32
+RATE = 1e-3  # far too small on purpose
+
+
+def batch_at(t, seed, count):
+    """The samples of a step, as a function of the step: a resumed run sees the same."""
+    return np.random.default_rng((seed, t)).choice(count, BATCH, replace=False)
+
+
+def wrong(params, data):
+    logits = NETWORK.apply({"params": params}, data.x_test.reshape(-1, 64))
+    return float(np.mean(np.argmax(logits, -1) != data.y_test))
 
 
 def run(folder, steps, seed, kill_at):
@@ -34,7 +47,7 @@ def run(folder, steps, seed, kill_at):
     x, y = data.x.reshape(-1, 64), data.y
     params = NETWORK.init(jax.random.key(seed), x[:1])["params"]
     probe = capture.linen_probe(NETWORK)
-    schedule = optax.cosine_decay_schedule(1e-2, steps)
+    schedule = optax.cosine_decay_schedule(RATE, steps)
     tx = cgalr_jax.cgalr(schedule, capture.example(probe, params, x[:BATCH]), samples=x[:BATCH], every=5)
     state = capture.TrainState.create(apply_fn=NETWORK.apply, params=params, tx=tx)
 
@@ -60,8 +73,8 @@ def run(folder, steps, seed, kill_at):
             start = last + 1
             print(f"resumed after step {last}")
         state = state.replace(step=start, **arrays)
-        for t in range(start, steps):
-            batch = np.random.default_rng((seed, t)).choice(len(x), BATCH, replace=False)  # a function of t
+        for t in (start + t for t in console.steps(steps - start, "CG-ALR with checkpoints")):
+            batch = batch_at(t, seed, len(x))
             state = step(state, x[batch], y[batch])
             arrays = {"params": state.params, "opt_state": state.opt_state}
             manager.save(t, args=ocp.args.StandardSave(arrays))
@@ -69,46 +82,80 @@ def run(folder, steps, seed, kill_at):
                 os.kill(os.getpid(), signal.SIGKILL)
     content = b"".join(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(arrays))
     scale = float(cgalr_jax.metrics(state)["cgalr/scale"])
-    return f"scale {scale:.6g} digest {hashlib.sha256(content).hexdigest()}"
+    digest = hashlib.sha256(content).hexdigest()
+    return f"test error {wrong(arrays['params'], data):.4f} scale {scale:.6g} digest {digest}"
+
+
+def plain(steps, seed):
+    """The test error of the same schedule without CG-ALR, and without checkpoints."""
+    data = datasets.digits(seed)
+    x = data.x.reshape(-1, 64)
+    params = NETWORK.init(jax.random.key(seed), x[:1])["params"]
+    tx = optax.sgd(optax.cosine_decay_schedule(RATE, steps), momentum=0.9)
+    opt_state = tx.init(params)
+
+    @jax.jit
+    def step(params, opt_state, x, y):
+        def loss_fn(params):
+            logits = NETWORK.apply({"params": params}, x)
+            return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+
+        updates, opt_state = tx.update(jax.grad(loss_fn)(params), opt_state, params)
+        return optax.apply_updates(params, updates), opt_state
+
+    for t in console.steps(steps, "plain SGD"):
+        batch = batch_at(t, seed, len(x))
+        params, opt_state = step(params, opt_state, x[batch], data.y[batch])
+    return wrong(params, data)
+
+
+def start(name, folder, steps, seed, *arguments):
+    """A run in a process of its own, whose progress is shown; returns its exit status and its lines."""
+    command = [sys.executable, __file__, "--run", folder, "--steps", str(steps), "--seed", str(seed)]
+    lines = []
+    with subprocess.Popen([*command, *map(str, arguments)], stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stdout:
+            lines.append(line.rstrip())
+            print(f"[{name}] {lines[-1]}", flush=True)
+    return process.returncode, lines
 
 
 def demonstrate(steps, seed):
-    """The unbroken, the killed and the resumed run, each in a process of its own."""
-
-    def start(folder, *arguments):
-        command = [sys.executable, __file__, "--run", folder, "--steps", str(steps), "--seed", str(seed)]
-        return subprocess.run([*command, *map(str, arguments)], capture_output=True, text=True)
-
+    """The unbroken, the killed and the resumed run."""
+    baseline = plain(steps, seed)
     with tempfile.TemporaryDirectory() as whole, tempfile.TemporaryDirectory() as broken:
-        unbroken = start(whole)
+        status, unbroken = start("unbroken", whole, steps, seed)
         kill_at = int(np.random.default_rng(seed).integers(steps // 2, steps - 1))
-        killed = start(broken, "--kill-at", kill_at)
-        resumed = start(broken)
-    print(f"unbroken: {unbroken.stdout.strip() or unbroken.stderr}")
-    print(f"killed at step {kill_at}: exit status {killed.returncode}")
-    print(f"resumed: {resumed.stdout.strip() or resumed.stderr}")
-    if killed.returncode != -signal.SIGKILL or "resumed" not in resumed.stdout:
-        raise SystemExit("The second run must be killed, and resumed.")
-    if unbroken.stdout.splitlines()[-1:] != resumed.stdout.splitlines()[-1:]:
+        killed, _ = start("killed", broken, steps, seed, "--kill-at", kill_at)
+        print(f"killed at step {kill_at}: exit status {killed}")
+        _, resumed = start("resumed", broken, steps, seed)
+    if status or killed != -signal.SIGKILL or not any(line.startswith("resumed") for line in resumed):
+        raise SystemExit("The first run must end, the second be killed, and the third resume it.")
+    if unbroken[-1] != resumed[-1]:
         raise SystemExit("Both must end with the same bits.")
-    print("the same, bit for bit")
+    error = float(re.search(r"test error ([\d.]+)", unbroken[-1])[1])
+    print(f"the same, bit for bit; test error {error:.1%}, plain SGD {baseline:.1%}")
+    return {"error": error, "baseline": baseline}
 
 
-def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+def main(argv=None):
+    """Returns the test errors with CG-ALR and without, or nothing with --run."""
+    parser = console.parser(__doc__, "100 steps instead of 300")
+    parser.add_argument("--steps", type=console.whole, help="of the run, at least 10")
+    parser.add_argument(
+        "--run", type=console.new_folder, metavar="FOLDER", help="train once, checkpoints here"
     )
-    parser.add_argument("--quick", action="store_true", help="40 steps instead of 300")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int)
-    parser.add_argument("--run", metavar="FOLDER", help="train once, with checkpoints in this folder")
-    parser.add_argument("--kill-at", type=int, metavar="STEP", help="with --run: end it by SIGKILL")
-    args = parser.parse_args()
-    steps = args.steps or (40 if args.quick else 300)
-    if args.run:
-        print(run(args.run, steps, args.seed, args.kill_at))
-    else:
-        demonstrate(steps, args.seed)
+    parser.add_argument("--kill-at", type=console.whole, metavar="STEP", help="with --run: end it by SIGKILL")
+    args = parser.parse_args(argv)
+    steps = (100 if args.quick else 300) if args.steps is None else args.steps
+    if steps < 10:
+        parser.error(f"--steps must be at least 10, got {steps}")
+    if args.kill_at is not None and args.run is None:
+        parser.error("--kill-at needs --run FOLDER")
+    if args.run is None:
+        return demonstrate(steps, args.seed)
+    print(run(args.run, steps, args.seed, args.kill_at))
+    return {}
 
 
 if __name__ == "__main__":

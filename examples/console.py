@@ -1,0 +1,88 @@
+"""What the examples' command lines share: arguments that are checked before anything runs, and progress."""
+
+import argparse
+import math
+import pathlib
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+PICTURES = (".pdf", ".png", ".svg")
+_Data = TypeVar("_Data")
+
+
+def parser(description: str, quick: str) -> argparse.ArgumentParser:
+    """A parser with `--seed` and `--quick`, of which `quick` says what is less."""
+    made = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument("--seed", type=whole, default=0, help="of data, parameters and batches (default 0)")
+    made.add_argument("--quick", action="store_true", help=quick)
+    return made
+
+
+def load(command: argparse.ArgumentParser, loader: Callable[..., _Data], *arguments: Any) -> _Data:
+    """Reads a data set, or ends with a sentence that says what is missing."""
+    if None in arguments:
+        command.error("this data set needs --data FOLDER, the folder that holds it")
+    try:
+        return loader(*arguments)
+    except (OSError, ValueError) as error:
+        command.error(str(error))
+
+
+def steps(count: int, name: str) -> Iterator[int]:
+    """Counts the steps of a run, and says how far it is."""
+    start, part = time.monotonic(), max(count // 4, 1)
+    print(f"{name}: compiling, then {count} steps ...", flush=True)
+    for t in range(count):
+        yield t
+        if (t + 1) % part == 0:
+            print(f"{name}: step {t + 1} of {count}, {time.monotonic() - start:.0f} s", flush=True)
+
+
+# --- Types of arguments: argparse turns their errors into its own.
+
+
+def whole(text: str) -> int:
+    """A whole number that may be a seed."""
+    number = int(text) if text.lstrip("+-").isdecimal() else -1
+    if not 0 <= number < 2**32:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 0, got {text!r}")
+    return number
+
+
+def positive(text: str) -> float:
+    """A positive, finite number."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a positive number, got {text!r}")
+    return number
+
+
+def folder(text: str) -> pathlib.Path:
+    """A folder that is there."""
+    path = pathlib.Path(text).expanduser()
+    if not path.is_dir():
+        raise argparse.ArgumentTypeError(f"must be a folder that is there, got {text!r}")
+    return path
+
+
+def new_folder(text: str) -> pathlib.Path:
+    """A folder that is there, or can be made."""
+    path = pathlib.Path(text).expanduser()
+    if path.exists() and not path.is_dir():
+        raise argparse.ArgumentTypeError(f"must be a folder, got {text!r}")
+    return path
+
+
+def picture(text: str) -> pathlib.Path:
+    """A picture to be written, in a folder that is there."""
+    path = pathlib.Path(text).expanduser()
+    if path.suffix.lower() not in PICTURES or path.is_dir() or not path.parent.is_dir():
+        kinds = " or ".join(PICTURES)
+        raise argparse.ArgumentTypeError(f"must be a {kinds} file in a folder that is there, got {text!r}")
+    return path
