@@ -108,23 +108,16 @@ def test_checkify_finds_nothing_in_a_healthy_run(name, expected):
     assert_as_documented(found, expected[name])
 
 
-DTYPES = [
-    *(bool, np.int8, np.uint8, np.int16, np.int32, np.int64, np.float16, np.float32, np.float64),
-    *(jnp.bfloat16, jnp.float8_e4m3fn, jnp.float8_e5m2),
-]
+DTYPES = [bool, np.uint8, np.int32, np.float16, np.float64, jnp.bfloat16, jnp.float8_e4m3fn]
 
 
-@pytest.mark.parametrize("flags", [[], [*FLAGS]], ids=["no flag", "all flags"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: np.dtype(dtype).name)
-def test_any_real_dtype_is_taken_for_the_float32_that_it_holds(dtype, flags):
-    values = np.abs(UNITS) if np.dtype(dtype).kind == "u" else UNITS
-    units = values.astype(dtype)
+def test_any_real_dtype_is_taken_for_the_float32_that_it_holds(dtype):
+    units = np.abs(UNITS).astype(dtype)
     square = (UNITS[:5, :5] > 0).astype(dtype)
     ordered = np.arange(2).astype(dtype)
     calls = [
         (topology.functional_connectome, [units]),
-        (lambda x: topology.update_moments(topology.init_moments(7), x), [units]),
-        (topology.spanning_tree, [square]),
         (topology.compute_barcode, [square]),
         (topology.frobenius_distance, [square, square.T]),
         (topology.top_distance, [ordered, ordered[::-1]]),
@@ -132,8 +125,8 @@ def test_any_real_dtype_is_taken_for_the_float32_that_it_holds(dtype, flags):
     for function, inputs in calls:
         same = function(*(x.astype(np.float32) for x in inputs))
         with contextlib.ExitStack() as stack:
-            for flag in flags:
-                stack.enter_context(FLAGS[flag]())
+            for flag in FLAGS.values():
+                stack.enter_context(flag())
             assert_as_documented(function(*inputs), same)
 
 
