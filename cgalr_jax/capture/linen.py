@@ -60,10 +60,11 @@ def linen_probe(
 
     Returns:
       `probe(params, samples) -> activations`; `probe(params) -> activations` where `samples` is given here.
+      All variables, `{'params': ..., ...}`, may stand for `params`.
 
     Raises:
-      ValueError: when `model` is not one; from the probe, when nothing matches, or when the axes of an array
-        cannot be known.
+      ValueError: when an argument is not what is said here; from the probe, when nothing matches, or when the
+        axes of an array cannot be known.
 
     Example:
       >>> net = linen.Sequential([linen.Dense(5), linen.relu, linen.Dense(2)])
@@ -72,10 +73,19 @@ def linen_probe(
       {'layers_0': (4, 5)}
     """
     choices.check(model, linen.Module, choice)
+    if variables is not None:
+        _check_collections(variables, "the third argument is samples")
 
     def probe(params: Any, *batch: Any) -> Activations:
+        if not isinstance(params, Mapping):
+            raise ValueError(
+                "params must be the parameters of the model, model.init(...)['params'], before the samples:"
+                f" probe(params, samples), got {type(params).__name__}."
+            )
         inputs, moving = frozen.given_samples(samples, batch)
-        return _run(model, {**(variables or {}), **(moving or {}), "params": params}, inputs, choice)[1]
+        # All collections, 'params' among them, as `model.init` returns them, stand for their own.
+        given = params if is_variables(params) else {"params": params}
+        return _run(model, {**(variables or {}), **(moving or {}), **given}, inputs, choice)[1]
 
     return probe
 
@@ -100,6 +110,7 @@ def linen_samples(variables: Mapping[str, Any], samples: Any) -> frozen.Samples:
       >>> jax.tree.map(jnp.shape, linen_samples(variables, jnp.ones((4, 3))))
       Samples(samples=(4, 3), variables={'batch_stats': {'mean': (3,), 'var': (3,)}})
     """
+    _check_collections(variables, "the samples come second")
     kept = {key: value for key, value in variables.items() if key not in ("params", "intermediates")}
     return frozen.Samples(samples, kept)
 
@@ -137,7 +148,28 @@ def linen_forward(
       ((4, 2), ['layers_0'], {})
     """
     choices.check(model, linen.Module, choice)
+    _check_collections(variables, "the samples are the third argument")
+    if variables and "params" not in variables:
+        raise ValueError(
+            "variables must hold all collections, {'params': params, ...}, as model.init returns them, got"
+            f" {sorted(variables)}."
+        )
+    if isinstance(mutable, str):
+        raise ValueError(f"mutable must be a list of collections, got {mutable!r}, which is not in a list.")
     return _run(model, variables, samples, choice, rngs=rngs, mutable=tuple(mutable), still=False)
+
+
+def is_variables(tree: Any) -> bool:
+    """Whether these are all collections of a model, and not its parameters only."""
+    return isinstance(tree, Mapping) and isinstance(tree.get("params"), Mapping)
+
+
+def _check_collections(variables: Any, hint: str) -> None:
+    if not isinstance(variables, Mapping) or not all(isinstance(key, str) for key in variables):
+        raise ValueError(
+            "variables must be a mapping of collections, such as {'batch_stats': ...}"
+            f" ({hint}), got {type(variables).__name__}."
+        )
 
 
 class TrainState(train_state.TrainState):
@@ -163,7 +195,8 @@ class TrainState(train_state.TrainState):
         """
         fields = {field.name for field in dataclasses.fields(self)}
         replaced = {key: kwargs.pop(key) for key in sorted(fields & kwargs.keys())}
-        tx = optax.GradientTransformationExtraArgs(self.tx.init, functools.partial(self.tx.update, **kwargs))
+        update = optax.with_extra_args_support(self.tx).update
+        tx = optax.GradientTransformationExtraArgs(self.tx.init, functools.partial(update, **kwargs))
         # Flax's own method does the rest (it knows about fp8 parameters), with `kwargs` bound to the update.
         state = train_state.TrainState.apply_gradients(self.replace(tx=tx), grads=grads, **replaced)
         return state.replace(tx=self.tx)

@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Unpack
 
 import jax
@@ -64,6 +64,13 @@ def nnx_probe(model: nnx.Module, samples: Any = None, **choice: Unpack[Choice]) 
     graphdef, state = nnx.split(model)
 
     def probe(params: Any, *batch: Any) -> Activations:
+        if isinstance(params, nnx.Module):
+            params = nnx.state(params, nnx.Param)
+        if not isinstance(params, Mapping):
+            raise ValueError(
+                "params must be the parameters of the model, nnx.state(model, nnx.Param), before the samples:"
+                f" probe(params, samples), got {type(params).__name__}."
+            )
         inputs, variables = frozen.given_samples(samples, batch)
         copy = nnx.merge(graphdef, state, copy=True)
         nnx.update(copy, params)

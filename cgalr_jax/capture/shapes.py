@@ -1,34 +1,78 @@
 """The shapes of a probe's activations, from which `scale_by_connectome` is built."""
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Unpack
 
 import jax
-from flax import nnx
+from flax import linen, nnx
 
-from cgalr_jax.capture.choice import Activations
+from cgalr_jax.capture.choice import Choice
+from cgalr_jax.capture.linen import linen_probe
+from cgalr_jax.capture.nnx import nnx_probe
+
+_CALLS = """example takes one of
+  example(model, samples)           an nnx model
+  example(net, params, samples)     a linen model; params or all of its variables
+  example(probe, params, *samples)  what nnx_probe, linen_probe returned, or a function of your own"""
 
 
-def example(probe: Callable[..., Activations], params: Any, *samples: Any) -> Any:
-    """The shapes of a probe's activations, for the constructor of `scale_by_connectome`.
+def example(model: Any, *arguments: Any, **choice: Unpack[Choice]) -> Any:
+    """The shapes of a model's activations, for the constructor of `scale_by_connectome`.
 
-    Nothing is computed.
+    Nothing is computed. It is called in one of three ways:
+
+    - `example(model, samples)`: an nnx model;
+    - `example(net, params, samples)`: a linen model, with its parameters or all of its variables;
+    - `example(probe, params, *samples)`: a probe, with the samples of one measurement where it is paired, and
+      without where it holds its own.
+
+    For a probe of plain JAX the last is `jax.eval_shape(probe, params, samples)`.
 
     Args:
-      probe: what `nnx_probe` or `linen_probe` returned.
-      params: parameters, arrays or ShapeDtypeStructs; an nnx model stands for its own.
-      *samples: the samples of one measurement where the probe is paired; nothing where it holds its own.
+      model: the model, or the probe.
+      *arguments: as above; arrays or ShapeDtypeStructs. In front of a probe an nnx model stands for its own
+        parameters.
+      **choice: with a model, as for its probe, see `Choice`.
 
     Returns:
       {layer name: ShapeDtypeStruct [N, ..., F]}.
 
+    Raises:
+      ValueError: when the arguments are none of the three, and as the probe.
+
     Example:
       >>> import jax.numpy as jnp
       >>> from flax import nnx
-      >>> from cgalr_jax.capture import nnx_probe
       >>> rngs = nnx.Rngs(0)
       >>> net = nnx.Sequential(nnx.Linear(3, 5, rngs=rngs), nnx.relu, nnx.Linear(5, 2, rngs=rngs))
-      >>> example(nnx_probe(net), net, jnp.ones((4, 3)))
+      >>> example(net, jnp.ones((4, 3)))
       {'layers/0': ShapeDtypeStruct(shape=(4, 5), dtype=float32)}
+      >>> example(nnx_probe(net), net, jnp.ones((4, 3))) == example(net, jnp.ones((4, 3)))
+      True
     """
-    return jax.eval_shape(probe, nnx.state(params) if isinstance(params, nnx.Module) else params, *samples)
+    if isinstance(model, nnx.Module):
+        if len(arguments) != 1:
+            raise ValueError(_wrong("samples must be given once, after the nnx model", arguments))
+        arguments = (model, *arguments)
+        probe = nnx_probe(model, **choice)
+    elif isinstance(model, linen.Module):
+        if len(arguments) != 2:
+            raise ValueError(_wrong("params and samples must be given, after the linen model", arguments))
+        probe = linen_probe(model, **choice)
+    elif isinstance(model, type) or not callable(model):
+        raise ValueError(f"model must be a Flax model, an instance, or a probe, got {model!r}.\n{_CALLS}")
+    elif choice:
+        raise ValueError(
+            f"{sorted(choice)} must be given to the builder of the probe, or with a model, got a probe."
+        )
+    elif not arguments:
+        raise ValueError(_wrong("params must be given, after the probe", arguments))
+    else:
+        probe = model
+    params, *samples = arguments
+    # A model may be no pytree.
+    params = nnx.state(params, nnx.Param) if isinstance(params, nnx.Module) else params
+    return jax.eval_shape(probe, params, *samples)
+
+
+def _wrong(sentence: str, arguments: tuple[Any, ...]) -> str:
+    return f"{sentence}, got {len(arguments)} argument{'s' * (len(arguments) != 1)} after it.\n{_CALLS}"

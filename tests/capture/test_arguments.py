@@ -1,0 +1,125 @@
+"""The calls that people try first work, and wrong ones are told what to do, in the first line."""
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+from flax import linen, nnx
+
+from cgalr_jax import capture
+
+X = jnp.ones((4, 3))
+
+
+class Net(linen.Module):
+    @linen.compact
+    def __call__(self, x, train=True):
+        x = linen.BatchNorm()(linen.Dense(5)(x), use_running_average=not train)
+        return linen.Dense(2)(linen.relu(x))
+
+
+LINEN = Net()
+VARIABLES = LINEN.init(jax.random.key(0), X)
+PARAMS = VARIABLES["params"]
+
+
+def nnx_model():
+    rngs = nnx.Rngs(0)
+    return nnx.Sequential(nnx.Linear(3, 5, rngs=rngs), nnx.relu, nnx.Linear(5, 2, rngs=rngs))
+
+
+NNX = nnx_model()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: capture.example(LINEN, PARAMS, X),
+        lambda: capture.example(LINEN, VARIABLES, X),
+        lambda: capture.example(capture.linen_probe(LINEN), PARAMS, X),
+        lambda: capture.example(capture.linen_probe(LINEN), VARIABLES, X),
+        lambda: capture.example(capture.linen_probe(LINEN, samples=X), PARAMS),
+        lambda: capture.example(LINEN, PARAMS, X, forward=lambda model, x: model(x, train=False)),
+    ],
+)
+def test_example_of_linen(call):
+    assert call() == {"Dense_0": jax.ShapeDtypeStruct((4, 5), jnp.float32)}
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: capture.example(NNX, X),
+        lambda: capture.example(NNX, jax.ShapeDtypeStruct(X.shape, X.dtype)),
+        lambda: capture.example(capture.nnx_probe(NNX), NNX, X),
+        lambda: capture.example(capture.nnx_probe(NNX), nnx.state(NNX, nnx.Param), X),
+        lambda: capture.example(capture.nnx_probe(NNX, X), NNX),
+        lambda: capture.example(NNX, X, layers=["layers/0"]),
+    ],
+)
+def test_example_of_nnx(call):
+    assert call() == {"layers/0": jax.ShapeDtypeStruct((4, 5), jnp.float32)}
+
+
+def test_example_of_a_function_of_ones_own():
+    hidden = lambda params, x: {"hidden": x @ params["w"]}  # noqa: E731
+    found = capture.example(hidden, {"w": jnp.ones((3, 6))}, X)
+    assert found == jax.eval_shape(hidden, {"w": jnp.ones((3, 6))}, X)
+
+
+WRONG = {
+    "example of nothing": (lambda: capture.example(X), "model must be a Flax model.* or a probe"),
+    "example of a class": (
+        lambda: capture.example(Net, PARAMS, X),
+        "model must be a Flax model, an instance",
+    ),
+    "example without samples": (lambda: capture.example(NNX), "samples must be given once, after the nnx"),
+    "example without params": (lambda: capture.example(LINEN, X), "params and samples must be given"),
+    "example of a probe only": (lambda: capture.example(capture.nnx_probe(NNX)), "params must be given"),
+    "params forgotten, nnx": (
+        lambda: capture.example(capture.nnx_probe(NNX), X),
+        "params must be the parameters of the model, nnx.state",
+    ),
+    "params forgotten, linen": (
+        lambda: capture.example(capture.linen_probe(LINEN), X),
+        "params must be the parameters of the model, model.init",
+    ),
+    "choice beside a probe": (
+        lambda: capture.example(capture.nnx_probe(NNX), NNX, X, logits=True),
+        "'logits'.* must be given to the builder of the probe",
+    ),
+    "samples as variables": (lambda: capture.linen_probe(LINEN, X), "variables must be a mapping.*third"),
+    "forward without params": (
+        lambda: capture.linen_forward(LINEN, PARAMS, X),
+        "variables must hold all collections, {'params'",
+    ),
+    "forward of samples": (lambda: capture.linen_forward(LINEN, X, X), "variables must be a mapping"),
+    "mutable in no list": (
+        lambda: capture.linen_forward(LINEN, VARIABLES, X, mutable="batch_stats"),
+        "mutable must be a list of collections, got 'batch_stats'",
+    ),
+    "samples of samples": (lambda: capture.linen_samples(X, X), "variables must be a mapping"),
+    "samples of a linen model": (lambda: capture.nnx_samples(LINEN, X), "model must be a flax.nnx.Module"),
+    "unknown keyword": (lambda: capture.nnx_probe(NNX, layer=["a"]), "keyword arguments .* got 'layer'"),
+    "layers of a number": (lambda: capture.nnx_probe(NNX, layers=3), "layers must be a list"),
+    "layers of modules": (lambda: capture.nnx_probe(NNX, layers=[NNX]), "layers must be a list"),
+    "no layers": (lambda: capture.nnx_probe(NNX, layers=[]), "layers must name at least one"),
+    "logits": (lambda: capture.nnx_probe(NNX, logits="yes"), "logits must be True or False, got 'yes'"),
+    "pooled": (lambda: capture.linen_probe(LINEN, pooled=2), "pooled must be True or False, got 2"),
+    "activation": (lambda: capture.nnx_probe(NNX, activation="relu"), "activation must be a function"),
+    "forward": (lambda: capture.linen_probe(LINEN, forward=X), "forward must be a function"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_arguments_are_told_what_to_do(name):
+    call, sentence = WRONG[name]
+    with pytest.raises(ValueError, match=sentence) as error:
+        call()
+    assert error.match(f"^[^\\n]*{sentence}")  # in the first line
+
+
+def test_train_state_lets_extra_arguments_pass_an_optimizer_that_knows_none():
+    tx = optax.GradientTransformation(lambda params: (), lambda updates, state, params=None: (updates, state))
+    state = capture.TrainState.create(apply_fn=LINEN.apply, params=PARAMS, tx=tx)
+    assert int(state.apply_gradients(grads=PARAMS, probe=None).step) == 1
