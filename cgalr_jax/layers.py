@@ -60,7 +60,7 @@ class Layout(NamedTuple):
     @property
     def shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
         """Two samples of each layer, as shapes: enough to know the form of a reading."""
-        return {n: jax.ShapeDtypeStruct((2, len(units)), jnp.float32) for n, units in self.chosen.items()}
+        return {name: jax.ShapeDtypeStruct((2, width), jnp.float32) for name, width in self.widths.items()}
 
 
 def layout_of(example: Any, max_units: int) -> Layout:

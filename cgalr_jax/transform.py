@@ -241,12 +241,13 @@ def measure(
     states.check_form("opt_state", state, state._replace(cg_before=after))
     arguments.check_axes(after, state.cg_before, instrument.axis_name)
 
-    # 1. The distance; at the first measurement there is nothing to compare with.
-    distance = jnp.asarray(instrument.signal.compare(state.cg_before, after), jnp.float32)
+    # 1. The distance; at the first measurement there is nothing to compare with but the reading itself.
+    last = jax.tree.map(lambda a, b: jnp.where(state.cg_valid, a, b), state.cg_before, after)
+    distance = jnp.asarray(instrument.signal.compare(last, after), jnp.float32)
     measured = state.cg_valid & jnp.isfinite(distance) & (distance >= 0)
     in_set_points = distance / instrument.signal.set_point_at(instrument.every)
     # 2. The controller; it is told of what could not be measured, but not of the first reading.
-    measurement = controllers.Measurement(jnp.where(measured, in_set_points, jnp.nan), state.cg_step)
+    measurement = controllers.Measurement(jnp.where(measured, in_set_points, jnp.inf), state.cg_step)
     scale, controller_state = instrument.controller.update(measurement, state.cg_control)
     # 3. What is kept, and what was lost.
     readable = _all_finite(before)

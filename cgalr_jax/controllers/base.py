@@ -16,7 +16,7 @@ class Measurement(NamedTuple):
 
     Attributes:
         distance: f32[], how far the network moved, in set-points of the signal: 1 is the calibrated speed.
-            Not finite if it could not be measured (non-finite activations, no layer with two live units).
+            Infinite if it could not be measured (non-finite activations, no layer with two live units).
         step: i32[], optimizer steps taken so far.
     """
 

@@ -126,7 +126,7 @@ def from_connectomes(
         moving = alive & (distances >= _FROZEN * jnp.max(jnp.where(alive, distances, 0.0)))
         ordered = jnp.sort(jnp.where(moving, distances, jnp.inf))
         middle = jnp.maximum(jnp.sum(moving) - 1, 0) // 2 if over == "median" else 0
-        return jnp.where(not_finite, jnp.nan, ordered[middle])
+        return jnp.where(not_finite, jnp.inf, ordered[middle])
 
     return Signal(read, reduce, positive(set_point, default))
 

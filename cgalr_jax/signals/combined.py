@@ -60,12 +60,14 @@ def weigh(motion: jax.Array, change: jax.Array, share: float | jax.Array = _SHAR
         share: the weight of `change`; in [0, 1].
 
     Returns:
-        f32[]; not finite where one of the two is not.
+        f32[]; infinite where one of the two is not finite.
 
     Example:
         >>> import jax.numpy as jnp
         >>> [f"{weigh(jnp.float32(x), jnp.float32(1.0)):.2f}" for x in (0.0, 0.5, 1.0)]
         ['0.50', '0.81', '1.00']
     """
+    finite = jnp.isfinite(motion) & jnp.isfinite(change)
+    motion, change = (jnp.where(finite, x, 1.0) for x in (motion, change))
     mean = motion ** (1 - share) * change**share  # a factor at a time: the product of the two could underflow
-    return jnp.maximum(mean, jnp.maximum(motion, change) / 2)
+    return jnp.where(finite, jnp.maximum(mean, jnp.maximum(motion, change) / 2), jnp.inf)

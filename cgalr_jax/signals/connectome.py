@@ -1,5 +1,7 @@
 """Signals that read connectomes: births, deaths, both (barcode), and the plain motion of correlations."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -7,6 +9,9 @@ from cgalr_jax import topology
 from cgalr_jax.signals.base import Over, Signal, from_connectomes
 
 __all__ = ["barcode", "births", "deaths", "frobenius"]
+
+# Our own connectomes are symmetric to the bit: the pass that mirrors a matrix is saved.
+_births = functools.partial(topology.compute_births, symmetrise=False)
 
 
 def births(over: Over = "pooled", *, set_point: float | None = None) -> Signal:
@@ -30,7 +35,7 @@ def births(over: Over = "pooled", *, set_point: float | None = None) -> Signal:
         ValueError: if an argument is outside its range.
     """
     default = 0.04 if over == "pooled" else 0.031
-    return from_connectomes(topology.compute_births, topology.top_distance, over, set_point, default)
+    return from_connectomes(_births, topology.top_distance, over, set_point, default)
 
 
 def deaths(over: Over = "pooled", *, set_point: float | None = None) -> Signal:
@@ -54,7 +59,7 @@ def deaths(over: Over = "pooled", *, set_point: float | None = None) -> Signal:
     def summarise(connectome: jax.Array) -> jax.Array:
         found = _with_cycles(connectome)
         # Edges that are not numbers count as the heaviest: the tree has them, and no death would show it.
-        return jnp.where(jnp.isnan(found.births).any(), jnp.nan, found.deaths)
+        return jnp.where(jnp.isnan(found.births).any(), jnp.inf, found.deaths)
 
     return from_connectomes(summarise, topology.top_distance, over, set_point, 0.016)
 
@@ -100,4 +105,4 @@ def _with_cycles(connectome: jax.Array) -> topology.Barcode:
         raise ValueError(
             f"A connectome must have at least 3 units to have cycles, got {connectome.shape[0]}."
         )
-    return topology.compute_barcode(connectome)
+    return topology.compute_barcode(connectome, symmetrise=False)
