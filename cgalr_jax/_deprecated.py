@@ -75,32 +75,26 @@ def look_up(module: str, name: str) -> Any:
     return getattr(importlib.import_module(room), attribute)
 
 
-def moved_arguments(controller: Any, **moved: Any) -> Any:
+def moved_arguments(controller: Any, bounds: Any, window: Any) -> Any:
     """The controller, with the arguments that were the transformation's and are now a controller's."""
-    for name in moved:
-        if name not in ("bounds", "window"):
-            raise TypeError(
-                f"scale_by_connectome and cgalr have no argument {name!r}; help(...) lists theirs."
-            )
-    if "window" in moved:
+    if window is not None:
         warnings.warn(
             "window= is now an argument of hysteresis_gate(window=...), which alone used it; here it has no "
             "effect, and will go with the next release.",
             DeprecationWarning,
             stacklevel=3,
         )
-    if moved.get("bounds") is not None:
-        warnings.warn(
-            "bounds= is now controller=cgalr_jax.controllers.envelope(controller, bounds), and will go with "
-            "the next release.",
-            DeprecationWarning,
-            stacklevel=3,
-        )
-        from cgalr_jax import controllers
+    if bounds is None:
+        return controller
+    warnings.warn(
+        "bounds= is now controller=cgalr_jax.controllers.envelope(controller, bounds), and will go with the "
+        "next release.",
+        DeprecationWarning,
+        stacklevel=3,
+    )
+    from cgalr_jax import controllers
 
-        default = controllers.calibrated() if controller is None else controller
-        return controllers.envelope(default, moved["bounds"])
-    return controller
+    return controllers.envelope(controllers.calibrated() if controller is None else controller, bounds)
 
 
 def _measurement_with_z(distance: Any, z: Any, step: Any) -> Any:

@@ -51,7 +51,8 @@ def scale_by_connectome(
     signal: signals.Signal | None = None,
     max_units: int = 256,
     axis_name: Hashable | None = None,
-    **moved: Any,
+    bounds: controllers.Bounds | None = None,
+    window: int | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Multiplies the updates by a scale that follows how fast the connectome of the network reorganises.
 
@@ -95,7 +96,8 @@ def scale_by_connectome(
             each run.
         axis_name: the mapped axis (or axes) over which the samples are split, in `shard_map`, `pmap` or
             `vmap`; None under plain `jit`, where arrays are global.
-        **moved: arguments of the first edition, for one release: `bounds` and `window`.
+        bounds: deprecated, see `controllers.envelope`.
+        window: deprecated, see `hysteresis_gate`.
 
     Returns:
         A transformation; `params` are needed by a probe and by signals that read them.
@@ -125,7 +127,7 @@ def scale_by_connectome(
         >>> values[-1] < values[0] / 2, cgalr_jax.metrics(state)["cgalr/scale"] > 1
         (True, Array(True, dtype=bool))
     """
-    controller = _deprecated.moved_arguments(controller, **moved)
+    controller = _deprecated.moved_arguments(controller, bounds, window)
     return _transformation(
         _instrument(example, every, controller, signal, max_units, axis_name), samples, learning_rate=None
     )
@@ -143,7 +145,8 @@ def cgalr(
     signal: signals.Signal | None = None,
     max_units: int = 256,
     axis_name: Hashable | None = None,
-    **moved: Any,
+    bounds: controllers.Bounds | None = None,
+    window: int | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Any optimizer with a calibrated learning rate: the schedule is given once.
 
@@ -163,7 +166,8 @@ def cgalr(
         signal: what says how far the network moved.
         max_units: units per layer that are measured.
         axis_name: the mapped axis over which the samples are split.
-        **moved: arguments of the first edition, for one release.
+        bounds: deprecated, see `controllers.envelope`.
+        window: deprecated, see `hysteresis_gate`.
 
     Returns:
         An optimizer that takes the extra arguments of `scale_by_connectome`.
@@ -182,7 +186,7 @@ def cgalr(
     if optimizer is None:
         optimizer = functools.partial(optax.sgd, momentum=momentum)
     _checks.check_function("optimizer", optimizer, "learning_rate -> optax.GradientTransformation")
-    controller = _deprecated.moved_arguments(controller, **moved)
+    controller = _deprecated.moved_arguments(controller, bounds, window)
     if controller is None:
         controller = controllers.calibrated(learning_rate if callable(learning_rate) else None)
     instrument = _instrument(example, every, controller, signal, max_units, axis_name)

@@ -66,12 +66,6 @@ def test_bounds_and_window_are_arguments_of_controllers_now():
         cgalr_jax.cgalr(0.1, {"h": 4}, window=20)
 
 
-@pytest.mark.parametrize("make", [cgalr_jax.scale_by_connectome, lambda e, **k: cgalr_jax.cgalr(0.1, e, **k)])
-def test_an_argument_that_never_was(make):
-    with pytest.raises(TypeError, match="no argument 'rate'"):
-        make({"h": 4}, rate=1.0)
-
-
 def test_a_signal_with_three_arguments():
     def read(layers, params, connect):
         return {name: connect(units) for name, units in layers.items()}

@@ -8,7 +8,7 @@ keeps any of them in bounds.
 
 from cgalr_jax.controllers.base import Controller, Measurement
 from cgalr_jax.controllers.calibrated import ANNEALING, CALIBRATING, calibrated
-from cgalr_jax.controllers.envelope import envelope, robbins_monro_bounds
+from cgalr_jax.controllers.envelope import Bounds, envelope, robbins_monro_bounds
 from cgalr_jax.controllers.gate import FAST, HOLD, SLOW, hysteresis_gate, robust_z_score, schmitt_trigger
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "FAST",
     "HOLD",
     "SLOW",
+    "Bounds",
     "Controller",
     "Measurement",
     "calibrated",
