@@ -30,9 +30,7 @@ class Family(NamedTuple):
 
     build: Callable[..., optax.GradientTransformation]
     source: str | None = None  # where activations come from: None, "probe" or "paired"
-    averages: bool = (
-        False  # scores the polynomial decay average of the parameters (where the configuration says)
-    )
+    averages: bool = False  # scores the average of the parameters, where the configuration says so
     schedule_free: bool = False  # scores the parameters schedule-free asks for
     samples: int | None = None  # how many are forwarded; None: the whole batch, or 128 of a probe
     select: Callable[[models.Layers], models.Layers] = all_layers  # which of the model's are measured
