@@ -30,7 +30,7 @@ class Family(NamedTuple):
 
     build: Callable[..., optax.GradientTransformation]
     source: str | None = None  # where activations come from: None, "probe" or "paired"
-    averages: bool = False  # scores the average of the parameters, where the configuration says so
+    averages: bool = False  # scores the average of the parameters, unless the configuration forbids
     schedule_free: bool = False  # scores the parameters schedule-free asks for
     samples: int | None = None  # how many are forwarded; None: the whole batch, or 128 of a probe
     select: Callable[[models.Layers], models.Layers] = all_layers  # which of the model's are measured
@@ -71,7 +71,7 @@ class Method(NamedTuple):
     family: str
     shape: str
     rates: tuple[float, ...]
-    settings: dict[str, float | str] = {}  # noqa: RUF012  # numbers of the configuration, or names in `CHOICES`
+    settings: dict[str, float | str] = {}  # noqa: RUF012  # numbers, or names in `CHOICES`
 
     @property
     def judged(self) -> slice:
