@@ -67,6 +67,8 @@ def _options(given: list[str] | None) -> argparse.Namespace:
         help="0 ... N - 1; what fails rarely needs many",
     )
     options = parser.parse_args(given)
+    if options.tune and (options.quick or options.methods or options.seconds):
+        parser.error("argument --tune: goes with --tasks and --tuning-seeds, not with a choice of methods")
     part = options.quick or options.tune or options.tasks or options.methods or options.seeds != "reporting"
     if options.publish and part:
         parser.error("argument --publish: puts the whole report, it goes with no choice of a part of it")

@@ -47,3 +47,18 @@ def test_quick_run_prints_a_table_and_writes_flat_records(name, tmp_path):
     values = [record.get("median_ms", record.get("overhead_percent")) for record in measured]
     assert all(isinstance(value, float) for value in values)
     assert len(measured) < len(records)
+
+
+def test_a_program_is_kept_to_one_core_and_starts_again_once():
+    script = """
+import os, sys
+from benchmarks.speed import one_core
+given = one_core.keep()
+own = os.sched_getaffinity(0) if given else set()
+print(sys.argv[1:], os.environ["OMP_NUM_THREADS"], os.environ["XLA_FLAGS"], own <= given, len(own) <= 1)
+"""
+    command = [sys.executable, "-c", script, "--quick"]
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    flags = "--xla_force_host_platform_device_count=1 --xla_cpu_multi_thread_eigen=false"
+    assert done.stdout.splitlines() == [f"['--quick'] 1 {flags} True True"]
