@@ -1,6 +1,6 @@
 """Can the connectome say when to stop, without a validation set? On 180 labelled samples, with controls.
 
-A stopping rule that reads the training run alone may learn from all labelled samples; patience on a
+A stopping rule that reads only the training run may learn from all labelled samples; patience on a
 validation loss has to hold some back. After the sister paper of CG-ALR (Wu, He & Songdechakraiwut, arXiv
 2508.06817; we knew its abstract, the rules are our own) training stops when the series of distances between
 the connectomes of consecutive epochs has settled: its moving average has fallen to a fraction of its peak, or
@@ -16,15 +16,11 @@ In the order in which things were done: the first form failed on the digits; the
 at curves of tuning seeds of all five digits tasks; then, with rules and settings fixed, the three tasks on
 other data were run for the first time. Trust those.
 
-    python benchmarks/early_stopping.py [--json FILE] [--quick]
+    python -m benchmarks.early_stopping [--quick] [--json FILE]
 """
 
-import argparse
 import functools
 import itertools
-import json
-import pathlib
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -34,12 +30,9 @@ from rich.console import Console
 from rich.table import Table
 from sklearn import datasets
 
-import cgalr_jax
+from benchmarks import arguments, estimates
 from cgalr_jax import stopping
-
-sys.path.insert(0, str(pathlib.Path(__file__).parent))  # `judge` lies beside this file
-
-from judge import statistics
+from cgalr_jax.topology import compute_births, frobenius_distance, functional_connectome, top_distance
 
 WIDTHS, BATCH, LABELLED, HELD_BACK = (64, 64), 16, 180, 36
 TASKS = {  # data, share of random labels, optimizer
@@ -64,15 +57,18 @@ MEASURED = {
 }
 
 
+DATA = {  # features f[N, D], labels i[N]
+    "digits": lambda: datasets.load_digits(return_X_y=True),
+    "cancer": lambda: preprocessed(datasets.load_breast_cancer(return_X_y=True)),
+    "clusters": lambda: datasets.make_classification(
+        1800, n_features=30, n_informative=8, n_classes=4, random_state=0
+    ),
+}
+
+
 def load(name):
     """Inputs f32[N, D], each feature centred and all of unit variance, and labels i32[N]."""
-    x, y = {
-        "digits": lambda: datasets.load_digits(return_X_y=True),
-        "cancer": lambda: preprocessed(datasets.load_breast_cancer(return_X_y=True)),
-        "clusters": lambda: datasets.make_classification(
-            1800, n_features=30, n_informative=8, n_classes=4, random_state=0
-        ),
-    }[name]()
+    x, y = DATA[name]()
     return jnp.asarray((x - x.mean(0)) / x.std(), jnp.float32), jnp.asarray(y)
 
 
@@ -124,7 +120,7 @@ def run_seed(seed, x, y, classes, trained, epochs, noise, optimizer):
     tx = OPTIMIZERS[optimizer]
 
     def connectome_of(params):
-        return cgalr_jax.functional_connectome(forward(params, x_train)[1])
+        return functional_connectome(forward(params, x_train)[1])
 
     def step(carry, rows):
         params, state = carry
@@ -139,8 +135,8 @@ def run_seed(seed, x, y, classes, trained, epochs, noise, optimizer):
         (new, state), _ = jax.lax.scan(step, (params, state), rows)
         after = connectome_of(new)
         curves = {
-            "top": cgalr_jax.top_distance(cgalr_jax.births(before), cgalr_jax.births(after)),
-            "frobenius": cgalr_jax.frobenius_distance(before, after),
+            "top": top_distance(compute_births(before), compute_births(after)),
+            "frobenius": frobenius_distance(before, after),
             "update": optax.tree.norm(optax.tree.sub(new, params)) / optax.tree.norm(params),
             "train": loss_fn(new, x_train, y_train),
             "held back": loss_fn(new, x_held, y_held),
@@ -229,7 +225,7 @@ def choose(tuning):
 
 
 def report(chosen, reporting):
-    """One flat record a rule and task, and a rule and mean over held-out tasks."""
+    """One flat record for each rule and task, and for each rule and mean over held-out tasks."""
     records = []
     means = {name: tasks for name, tasks in MEANS.items() if set(tasks) <= set(reporting)}
     for task, members in ({task: (task,) for task in reporting} | means).items():
@@ -245,7 +241,7 @@ def report(chosen, reporting):
                 ("TOP_error_vs_this", (TOP, rule)),
             ):
                 pairs = [(found[a][chosen[a]][1], found[b][chosen[b]][1]) for found in founds]
-                red = statistics.mean_red(pairs)
+                red = estimates.mean_red(pairs)
                 record |= {name: red.value, f"{name}_low": float(red.low), f"{name}_high": float(red.high)}
             records.append(record)
     return records
@@ -253,7 +249,7 @@ def report(chosen, reporting):
 
 def show(records, title):
     def interval(record, name):
-        return str(statistics.Estimate(*(record[name + end] for end in ("", "_low", "_high"))))
+        return str(estimates.Estimate(*(record[name + end] for end in ("", "_low", "_high"))))
 
     table = Table(title=title)
     for column in ("task", "rule", "setting", "epochs", "error", "vs validation, %", "TOP vs this, %"):
@@ -268,16 +264,14 @@ def show(records, title):
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--json", type=pathlib.Path, help="write one flat record a rule and task")
-    parser.add_argument(
-        "--quick", action="store_true", help="few tasks, seeds and epochs: to see that it runs"
-    )
-    arguments = parser.parse_args()
+    options = arguments.parser(
+        "benchmarks.early_stopping",
+        __doc__,
+        quick="few tasks, seeds and epochs: to see that it runs",
+        records="for each task and rule",
+    ).parse_args()
     tasks, tuning, reporting, epochs = tuple(TASKS), range(20), range(100, 140), 150
-    if arguments.quick:
+    if options.quick:
         tasks, tuning, reporting, epochs = TUNED_ON, range(2), range(100, 102), 12
 
     def outcomes_of(seeds, task):
@@ -294,8 +288,7 @@ def main():
         records,
         f"{len(reporting)} seeds, {LABELLED} labelled samples, at most {epochs} epochs, 95 % intervals",
     )
-    if arguments.json:
-        arguments.json.write_text(json.dumps(records, indent=1) + "\n")
+    arguments.write(options.json, records)
 
 
 if __name__ == "__main__":

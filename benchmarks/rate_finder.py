@@ -1,6 +1,6 @@
 """Which range test finds the better learning rate: the connectome's, or the loss's that people know?
 
-    python benchmarks/rate_finder.py [--quick] [--json FILE]
+    python -m benchmarks.rate_finder [--quick] [--json FILE]
 
 Each test proposes a rate for SGD (with the task's momentum) from 210 steps without validation data; SGD under
 a cosine schedule with that peak is then compared, on the same seeds, with the peak that an oracle chose from
@@ -9,11 +9,7 @@ what is proposed is a tenth of the rate with the smallest smoothed loss, or the 
 both are in use.
 """
 
-import argparse
 import functools
-import json
-import pathlib
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -22,10 +18,8 @@ import optax
 from rich import progress
 
 import cgalr_jax
-
-sys.path.insert(0, str(pathlib.Path(__file__).parent))  # `judge` lies beside this file
-
-from judge import methods, runner, statistics, tasks
+from benchmarks import arguments, estimates
+from benchmarks.training import methods, runner, tasks
 
 SEEDS = tuple(range(300, 306))
 TASKS = ("digits", "digits-raw", "digits-10%-plain", "digits-cnn", "teacher", "classes-x5", "classes-plain")
@@ -102,25 +96,25 @@ def judge(label: str, seeds: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="one task, two seeds")
-    parser.add_argument("--json", type=pathlib.Path, help="one flat record a task, seed and finder")
-    arguments = parser.parse_args()
-    labels, seeds = (("cancer",), SEEDS[:2]) if arguments.quick else (TASKS, SEEDS)
+    options = arguments.parser(
+        "benchmarks.rate_finder",
+        __doc__,
+        quick="one task, two seeds",
+        records="for each task, seed and finder",
+    ).parse_args()
+    labels, seeds = (("cancer",), SEEDS[:2]) if options.quick else (TASKS, SEEDS)
 
     pairs: dict[str, list] = {name: [] for name in FINDERS}
     records, lines = [], []
     for label in progress.track(labels, description="range tests"):
         proposed, score = judge(label, seeds)
         grid = score[:, len(FINDERS) :]
-        best = statistics.oracle(grid)
+        best = estimates.oracle(grid)
         row = [label, f"{methods.SGD_RATES[best]:g}"]
         for number, name in enumerate(FINDERS):
             pairs[name].append((score[:, number], grid[:, best]))
             rate = np.exp(np.mean(np.log(proposed[:, number])))
-            row.append(f"{rate:.2g}: {statistics.red(*pairs[name][-1])}")
+            row.append(f"{rate:.2g}: {estimates.red(*pairs[name][-1])}")
             records += [
                 {"task": label, "finder": name, "seed": seed, "rate": float(r), "error": float(e)}
                 | {"oracle_rate": methods.SGD_RATES[best], "oracle_error": float(o)}
@@ -133,10 +127,8 @@ def main() -> None:
     print("| task | oracle rate | " + " | ".join(f"{name}: RED %" for name in FINDERS) + " |")
     print("|---" * (len(FINDERS) + 2) + "|")
     print("\n".join(lines))
-    print("| **mean** | | " + " | ".join(str(statistics.mean_red(pairs[name])) for name in FINDERS) + " |")
-    if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(records, indent=1))
+    print("| **mean** | | " + " | ".join(str(estimates.mean_red(pairs[name])) for name in FINDERS) + " |")
+    arguments.write(options.json, records)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ of consecutive epochs have come down from their peak and levelled out. The idea 
 CG-ALR (Wu, He & Songdechakraiwut, "Data-efficient neural training with dynamic connectomes", arXiv
 2508.06817; we knew its abstract), the rule is our choice.
 
-What it earns, on 180 labelled samples of data that had no part in making it (`benchmarks/early_stopping.py`,
+What it earns, on 180 labelled samples of data that had no part in making it (`benchmarks.early_stopping`,
 the mean of three tasks, 40 seeds): 9.3 % less test error [6.1, 12.3] than patience on a validation loss, for
 which a fifth of the samples is held back, after 21 epochs instead of 36. What it does not show is that a
 connectome is needed: the same rule on the relative update norm of an epoch does as well or slightly better.

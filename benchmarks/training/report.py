@@ -6,16 +6,23 @@ import shutil
 
 import numpy as np
 
-from judge import figures, methods, protocols, runner, seconds, statistics, tasks
+from benchmarks import arguments, estimates
+from benchmarks.training import figures, methods, protocols, runner, seconds, tasks
 
 OURS = "CG-ALR hybrid"  # the library's defaults
 CONTROL = "update norm"
 BEGIN, END = "<!-- training tables: begin -->", "<!-- training tables: end -->"
 
 
+# What `publish` writes into; plots and the summary lie beside it.
+PAGE = pathlib.Path(__file__).parents[2] / "docs" / "results" / "training.md"
+
+
 def write(folder: pathlib.Path, plan: protocols.Plan) -> str:
     """Writes report.md and the plots into the folder; returns the text."""
     table = protocols.read(folder, plan)
+    if not table.records:
+        return f"Nothing to report: there are no results of {protocols.REFERENCE} in {folder}."
     sections = [
         _targets(table),
         _against_baselines(table),
@@ -30,47 +37,51 @@ def write(folder: pathlib.Path, plan: protocols.Plan) -> str:
     return text
 
 
-def publish(folder: pathlib.Path, plan: protocols.Plan, text: str, home: pathlib.Path) -> None:
-    """Puts the tables between their markers in home/README.md, the plots and a summary into home/results."""
-    readme, results = home / "README.md", home / "results"
-    before, rest = readme.read_text().split(BEGIN)
+def publish(folder: pathlib.Path, plan: protocols.Plan, text: str) -> None:
+    """Puts the tables between their markers in `PAGE`, the plots and a summary beside it."""
+    before, rest = PAGE.read_text().split(BEGIN)
     _, after = rest.split(END)
-    readme.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}")
-    results.mkdir(exist_ok=True)
+    PAGE.write_text(f"{before}{BEGIN}\n\n{scope(plan)}\n\n{text}\n\n{END}{after}")
     for plot in ("rates.png", "traces.png"):
-        shutil.copy(folder / plot, results / f"training_{plot}")
+        shutil.copy(folder / plot, PAGE.with_name(f"training_{plot}"))
     lines = ",\n".join(json.dumps(row) for row in summary(folder, plan))
-    (results / "training.json").write_text(f"[{lines}]\n")
+    PAGE.with_suffix(".json").write_text(f"[{lines}]\n")
 
 
-def records(folder: pathlib.Path, plan: protocols.Plan) -> list[dict]:
-    """One flat record a run."""
+def scope(plan: protocols.Plan) -> str:
+    """One sentence: how many tasks and methods there are."""
+    variants = sum(bool(tasks.catalogue()[label].variant) for label in plan)
+    return (
+        f"{len(plan) - variants} tasks, {variants} variants of them, {len(methods.BASELINES)} baselines, "
+        f"{len(methods.CONNECTOME)} methods of ours, {len(methods.CONTROLS)} controls."
+    )
+
+
+def records(folder: pathlib.Path, plan: protocols.Plan) -> list[arguments.Record]:
+    """One flat record for each run."""
     table = protocols.read(folder, plan)
-    rows = []
-    for label, held in table.records.items():
-        task = tasks.catalogue()[label]
-        for name, record in held.items():
-            reached = table.steps_to_target(label, name)
-            for (row, column), score in np.ndenumerate(record.score):
-                steps = reached[row, column]
-                rows.append(
-                    {
-                        "task": task.name,
-                        "variant": task.variant,
-                        "method": name,
-                        "base_rate": round(float(record.rates[column]), 6),
-                        "seed": int(record.seeds[row]),
-                        "error": round(float(score), 5),
-                        "steps_to_target": None if np.isnan(steps) else int(steps),
-                        "seconds": round(float(record.seconds), 4),
-                        "diverged": bool(score >= 0.95 * task.chance),
-                    }
-                )
-    return rows
+    return [
+        {
+            "task": tasks.catalogue()[label].name,
+            "variant": tasks.catalogue()[label].variant,
+            "method": name,
+            "base_rate": round(float(record.rates[column]), 6),
+            "seed": int(record.seeds[row]),
+            "error": round(float(score), 5),
+            "steps_to_target": None if np.isnan(steps) else int(steps),
+            "seconds": round(float(record.seconds), 4),
+            "diverged": bool(score >= 0.95 * tasks.catalogue()[label].chance),
+        }
+        for label, held in table.records.items()
+        for name, record in held.items()
+        for ((row, column), score), steps in zip(
+            np.ndenumerate(record.score), table.steps_to_target(label, name).flat, strict=True
+        )
+    ]
 
 
-def summary(folder: pathlib.Path, plan: protocols.Plan) -> list[dict]:
-    """One flat record a task, method and rate, mean and deviation over seeds: small enough to commit."""
+def summary(folder: pathlib.Path, plan: protocols.Plan) -> list[arguments.Record]:
+    """One flat record for each task, method and rate, mean and deviation over seeds: few enough to commit."""
     table = protocols.read(folder, plan)
     return [
         {
@@ -91,12 +102,12 @@ def summary(folder: pathlib.Path, plan: protocols.Plan) -> list[dict]:
 
 
 def _red(pairs: list) -> str:
-    return str(statistics.mean_red(pairs)) if pairs else ""
+    return str(estimates.mean_red(pairs)) if pairs else ""
 
 
 def _extremes(pairs: list) -> str:
     """Median and worst task."""
-    values = [100 * statistics.red(*pair).value for pair in pairs]
+    values = [100 * estimates.red(*pair).value for pair in pairs]
     return f"{np.median(values):+.1f} / {max(values):+.1f}" if pairs else ""
 
 
@@ -170,8 +181,8 @@ def _among_ours(table: protocols.Table) -> str:
         )
     note = (
         "The signals and the controls, all untuned. A and B: against SGD cosine (AdamW or Muon cosine for "
-        "those on AdamW or Muon), as above. The last comparison is with the calibrated law on the update norm"
-        " alone, no connectome at all."
+        "those on AdamW or Muon), as above. The last comparison is with `calibrated` on the update norm, "
+        "no connectome at all."
     )
     header = [
         "method",
@@ -204,12 +215,12 @@ def _by_task(table: protocols.Table) -> str:
     rows = []
     for label in table.tasks_with(*names):
         best = table.records[label][protocols.REFERENCE]
-        rate = best.rates[statistics.oracle(best.score)]
+        rate = best.rates[estimates.oracle(best.score)]
         cells = [
             f"{table.tuned(label, name).mean():.4f} / {table.untuned(label, name).mean():.4f}"
             for name in names
         ]
-        interval = str(statistics.red(table.untuned(label, OURS), table.tuned(label, protocols.REFERENCE)))
+        interval = str(estimates.red(table.untuned(label, OURS), table.tuned(label, protocols.REFERENCE)))
         rows.append([label, f"{rate:g}", *cells, interval])
     note = (
         "Test error (transformer: nats per character) at the oracle rate / mean over the 100x range; "
@@ -222,7 +233,7 @@ def _by_task(table: protocols.Table) -> str:
 def _share_to_target(table: protocols.Table, label: str, name: str, tuned: bool) -> tuple[float, float]:
     """Median share of a run until the target, infinite where half of them miss it; share that reach it."""
     steps = table.steps_to_target(label, name)
-    columns = [statistics.oracle(table.records[label][name].score)] if tuned else methods.METHODS[name].judged
+    columns = [estimates.oracle(table.records[label][name].score)] if tuned else methods.METHODS[name].judged
     shares = steps[:, columns] / tasks.catalogue()[label].steps
     return float(np.median(np.nan_to_num(shares, nan=np.inf))), float(np.mean(~np.isnan(shares)))
 
@@ -297,7 +308,7 @@ def _targets(table: protocols.Table) -> str:
 
     def add(text: str, name: str, pairs: list, limit: float) -> None:
         if pairs:
-            found = statistics.mean_red(pairs)
+            found = estimates.mean_red(pairs)
             verdict = "yes" if found.value <= limit else "no"
             rows.append([text, f"<= {100 * limit:+.0f} %", str(found), verdict])
 
@@ -308,7 +319,7 @@ def _targets(table: protocols.Table) -> str:
         if table.tasks_with(OURS, baseline):
             add(f"A against {baseline}", OURS, table.protocol_a(OURS, baseline), limit)
     if table.tasks_with(OURS):
-        worst = max(statistics.red(*pair).value for pair in table.protocol_a(OURS, protocols.REFERENCE))
+        worst = max(estimates.red(*pair).value for pair in table.protocol_a(OURS, protocols.REFERENCE))
         rows.append(["A, worst task", "<= +5 %", f"{100 * worst:+.1f}", "yes" if worst <= 0.05 else "no"])
         ratios = table.ratios(OURS)
         rows.append(
@@ -324,10 +335,10 @@ def _targets(table: protocols.Table) -> str:
             ["runs no better than guessing", "0", f"{100 * failed:.2f} %", "yes" if failed == 0 else "no"]
         )
     if table.tasks_with(OURS, CONTROL):
-        found = statistics.mean_red(table.protocol_b(OURS, CONTROL))
+        found = estimates.mean_red(table.protocol_b(OURS, CONTROL))
         rows.append(["better than the update norm", "below 0", str(found), "yes" if found.high < 0 else "no"])
     if table.tasks_with(OURS, "CG-ALR hybrid, no horizon"):
-        found = statistics.mean_red(table.protocol_b("CG-ALR hybrid, no horizon", OURS))
+        found = estimates.mean_red(table.protocol_b("CG-ALR hybrid, no horizon", OURS))
         rows.append(
             [
                 "unknown horizon against the known one",

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from judge import data, methods, models, tasks
+from benchmarks.training import data, methods, models, tasks
 
 CHECKPOINTS = 20  # scores along the way, for the time to target
 CURVE_SAMPLES = 500  # test samples (windows, nodes) such a score is taken on

@@ -1,4 +1,4 @@
-"""The stopping rules of benchmarks/early_stopping.py, on series written by hand."""
+"""The stopping rules of `benchmarks.early_stopping`, on series written by hand."""
 
 import pathlib
 import subprocess
@@ -7,13 +7,12 @@ import sys
 import numpy as np
 import pytest
 
-FILE = pathlib.Path(__file__).parents[1] / "benchmarks" / "early_stopping.py"
-sys.path.insert(0, str(FILE.parent))
-
 pytest.importorskip("rich")
 pytest.importorskip("sklearn")
 
-import early_stopping as rules  # noqa: E402  after the path
+from benchmarks import early_stopping as rules
+
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 def epochs(condition):
@@ -50,7 +49,7 @@ def test_patience_keeps_the_best_epoch_and_says_how_long_it_waited():
 
 @pytest.mark.slow
 def test_the_benchmark_runs(tmp_path):
-    command = [sys.executable, str(FILE), "--quick", "--json", str(tmp_path / "records.json")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    command = [sys.executable, "-m", rules.__name__, "--quick", "--json", str(tmp_path / "records.json")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert "TOP_error_vs_this" in (tmp_path / "records.json").read_text()

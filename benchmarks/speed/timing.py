@@ -1,13 +1,8 @@
-"""What the kernel and the overhead benchmark share: interleaved timing on one core, flat records, tables."""
+"""What the benchmarks of speed share: interleaved timing on one core, and tables."""
 
-import one_core  # isort: skip, before NumPy and JAX
-
-import argparse
 import contextlib
 import ctypes
-import json
 import os
-import pathlib
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 
@@ -16,15 +11,9 @@ import numpy as np
 import rich.console
 import rich.table
 
-Record = dict[str, str | int | float | None]
+from benchmarks import arguments
+
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # of malloc.h
-
-
-def parser(description: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--json", type=pathlib.Path, help="write the records to this file")
-    parser.add_argument("--quick", action="store_true", help="small sizes, few repeats: seconds")
-    return parser
 
 
 def keep_memory() -> None:
@@ -41,13 +30,17 @@ def keep_memory() -> None:
 
 
 @contextlib.contextmanager
-def all_cores() -> Iterator[None]:
-    """For a rival that is told to use more than one thread."""
-    if one_core.ALL:
-        os.sched_setaffinity(0, one_core.ALL)
-    yield
-    if one_core.ALL:
-        os.sched_setaffinity(0, one_core.ONE)
+def spread_over(cores: Collection[int]) -> Iterator[None]:
+    """Lets a rival that is asked to use several threads run on all of these cores (Linux; elsewhere none)."""
+    if not cores:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def compiled(function: Callable, *inputs, **jit_options) -> tuple[Callable, float]:
@@ -108,7 +101,7 @@ def spread(times: np.ndarray) -> dict[str, float]:
     return {"median_ms": float(median), "low_ms": float(low), "high_ms": float(high)}
 
 
-def show(title: str, records: list[Record], columns: Mapping[str, str]) -> None:
+def show(title: str, records: list[arguments.Record], columns: Mapping[str, str]) -> None:
     """Prints records, if any, as a table; `columns` maps their keys to headings."""
     if not records:
         return
@@ -119,12 +112,6 @@ def show(title: str, records: list[Record], columns: Mapping[str, str]) -> None:
     for record in records:
         table.add_row(*(_text(record[key]) for key in columns))
     rich.console.Console(width=200).print(table)
-
-
-def write(path: pathlib.Path | None, records: list[Record]) -> None:
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(records, indent=1))
 
 
 def _text(value: str | int | float | None) -> str:

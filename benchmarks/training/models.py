@@ -2,10 +2,9 @@
 
 Every model is a pair ``init(key) -> params`` and ``apply(params, inputs) -> (outputs, layers)``, where
 ``layers`` maps a name to that layer's pre-activations ``[N, ..., F]``: what a connectome is measured on.
-Widths are tiny on
-purpose: thousands of runs are vmapped on a laptop's cores. Convolutions are written as shifted slices and a
-matrix
-product, because a convolution vmapped over its kernels becomes a grouped one, which is slow on a CPU.
+Widths are tiny on purpose: thousands of runs are vmapped on a laptop's cores. Convolutions are written as
+shifted slices and a matrix product, because a convolution vmapped over its kernels becomes a grouped one,
+which is slow on a CPU.
 """
 
 from collections.abc import Callable

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from judge import data, models
+from benchmarks.training import data, models
 
 
 class Task(NamedTuple):
@@ -147,35 +147,45 @@ def _graph(name: str, graph: tuple, train: int, steps: int, variant: str = "") -
     return _classifier(name, model, (nodes, classes), train, steps, train, variant=variant)
 
 
-def _build() -> list[Task]:
+def _images() -> tuple[np.ndarray, np.ndarray]:
+    """The digits, standardised over the whole array."""
     pixels, classes = data.digits()
-    raw, scaled, whole = (
-        (pixels, classes),
-        (pixels / 16, classes),
-        (data.standardised(pixels, False), classes),
-    )
-    rows = (whole[0].reshape(-1, 8, 8), classes)
+    return data.standardised(pixels, False), classes
+
+
+def _rows() -> tuple[np.ndarray, np.ndarray]:
+    """The digits as sequences of eight rows."""
+    pixels, classes = _images()
+    return pixels.reshape(-1, 8, 8), classes
+
+
+_SYNTHETIC = {"train": 1000, "test": 2000, "steps": 600, "batch": 32}
+_NOISY = {"train": 2000, "test": 2000, "steps": 600, "noise": 0.2}
+
+
+def _tasks() -> list[Task]:
+    """What is reported."""
+    pixels, classes = data.digits()
+    raw, scaled, whole = (pixels, classes), (pixels / 16, classes), _images()
     first, second = data.classification(0), data.classification(1)
     stretched = (5 * first[0], first[1])
     perceptron = models.mlp((64, 32, 32, 10))
     six = models.mlp((30, 32, 32, 6))
-    synthetic = {"train": 1000, "test": 2000, "steps": 600, "batch": 32}
-    noisy = {"test": 2000, "noise": 0.2}
-    made = [
+    return [
         _classifier("digits", perceptron, scaled, 1437, 600, 32),
         _classifier("digits-raw", perceptron, raw, 1437, 400, 32),
         _classifier("digits-10%", perceptron, whole, 180, 400, 16),
         _classifier("digits-10%-plain", perceptron, whole, 180, 400, 16, momentum=0.0),
         _classifier("digits-cnn", models.cnn((8, 16), 32, 10), whole, 360, 300, 16),
         _classifier("cancer", models.mlp((30, 24, 24, 2)), data.cancer(), 200, 300, 16),
-        _classifier("teacher", models.mlp((16, 32, 32, 8)), data.teacher(), 2000, 600, 32, **noisy),
-        _classifier("classes", six, first, **synthetic),
-        _classifier("classes-x5", six, stretched, **synthetic),
-        _classifier("classes-plain", six, first, momentum=0.0, **synthetic),
-        _classifier("deep", models.mlp((30, 32, 32, 32, 32, 6)), second, **synthetic),
-        _classifier("layer-norm", models.mlp((30, 32, 32, 6), "layer"), second, **synthetic),
-        _classifier("batch-norm", models.mlp((30, 32, 32, 6), "batch"), second, **synthetic),
-        _classifier("gru", models.gru(8, 24, 10), rows, 360, 400, 16),
+        _classifier("teacher", models.mlp((16, 32, 32, 8)), data.teacher(), batch=32, **_NOISY),
+        _classifier("classes", six, first, **_SYNTHETIC),
+        _classifier("classes-x5", six, stretched, **_SYNTHETIC),
+        _classifier("classes-plain", six, first, momentum=0.0, **_SYNTHETIC),
+        _classifier("deep", models.mlp((30, 32, 32, 32, 32, 6)), second, **_SYNTHETIC),
+        _classifier("layer-norm", models.mlp((30, 32, 32, 6), "layer"), second, **_SYNTHETIC),
+        _classifier("batch-norm", models.mlp((30, 32, 32, 6), "batch"), second, **_SYNTHETIC),
+        _classifier("gru", models.gru(8, 24, 10), _rows(), 360, 400, 16),
         _characters("transformer", models.transformer(data.VOCABULARY, 24, 12, 1), 12, 400, 16),
         _graph("graph", data.block_model(), 40, 200),
         Task(
@@ -188,56 +198,63 @@ def _build() -> list[Task]:
             loss=squared_error,
             score=probe_error,
         ),
-        # Variants of the above that no set-point and no constant was chosen on.
+    ]
+
+
+def _variants() -> list[Task]:
+    """Variants of the above that no set-point and no constant was chosen on; reported, too."""
+    whole, second = _images(), data.classification(1)
+    normalised = models.mlp((16, 48, 8), "layer")
+    slim = models.cnn((4, 8), 16, 10)
+    return [
         _classifier("digits-10%", models.mlp((64, 96, 10)), whole, 180, 400, 32, variant="wide, batch 32"),
-        _classifier("digits-cnn", models.cnn((4, 8), 16, 10), whole, 360, 300, 32, variant="slim, batch 32"),
+        _classifier("digits-cnn", slim, whole, 360, 300, 32, variant="slim, batch 32"),
         _classifier(
-            "teacher", models.mlp((16, 48, 8), "layer"), data.teacher(), 2000, 600, 16, **noisy,
-            variant="one layer norm, batch 16",
+            "teacher", normalised, data.teacher(), batch=16, variant="one layer norm, batch 16", **_NOISY
         ),
-        _classifier(
-            "deep", models.mlp((30, *6 * (24,), 6)), second, variant="six layers", **synthetic
-        ),
+        _classifier("deep", models.mlp((30, *6 * (24,), 6)), second, variant="six layers", **_SYNTHETIC),
         _characters("gru", models.gru(16, 24, data.VOCABULARY, data.VOCABULARY), 12, 400, 16, "characters"),
         _characters("transformer", models.transformer(data.VOCABULARY, 16, 12, 2), 12, 400, 16, "two blocks"),
         _graph("graph", data.karate(), 8, 200, "karate club"),
-        # How the set-points change with width and depth; plain layers, normalised and recurrent ones.
-        *(
-            _classifier(
-                "classes", models.mlp((30, *depth * (width,), 6)), first,
-                variant=f"{depth} x {width}", tuning=True, **synthetic,
-            )
-            for depth, width in (
-                (2, 8), (2, 16), (2, 64), (2, 128), (2, 256), (2, 512), (1, 32), (4, 32), (8, 32)
-            )
-        ),
-        *(
-            _classifier(
-                "digits-10%", models.mlp((64, width, width, 10)), whole, 180, 400, 16,
-                variant=f"2 x {width}", tuning=True,
-            )
-            for width in (128, 256, 512)
-        ),
-        _classifier(
-            "layer-norm", models.mlp((30, 256, 256, 6), "layer"), second,
-            variant="2 x 256", tuning=True, **synthetic,
-        ),
-        _classifier(
-            "gru", models.gru(8, 96, 10), rows, 360, 400, 16, variant="96 units", tuning=True
-        ),
-    ]  # fmt: skip
-    # Saturating units under a squared loss: where a rate that is too large does not only cost, but breaks.
-    made += [
+    ]
+
+
+def _experiments() -> list[Task]:
+    """For the experiments that set the defaults: widths and depths, squared losses, long runs."""
+    whole, first, second = _images(), data.classification(0), data.classification(1)
+
+    def variant(name: str, of: str, model: models.Model, source: tuple, *numbers: int, **rest: Any) -> Task:
+        return _classifier(name, model, source, *numbers, variant=of, tuning=True, **rest)
+
+    shapes = ((2, 8), (2, 16), (2, 64), (2, 128), (2, 256), (2, 512), (1, 32), (4, 32), (8, 32))
+    plain = [
+        variant("classes", f"{depth} x {width}", models.mlp((30, *depth * (width,), 6)), first, **_SYNTHETIC)
+        for depth, width in shapes
+    ]
+    few = [
+        variant("digits-10%", f"2 x {width}", models.mlp((64, width, width, 10)), whole, 180, 400, 16)
+        for width in (128, 256, 512)
+    ]
+    wide = models.mlp((30, 256, 256, 6), "layer")
+    return [
+        *plain,
+        *few,
+        variant("layer-norm", "2 x 256", wide, second, **_SYNTHETIC),
+        variant("gru", "96 units", models.gru(8, 96, 10), _rows(), 360, 400, 16),
+        # Saturating units under a squared loss: a rate that is too large makes training diverge.
         _regression("waves", data.waves(), 1000, 1500, 32, momentum=0.9),
         _regression("waves-plain", data.waves(), 1000, 1500, 32, momentum=0.0),
+        # Runs that go on long after small networks have learnt their data.
+        *(
+            task._replace(steps=4000, variant="4000 steps", tuning=True)
+            for task in _tasks()
+            if task.name in ("digits", "cancer", "classes")
+        ),
     ]
-    # Runs that go on long after small networks have learnt their data.
-    longer = [
-        task._replace(steps=4000, variant="4000 steps", tuning=True)
-        for task in made
-        if label(task) in ("digits", "cancer", "classes")
-    ]
-    return made + longer
+
+
+def _build() -> list[Task]:
+    return _tasks() + _variants() + _experiments()
 
 
 @functools.cache

@@ -1,6 +1,6 @@
 """What CG-ALR adds to a training step, in percent of the step without it, and to peak memory.
 
-    python benchmarks/step_overhead.py [--json FILE] [--quick] [--trim] [--model NAME]
+    python -m benchmarks.speed.step [--quick] [--json FILE] [--trim] [--model NAME]
 
 Three networks on one core, SGD with momentum, with and without `scale_by_connectome` at its defaults:
 
@@ -24,8 +24,6 @@ fault it in again, page by page, for one program and not for another that asks f
 10 % of a step, and nobody's work. The memory is therefore kept (`--trim`: left to glibc), and faults counted.
 """
 
-import timing  # isort: skip, before NumPy and JAX
-
 import itertools
 import resource
 from collections.abc import Callable
@@ -37,6 +35,8 @@ import numpy as np
 import optax
 
 import cgalr_jax
+from benchmarks import arguments
+from benchmarks.speed import one_core, timing
 
 MODES = ("given", "paired", "probe")
 FLOORS = ("forward", "plain")
@@ -139,13 +139,13 @@ def _batch(shape: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
 
 
 class Forward(NamedTuple):
-    """State of `forward_alone`."""
+    """State of `forward_only`."""
 
     step: jax.Array
     total: jax.Array
 
 
-def forward_alone(every: int) -> optax.GradientTransformationExtraArgs:
+def forward_only(every: int) -> optax.GradientTransformationExtraArgs:
     """Runs the probe as often as CG-ALR, and changes nothing."""
 
     def init(params: dict) -> Forward:
@@ -168,7 +168,7 @@ class Program:
     def __init__(self, model: Model, mode: str, every: int):
         self.mode, self.every = mode, every
         probe = jax.random.normal(jax.random.key(2), (PROBE, *model.inputs.shape[1:]))
-        added = {"plain": optax.identity, "forward": lambda: forward_alone(every)}
+        added = {"plain": optax.identity, "forward": lambda: forward_only(every)}
         if mode in MODES:
             hidden = jax.eval_shape(model.forward, model.params, model.inputs)[1]
             stored = {"samples": model.inputs} if mode == "paired" else {}
@@ -243,7 +243,9 @@ def _mib(size: int) -> float:
     return size / 2**20
 
 
-def measure(name: str, model: Model, mode: str, cadences: tuple[int, ...], steps: int) -> list[timing.Record]:
+def measure(
+    name: str, model: Model, mode: str, cadences: tuple[int, ...], steps: int
+) -> list[arguments.Record]:
     """Overheads of one model in one mode, and with the probe what bounds them."""
     plain = Program(model, "plain", 1)
     programs = [Program(model, mode, every) for every in cadences]
@@ -271,22 +273,31 @@ def measure(name: str, model: Model, mode: str, cadences: tuple[int, ...], steps
     ]
 
 
+# (how a model is made, its batch and width, those of `--quick`)
+MODELS = {
+    "MLP": (mlp, (128, 1024), (16, 32)),
+    "CNN": (cnn, (128, 16), (4, 4)),
+    "transformer": (transformer, (128, 128), (4, 16)),
+}
+
+
 def main() -> None:
-    parser = timing.parser(__doc__.splitlines()[0])
+    parser = arguments.parser(
+        "benchmarks.speed.step",
+        __doc__,
+        quick="small networks, one mode, few steps: seconds",
+        records="for each model, mode and `every`",
+    )
     parser.add_argument("--trim", action="store_true", help="let glibc hand memory back to the kernel")
-    parser.add_argument("--model", help="this one alone: MLP, CNN or transformer")
+    parser.add_argument("--model", choices=list(MODELS), help="only this one")
     options = parser.parse_args()
+    one_core.keep()
     if not options.trim:
         timing.keep_memory()
-    if options.quick:
-        sizes = {"MLP": (16, 32), "CNN": (4, 4), "transformer": (4, 16)}
-        modes, cadences, steps = ("probe",), (10,), 30
-    else:
-        sizes = {"MLP": (128, 1024), "CNN": (128, 16), "transformer": (128, 128)}
-        modes, cadences, steps = MODES, (1, 10, 50), 100
+    modes, cadences, steps = (("probe",), (10,), 30) if options.quick else (MODES, (1, 10, 50), 100)
     models = {
-        name: make(*sizes[name])
-        for name, make in (("MLP", mlp), ("CNN", cnn), ("transformer", transformer))
+        name: make(*(small if options.quick else large))
+        for name, (make, large, small) in MODELS.items()
         if options.model in (None, name)
     }
     records = [
@@ -299,7 +310,7 @@ def main() -> None:
         nothing = dict.fromkeys(COLUMNS) | {"mode": "probe", "every": 10, "platform": "not measured on GPU"}
         records += [nothing | {"model": name} for name in models]
     timing.show("Overhead of a training step", records, COLUMNS)
-    timing.write(options.json, records)
+    arguments.write(options.json, records)
 
 
 if __name__ == "__main__":

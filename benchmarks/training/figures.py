@@ -3,12 +3,11 @@
 import pathlib
 
 import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib import figure as figures
 
-from judge import methods, protocols, statistics, store, tasks
+from benchmarks import estimates
+from benchmarks.training import methods, protocols, store, tasks
 
 LINES = {
     "SGD cosine": "#7f7f7f",
@@ -23,9 +22,8 @@ LINES = {
 def _grid(count: int, width: float, height: float) -> tuple:
     columns = min(4, count)
     rows = -(-count // columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(width * columns, height * rows), squeeze=False, layout="constrained"
-    )
+    figure = figures.Figure((width * columns, height * rows), layout="constrained")  # no window, no backend
+    axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat[count:]:
         axis.axis("off")
     return figure, axes.flat[:count]
@@ -34,7 +32,6 @@ def _grid(count: int, width: float, height: float) -> tuple:
 def _finish(figure, path: pathlib.Path, handles: list, names: list[str]) -> None:
     figure.legend(handles, names, loc="outside upper center", ncols=len(names), frameon=False, fontsize=9)
     figure.savefig(path, dpi=80)
-    plt.close(figure)
 
 
 def draw(folder: pathlib.Path, table: protocols.Table) -> None:
@@ -71,15 +68,16 @@ def _rates(path: pathlib.Path, table: protocols.Table, labels: list[str]) -> Non
 
 def _traces(path: pathlib.Path, table: protocols.Table, labels: list[str]) -> None:
     figure, axes = _grid(len(labels), 3.0, 2.1)
+    colours = matplotlib.colormaps["autumn"]
     for axis, label in zip(axes, labels, strict=True):
         record, task = table.records[label]["CG-ALR hybrid"], tasks.catalogue()[label]
         shape = methods.shapes(task.steps)["cosine"]
         steps = np.arange(task.steps)[:: store.THINNING]
         for column, rate in enumerate(record.rates):
             trace = rate * shape[:: store.THINNING] * np.median(record.scale[:, column], 0)
-            (handle,) = axis.plot(steps, trace, color=plt.colormaps["autumn"](column / 6), linewidth=1.0)
+            (handle,) = axis.plot(steps, trace, color=colours(column / 6), linewidth=1.0)
         best = table.records[label][protocols.REFERENCE]
-        rate = best.rates[statistics.oracle(best.score)]
+        rate = best.rates[estimates.oracle(best.score)]
         (oracle,) = axis.plot(
             steps, rate * shape[:: store.THINNING], color="black", linestyle="--", linewidth=1.2
         )

@@ -1,28 +1,27 @@
 """Connectome, births, deaths and the whole measurement, against the libraries that compute the same.
 
-    python benchmarks/kernels.py [--json FILE] [--quick]
+    python -m benchmarks.speed.kernels [--quick] [--json FILE]
 
 CPU time on one core (wall time for giotto-ph with 2 threads, on all there are). Within a size all run
 interleaved, one timed call each a round, caches warm; compile time is apart; the spread is the middle 80 %.
-`floor` rows bound what is possible: one pass over the matrix, or the matrix product alone. `reference` is
+`floor` rows bound what is possible: one pass over the matrix, or only the matrix product. `reference` is
 what the paper's group publishes in spirit: np.corrcoef, SciPy's spanning tree, np.sort of all edges. Units
-are mixtures of latent signals, so that their correlations spread over [0, 1]. Ours are told
-that a connectome is symmetric.
+are mixtures of latent signals, so that their correlations spread over [0, 1]. Ours are told that a
+connectome is symmetric.
 """
-
-import timing  # isort: skip, before NumPy and JAX
 
 import functools
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.sparse.csgraph
 
-import cgalr_jax
-from cgalr_jax import topology
+from benchmarks import arguments
+from benchmarks.speed import one_core, timing
+from cgalr_jax.topology import compute_barcode, compute_births, functional_connectome, top_distance
 
 SIZES = (64, 256, 1024, 4096)
 BINS = (64, 128)
@@ -67,15 +66,14 @@ def reference_measurement(units: np.ndarray, before: np.ndarray) -> np.ndarray:
 
 
 def measurement(units: jax.Array, before: jax.Array) -> jax.Array:
-    connectome = topology.functional_connectome(units)
-    return topology.top_distance(topology.compute_births(connectome, symmetrise=False), before)
+    return top_distance(compute_births(functional_connectome(units), symmetrise=False), before)
 
 
 def matrix_product(units: jax.Array) -> jax.Array:
     return jnp.matmul(units.T, units, precision=jax.lax.Precision.HIGHEST)
 
 
-def rivals(connectome: np.ndarray) -> dict[str, Callable[[], object]]:
+def rivals(connectome: np.ndarray, cores: Collection[int]) -> dict[str, Callable[[], object]]:
     """H0 by the libraries that are installed, from a distance matrix made beforehand."""
     distances = 1 - connectome
     np.fill_diagonal(distances, 0)
@@ -86,7 +84,7 @@ def rivals(connectome: np.ndarray) -> dict[str, Callable[[], object]]:
             return gph.ripser_parallel(distances, maxdim=0, metric="precomputed", n_threads=threads)
 
         def giotto_on_all_cores() -> object:
-            with timing.all_cores():
+            with timing.spread_over(cores):
                 return giotto(2)
 
         calls |= {"giotto-ph, 1 thread": lambda: giotto(1), "giotto-ph, 2 threads": giotto_on_all_cores}
@@ -105,14 +103,14 @@ def rivals(connectome: np.ndarray) -> dict[str, Callable[[], object]]:
 def ours(samples: int, units: int) -> dict[tuple[str, str], tuple[Callable, tuple]]:
     """(kernel, implementation) -> function to compile and its inputs."""
     x = jnp.asarray(activations(samples, units))
-    connectome = cgalr_jax.functional_connectome(x)
-    before = cgalr_jax.births(connectome)
+    connectome = functional_connectome(x)
+    before = compute_births(connectome, symmetrise=False)
     births = {
-        method: functools.partial(topology.compute_births, method=method, symmetrise=False)
+        method: functools.partial(compute_births, method=method, symmetrise=False)
         for method in ("prim", "boruvka")
     }
     table = {
-        ("connectome", "ours"): (cgalr_jax.functional_connectome, (x,)),
+        ("connectome", "ours"): (functional_connectome, (x,)),
         ("connectome", FLOORS[1]): (matrix_product, (x,)),
         ("births", "ours, Prim"): (births["prim"], (connectome,)),
         ("births", FLOORS[0]): (functools.partial(jnp.max, axis=1), (connectome,)),
@@ -120,21 +118,20 @@ def ours(samples: int, units: int) -> dict[tuple[str, str], tuple[Callable, tupl
         ("measurement", FLOORS[1]): (matrix_product, (x,)),
     }
     for bins in BINS:
-        binned = functools.partial(topology.compute_barcode, bins=bins, symmetrise=False)
+        binned = functools.partial(compute_barcode, bins=bins)
         table["births + deaths", f"ours, {bins} bins"] = (binned, (connectome,))
     if units <= 1024:
         table["births", "ours, Boruvka"] = (births["boruvka"], (connectome,))
-        exact = functools.partial(topology.compute_barcode, symmetrise=False)
-        table["births + deaths", "ours, sorted"] = (exact, (connectome,))
-        layers = [
-            cgalr_jax.functional_connectome(activations(samples, units, seed)) for seed in range(LAYERS)
-        ]
+        table["births + deaths", "ours, sorted"] = (compute_barcode, (connectome,))
+        layers = [functional_connectome(activations(samples, units, seed)) for seed in range(LAYERS)]
         table[BATCHED, "ours, vmap"] = (jax.vmap(births["prim"]), (jnp.stack(layers),))
     return table
 
 
-def measure(samples: int, units: int, rounds: int, full: bool) -> list[timing.Record]:
-    """All implementations at one size; where N alone varies (not `full`), only what depends on it."""
+def measure(
+    samples: int, units: int, rounds: int, full: bool, cores: Collection[int]
+) -> list[arguments.Record]:
+    """All implementations at one size; where only N varies (not `full`), only what depends on it."""
     calls: dict[tuple[str, str], functools.partial | Callable[[], object]] = {}
     compile_ms: dict[tuple[str, str], float] = {}
     for key, (function, inputs) in ours(samples, units).items():
@@ -143,10 +140,10 @@ def measure(samples: int, units: int, rounds: int, full: bool) -> list[timing.Re
             calls[key] = functools.partial(executable, *inputs)
     x = activations(samples, units)
     calls["connectome", "reference"] = functools.partial(np.corrcoef, x, rowvar=False)
-    connectome = np.asarray(cgalr_jax.functional_connectome(x))
+    connectome = np.asarray(functional_connectome(x))
     calls["measurement", "reference"] = functools.partial(reference_measurement, x, scipy_births(connectome))
     if full:
-        calls |= {("births", name): call for name, call in rivals(connectome).items()}
+        calls |= {("births", name): call for name, call in rivals(connectome, cores).items()}
         calls["births + deaths", "reference"] = functools.partial(reference_barcode, connectome)
     if (BATCHED, "ours, vmap") in calls:
         single = calls["births", "ours, Prim"].func  # compiled
@@ -169,7 +166,7 @@ def measure(samples: int, units: int, rounds: int, full: bool) -> list[timing.Re
     ]
 
 
-def not_measured(samples: int, sizes: tuple[int, ...]) -> list[timing.Record]:
+def not_measured(samples: int, sizes: tuple[int, ...]) -> list[arguments.Record]:
     """The rows of a GPU where none is at hand."""
     if jax.default_backend() == "gpu":
         return []
@@ -183,7 +180,7 @@ def not_measured(samples: int, sizes: tuple[int, ...]) -> list[timing.Record]:
     ]
 
 
-def exponents(records: list[timing.Record], samples: int) -> list[timing.Record]:
+def exponents(records: list[arguments.Record], samples: int) -> list[arguments.Record]:
     """Cost ~ P^exponent, by least squares in logarithms over all sizes, at one N."""
     rows = []
     keys = dict.fromkeys((r["kernel"], r["implementation"]) for r in records)
@@ -200,7 +197,7 @@ def exponents(records: list[timing.Record], samples: int) -> list[timing.Record]
     return rows
 
 
-def targets(records: list[timing.Record], samples: int) -> list[timing.Record]:
+def targets(records: list[arguments.Record], samples: int) -> list[arguments.Record]:
     """The targets of the kernels, each a ratio of two medians."""
     measured = [r for r in records if r["median_ms"] is not None]
     median = {(r["kernel"], r["implementation"], r["units"], r["samples"]): r["median_ms"] for r in measured}
@@ -248,21 +245,27 @@ def _optional(name: str):
 
 
 def main() -> None:
+    options = arguments.parser(
+        "benchmarks.speed.kernels",
+        __doc__,
+        quick="small sizes, few repeats: seconds",
+        records="for each kernel, implementation and size",
+    ).parse_args()
+    cores = one_core.keep()
     timing.keep_memory()
-    options = timing.parser(__doc__.splitlines()[0]).parse_args()
     if options.quick:
         sizes, counts, usual, rounds = (64, 128, 256), (128,), 128, 3
     else:
         sizes, counts, usual, rounds = SIZES, (128, 512, 2048), 512, 11
-    records: list[timing.Record] = []
+    records: list[arguments.Record] = []
     for units in sizes:
         for samples in counts:
-            records += measure(samples, units, rounds, full=samples == usual)
+            records += measure(samples, units, rounds, samples == usual, cores)
     records += not_measured(usual, (1024, 4096))
     timing.show("Kernels", records, COLUMNS)
     timing.show("Growth with P", exponents(records, usual), GROWTH)
     timing.show("Targets", targets(records, usual), TARGETS)
-    timing.write(options.json, records)
+    arguments.write(options.json, records)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import numpy as np
 import optax
 
 import cgalr_jax
-from judge import controls, layerwise, models, tasks
+from benchmarks.training import controllers, layerwise, models, signals, tasks
 
 Config = dict[str, Any]  # "rate": f32[], "shape": f32[steps], and a family's own numbers
 PROBE_SAMPLES = 128
@@ -30,9 +30,7 @@ class Family(NamedTuple):
 
     build: Callable[..., optax.GradientTransformation]
     source: str | None = None  # where activations come from: None, "probe" or "paired"
-    averages: bool = (
-        False  # scores the polynomial decay average of the parameters (where the configuration says)
-    )
+    averages: bool = False  # scores the average of the parameters, unless the configuration forbids
     schedule_free: bool = False  # scores the parameters schedule-free asks for
     samples: int | None = None  # how many are forwarded; None: the whole batch, or 128 of a probe
     select: Callable[[models.Layers], models.Layers] = all_layers  # which of the model's are measured
@@ -63,13 +61,17 @@ class Family(NamedTuple):
         return scale, distance
 
 
+# What a configuration chooses by the place of a name: arrays hold no names.
+CHOICES = {"signal": signals.SHARED, "controller": controllers.SHARED}
+
+
 class Method(NamedTuple):
     """A line of the report."""
 
     family: str
     shape: str
     rates: tuple[float, ...]
-    numbers: dict[str, float] = {}  # noqa: RUF012
+    settings: dict[str, float | str] = {}  # noqa: RUF012  # numbers, or names in `CHOICES`
 
     @property
     def judged(self) -> slice:
@@ -115,9 +117,9 @@ def _plain(base: Callable[..., optax.GradientTransformation], **rest: Any) -> Fa
 def connectome_family(
     signal: str | None,
     *,
+    controller: str | None = "calibrated",
     base: str = "sgd",
     source: str | None = "paired",
-    law: Callable[..., cgalr_jax.Controller] = controls.calibrated,
     every: int | None = None,
     measurements: int = 50,
     averages: bool = False,
@@ -125,24 +127,27 @@ def connectome_family(
     samples: int | None = None,
     select: Callable[[models.Layers], models.Layers] = all_layers,
 ) -> Family:
-    """Ours: any base optimizer, then ``scale_by_connectome`` with a signal and a law.
+    """Ours: any base optimizer, then ``scale_by_connectome`` with a signal and a controller, by their names.
 
-    Without ``every`` a run has fifty measurements, as the documentation advises, or as many as are asked for.
+    ``None`` for one of them: the configuration chooses among those that share a compilation. Without
+    ``every`` a run has fifty measurements, as the documentation advises, or as many as are asked for.
     """
+    make_signal = signals.SIGNALS[signal] if signal else signals.chosen
+    make_controller = controllers.CONTROLLERS[controller] if controller else controllers.chosen
 
     def build(task: tasks.Task, config: Config, key: jax.Array, inputs: jax.Array):
         layers = jax.eval_shape(lambda: select(task.model.apply(task.model.init(key), inputs)[1]))
         shared = {
             "samples": inputs[:samples] if source == "paired" else None,
             "every": every or max(task.steps // measurements, 1),
-            "signal": controls.signal(signal, config) if signal else controls.chosen_signal(config),
+            "signal": make_signal(config),
         }
         if per_layer:
             block = layerwise.scale_layers_by_connectome(
-                layers, make_controller=lambda: law(config, key), **shared
+                layers, make_controller=lambda: make_controller(config, key), **shared
             )
         else:
-            block = cgalr_jax.scale_by_connectome(layers, controller=law(config, key), **shared)
+            block = cgalr_jax.scale_by_connectome(layers, controller=make_controller(config, key), **shared)
         return optax.chain(BASES[base](task, config), block)
 
     return Family(build, source, averages, samples=samples, select=select)
@@ -172,15 +177,16 @@ FAMILIES: dict[str, Family] = {
     "schedule-free": _plain(
         lambda task, config: optax.contrib.schedule_free_sgd(config["rate"]), schedule_free=True
     ),
-    "ours": connectome_family(None, law=controls.chosen_law, averages=True),
-    "ours on AdamW": connectome_family(None, law=controls.chosen_law, averages=True, base="adamw"),
-    "ours on Muon": connectome_family(None, law=controls.chosen_law, averages=True, base="muon"),
-    "deaths": connectome_family("deaths"),
-    "deaths over min": connectome_family("deaths over min"),
-    "barcode": connectome_family("barcode"),
-    "barcode over min": connectome_family("barcode over min"),
     "sgd averaged": _plain(_sgd, averages=True),
-    "yoked": connectome_family("update norm", source=None, law=controls.replay),
+    # Every signal with `calibrated`, and every controller with the hybrid, by their own names.
+    **{name: connectome_family(name) for name in signals.SIGNALS},
+    **{name: connectome_family("hybrid", controller=name) for name in controllers.CONTROLLERS},
+    # Those that share a compilation, by the name of the base optimizer.
+    **{
+        f"ours on {base}": connectome_family(None, controller=None, averages=True, base=base.lower())
+        for base in ("SGD", "AdamW", "Muon")
+    },
+    "yoked": connectome_family("update norm", source=None, controller="replay"),
     "probe": connectome_family("hybrid", source="probe"),
     "per layer": connectome_family("frobenius", per_layer=True),
     "update norm per layer": connectome_family("update norm", source=None, per_layer=True),
@@ -208,18 +214,18 @@ BASELINES: dict[str, Method] = {
 
 
 def ours(
-    signal: str, law: str = "calibrated", base: str = "SGD", target: float = 1.0, listen: float = 1.0
+    signal: str, controller: str = "calibrated", base: str = "SGD", target: float = 1.0, listen: float = 1.0
 ) -> Method:
-    """A method of ours: which signal, which law, on which base, and the numbers of both."""
-    numbers = {
-        "signal": float(controls.SIGNALS.index(signal)),
-        "law": float(controls.LAWS.index(law)),
-        "averaged": float(law == "anytime"),
+    """A method of ours that shares a compilation: which signal, which controller, on which base optimizer."""
+    settings = {
+        "signal": signal,
+        "controller": controller,
+        "averaged": float(controller == "anytime"),
         "target": target,
         "listen": listen,
     }
-    family, rates = ("ours", OURS) if base == "SGD" else (f"ours on {base}", ADAM_RATES[1:6])
-    return Method(family, "constant" if law == "anytime" else "cosine", rates, numbers)
+    rates = OURS if base == "SGD" else ADAM_RATES[1:6]
+    return Method(f"ours on {base}", "constant" if controller == "anytime" else "cosine", rates, settings)
 
 
 CONNECTOME: dict[str, Method] = {
@@ -230,7 +236,7 @@ CONNECTOME: dict[str, Method] = {
     "CG-ALR births, each layer": ours("births over min"),
     "CG-ALR deaths, each layer": Method("deaths over min", "cosine", OURS),
     "CG-ALR barcode, each layer": Method("barcode over min", "cosine", OURS),
-    "CG-ALR Frobenius, a scale a layer": Method("per layer", "cosine", OURS, {"target": 1.3}),
+    "CG-ALR Frobenius, a scale per layer": Method("per layer", "cosine", OURS, {"target": 1.3}),
     "CG-ALR hybrid AdamW": ours("hybrid", base="AdamW"),
     "CG-ALR hybrid Muon": ours("hybrid", base="Muon"),
     "CG-ALR hybrid, no horizon": ours("hybrid", "anytime"),
@@ -239,7 +245,7 @@ CONNECTOME: dict[str, Method] = {
 
 CONTROLS: dict[str, Method] = {
     "update norm": ours("update norm"),
-    "update norm, a scale a layer": Method("update norm per layer", "cosine", OURS, {"target": 0.5}),
+    "update norm, a scale per layer": Method("update norm per layer", "cosine", OURS, {"target": 0.5}),
     "update norm AdamW": ours("update norm", base="AdamW"),
     "update norm Muon": ours("update norm", base="Muon"),
     "random gate": ours("births", "gate", listen=0.0),
@@ -255,9 +261,14 @@ def configurations(task: tasks.Task, chosen: list[Method], seeds: int) -> Config
     """The numbers of some methods of one family, all their rates side by side; leaves [S, K, ...]."""
     table = shapes(task.steps)
     rows = [
-        {"rate": rate, "shape": table[method.shape], **method.numbers}
+        {"rate": rate, "shape": table[method.shape]}
+        | {name: _number(name, value) for name, value in method.settings.items()}
         for method in chosen
         for rate in method.rates
     ]
     stacked = {name: np.stack([np.float32(row[name]) for row in rows]) for name in rows[0]}
     return {name: np.broadcast_to(leaf, (seeds, *leaf.shape)) for name, leaf in stacked.items()}
+
+
+def _number(name: str, value: float | str) -> float:
+    return CHOICES[name].index(value) if isinstance(value, str) else value

@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from judge import methods, statistics, store, tasks
+from benchmarks import estimates
+from benchmarks.training import methods, store, tasks
 
 REFERENCE = "SGD cosine"
 Plan = dict[str, dict[str, methods.Method]]
@@ -32,7 +33,7 @@ class Table(NamedTuple):
     def tuned(self, label: str, name: str) -> np.ndarray:
         """f[S] at the oracle rate."""
         score = self.records[label][name].score
-        return score[:, statistics.oracle(score)]
+        return score[:, estimates.oracle(score)]
 
     def untuned(self, label: str, name: str) -> np.ndarray:
         """f[S], mean over the judged 100x range."""
@@ -51,7 +52,7 @@ class Table(NamedTuple):
         return int(np.mean(relative, 0).argmin())
 
     def protocol_a(self, ours: str, baseline: str) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Pairs for `statistics.mean_red`, a pair a task."""
+        """Pairs for `estimates.mean_red`, a pair for each task."""
         labels = self.tasks_with(ours, baseline)
         return [(self.untuned(label, ours), self.tuned(label, baseline)) for label in labels]
 
@@ -67,8 +68,8 @@ class Table(NamedTuple):
         return [(self.untuned(label, ours), self.records[label][baseline].score[:, rate]) for label in labels]
 
     def ratios(self, name: str) -> list[float]:
-        """Worst over best of the judged rates, a number a task."""
-        return [statistics.worst_over_best(self.judged(label, name)) for label in self.tasks_with(name)]
+        """Worst over best of the judged rates, one number for each task."""
+        return [estimates.worst_over_best(self.judged(label, name)) for label in self.tasks_with(name)]
 
     def failures(self, name: str) -> float:
         """Share of the runs at judged rates that ended within 5 % of a constant answer's score, or worse."""
@@ -84,12 +85,12 @@ class Table(NamedTuple):
     def target(self, label: str) -> float:
         """What the oracle-tuned reference ends with on the samples curves are scored on, mean over seeds."""
         record = self.records[label][REFERENCE]
-        return float(record.curve[:, statistics.oracle(record.score), -1].mean())
+        return float(record.curve[:, estimates.oracle(record.score), -1].mean())
 
     def steps_to_target(self, label: str, name: str) -> np.ndarray:
         """f[S, K], in steps; NaN where it is never reached."""
         steps = tasks.catalogue()[label].steps
-        return statistics.steps_to_target(self.records[label][name].curve, self.target(label), steps)
+        return estimates.steps_to_target(self.records[label][name].curve, self.target(label), steps)
 
 
 def read(folder: pathlib.Path, plan: Plan) -> Table:

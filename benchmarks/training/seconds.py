@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import optax
 
-from judge import methods, runner, tasks
+from benchmarks.training import methods, runner, tasks
 
 TASKS = ("digits-10%", "classes", "digits-cnn", "gru", "transformer", "graph")
 # Each signal by itself: in the comparison they share a compilation and are all read.

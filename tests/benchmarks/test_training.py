@@ -1,7 +1,6 @@
 """The judge is only as good as its arithmetic: tasks, pairing, statistics, controls, a small run."""
 
 import json
-import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -13,17 +12,17 @@ pytest.importorskip("networkx")
 pytest.importorskip("rich")
 pytest.importorskip("matplotlib")
 
-BENCHMARKS = pathlib.Path(__file__).parent.parent / "benchmarks"
+from benchmarks import estimates
+from benchmarks.training import __main__ as training
+from benchmarks.training import controllers, methods, report, runner, seconds, tasks, tuning
+from cgalr_jax import controllers as library
 
 
-@pytest.fixture(autouse=True)
-def _import_benchmarks(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
+def measurement(distance, step=0):
+    return library.Measurement(jnp.float32(distance), jnp.int32(step))
 
 
 def test_every_task_has_finite_loss_and_layers_worth_measuring():
-    from judge import tasks
-
     for label, task in tasks.catalogue().items():
         split = jax.eval_shape(task.split, jax.random.key(0))
         params = jax.eval_shape(task.model.init, jax.random.key(0))
@@ -36,14 +35,25 @@ def test_every_task_has_finite_loss_and_layers_worth_measuring():
 
 
 def test_labels_are_unique():
-    from judge import tasks
-
     assert len(tasks.catalogue()) == len(tasks._build())
 
 
-def test_epochs_visit_every_sample_once():
-    from judge import runner
+def test_methods_and_experiments_name_what_there_is():
+    experiments = {f"{each}: {name}": m for each, ms in tuning.EXPERIMENTS.items() for name, m in ms.items()}
+    for name, method in (methods.METHODS | experiments).items():
+        assert method.family in tuning.FAMILIES, name
+        for choice, names in methods.CHOICES.items():
+            assert method.settings.get(choice, names[0]) in names, name
 
+
+def test_the_page_counts_what_there_is():
+    text = report.PAGE.read_text()
+    plan = training.plan_of(training.reported(), list(methods.METHODS))
+    assert text.count(report.BEGIN) == text.count(report.END) == 1
+    assert report.scope(plan) in text
+
+
+def test_epochs_visit_every_sample_once():
     order = runner.batches(jax.random.key(0), 12, 4, 6)
     assert order.shape == (6, 4)
     for epoch in np.asarray(order).reshape(2, 12):
@@ -51,38 +61,30 @@ def test_epochs_visit_every_sample_once():
 
 
 def test_red_of_equal_errors_is_zero_and_pairing_removes_common_noise():
-    from judge import statistics
-
     noise = np.random.default_rng(0).uniform(0.5, 1.5, 30)
-    same = statistics.red(noise, noise)
-    assert same == statistics.Estimate(0.0, 0.0, 0.0)
-    better = statistics.red(0.9 * noise, noise)
+    same = estimates.red(noise, noise)
+    assert same == estimates.Estimate(0.0, 0.0, 0.0)
+    better = estimates.red(0.9 * noise, noise)
     np.testing.assert_allclose([better.value, better.low, better.high], -0.1, atol=1e-9)
 
 
 def test_interval_covers_the_truth():
-    from judge import statistics
-
     random = np.random.default_rng(0)
     hits = 0
     for _ in range(50):
         baseline = random.uniform(0.5, 1.5, 40)
         ours = 0.8 * baseline + random.normal(0, 0.1, 40)
-        found = statistics.red(ours, baseline)
+        found = estimates.red(ours, baseline)
         hits += found.low <= -0.2 <= found.high
     assert hits >= 40
 
 
 def test_steps_to_target_are_the_first_checkpoint_at_or_below():
-    from judge import statistics
-
     curve = np.array([[0.9, 0.5, 0.6, 0.2], [0.9, 0.8, 0.7, 0.6]])
-    np.testing.assert_array_equal(statistics.steps_to_target(curve, 0.5, 40), [20, np.nan])
+    np.testing.assert_array_equal(estimates.steps_to_target(curve, 0.5, 40), [20, np.nan])
 
 
 def test_schedules_peak_at_one():
-    from judge import methods
-
     for name, table in methods.shapes(40).items():
         assert table.shape == (40,), name
         assert table.max() == pytest.approx(1.0), name
@@ -90,8 +92,6 @@ def test_schedules_peak_at_one():
 
 @pytest.mark.parametrize("name", ["SGD cosine", "DoG", "Prodigy", "schedule-free SGD", "SGD on plateau"])
 def test_every_kind_of_baseline_learns(name):
-    from judge import methods, runner, tasks
-
     task = tasks.catalogue()["graph (karate club)"]
     method = methods.METHODS[name]
     configs = methods.configurations(task, [method], 1)
@@ -100,8 +100,6 @@ def test_every_kind_of_baseline_learns(name):
 
 
 def test_scales_are_recorded_and_replayed():
-    from judge import methods, runner, tasks
-
     task = tasks.catalogue()["graph (karate club)"]
     configs = methods.configurations(task, [methods.METHODS["yoked hybrid"]._replace(rates=(0.1,))], 1)
     configs["replayed"] = np.linspace(0.5, 1.5, task.steps, dtype=np.float32)[None, None]
@@ -112,17 +110,15 @@ def test_scales_are_recorded_and_replayed():
 
 
 def test_signals_that_share_a_compilation_are_the_librarys():
-    from judge import methods, runner, tasks
-
     task = tasks.catalogue()["graph (karate club)"]
-    for name, alone in (
+    for name, single in (
         ("CG-ALR hybrid", methods.connectome_family("hybrid")),
         ("CG-ALR births, each layer", methods.connectome_family("births over min")),
     ):
         configs = methods.configurations(task, [methods.METHODS[name]._replace(rates=(0.03,))], 1)
         outcomes = [
             runner.compile_family(task, family, (0,), configs)[0]()
-            for family in (methods.FAMILIES["ours"], alone)
+            for family in (methods.FAMILIES["ours on SGD"], single)
         ]
         # The first measurements agree to rounding; later ones amplify it.
         scales = [outcome.scale[0, 0, : task.steps // 10] for outcome in outcomes]
@@ -130,50 +126,37 @@ def test_signals_that_share_a_compilation_are_the_librarys():
 
 
 def test_gate_hears_the_opposite():
-    from judge import controls
-
-    from cgalr_jax import control
-
-    stable = control.Measurement(jnp.float32(1), jnp.float32(-3), jnp.int32(10))
     for listen, direction in ((1.0, 1), (-1.0, -1)):
-        law = controls.gate({"listen": listen}, jax.random.key(0))
-        scale, state = law.init()
-        assert np.sign(law.update(stable, state)[0] - scale) == direction
+        gate = controllers.gate({"listen": listen}, jax.random.key(0))
+        before, state = gate.init()
+        for distance in (1.0, 1.1, 0.9, 1.0, 1.05, 0.5):  # the last is calmer than the others
+            scale, state = gate.update(measurement(distance, step=10), state)
+        assert np.sign(scale - before) == direction
 
 
 def test_an_endless_ramp_goes_on_where_the_shipped_one_ends():
-    from judge import controls
-
-    from cgalr_jax import control
-
     phases = {}
-    for name, make in (("shipped", controls.calibrated), ("endless", controls.endless)):
-        law = make({"shape": jnp.ones(1)}, jax.random.key(0))
-        _, state = law.init()
+    for name, make in (("shipped", controllers.calibrated), ("endless", controllers.endless)):
+        controller = make({"shape": jnp.ones(1)}, jax.random.key(0))
+        _, state = controller.init()
         for number in range(12):  # a tenth of the set-point, then a record a measurement: no peak guard
             distance = jnp.float32(0.2 + 0.01 * number)
-            _, state = law.update(control.Measurement(distance, jnp.float32(0), jnp.int32(0)), state)
+            _, state = controller.update(measurement(distance), state)
         phases[name] = int(state.phase)
-    assert phases == {"shipped": control.ANNEALING, "endless": control.CALIBRATING}
+    assert phases == {"shipped": library.ANNEALING, "endless": library.CALIBRATING}
 
 
 @pytest.mark.parametrize(("fall", "expected"), [(0.995, 0.5), (0.9, 1.0)], ids=["noise", "learning"])
 def test_annealing_by_noise_cuts_where_the_motion_stands_still(fall, expected):
-    from judge import controls
-
-    from cgalr_jax import control
-
-    law = controls.anneal_by_noise({"cut": 0.5}, jax.random.key(0))
-    _, held = law.init()
+    controller = controllers.anneal_by_noise({"cut": 0.5}, jax.random.key(0))
+    _, held = controller.init()
     for number in range(12):  # calibrated at once, then two looks
         distance = jnp.float32(1.2 * fall**number)
-        scale, held = law.update(control.Measurement(distance, jnp.float32(0), jnp.int32(0)), held)
+        scale, held = controller.update(measurement(distance), held)
     np.testing.assert_allclose(scale / held[0].anchor, expected, rtol=1e-6)
 
 
 def test_a_timed_run_is_not_optimised_away():
-    from judge import methods, runner, seconds
-
     task = seconds.unscored("cancer")._replace(steps=20)
     method = methods.BASELINES["SGD cosine"]._replace(rates=(0.01, 0.1))
     configs = methods.configurations(task, [method], 1)
@@ -183,8 +166,6 @@ def test_a_timed_run_is_not_optimised_away():
 
 
 def test_what_an_experiment_selects_is_measured():
-    from judge import methods, tasks, tuning
-
     for label, name, shape in (("gru", "last step", (5, 24)), ("transformer", "attention", (5, 12, 24))):
         task = tasks.catalogue()[label]
         family = methods.connectome_family("hybrid", select=tuning.SELECTIONS[name], samples=5)
@@ -199,10 +180,8 @@ def test_what_an_experiment_selects_is_measured():
 
 
 def test_measurements_stay_a_branch_under_vmap():
-    from judge import methods, runner, tasks
-
     task = tasks.catalogue()["graph (karate club)"]._replace(steps=20)
-    family = methods.FAMILIES["ours"]
+    family = methods.FAMILIES["ours on SGD"]
     configs = methods.configurations(task, [methods.METHODS["CG-ALR hybrid"]], 1)
     prepared = jax.tree.map(lambda leaf: leaf[0], runner.prepare("graph (karate club)", (0,)))
     prepared = (*prepared[:2], prepared[2][:20], prepared[3])
@@ -212,9 +191,6 @@ def test_measurements_stay_a_branch_under_vmap():
 
 
 def test_quick_run_writes_records_tables_and_plots(tmp_path, monkeypatch):
-    import training
-    from judge import tasks
-
     monkeypatch.setattr(training, "QUICK_TASKS", ("graph (karate club)",))
     monkeypatch.setattr(training, "QUICK_METHODS", ("SGD cosine", "update norm"))
     file = tmp_path / "runs.json"

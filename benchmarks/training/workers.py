@@ -1,4 +1,4 @@
-"""The work itself: a process a core, each kept to its own; networks this small fill no more than one."""
+"""The work itself: a process for each core, kept to it; networks this small fill no more than one."""
 
 import concurrent.futures
 import multiprocessing
@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from judge import methods, runner, store, tasks, tuning
+from benchmarks.training import methods, runner, store, tasks, tuning
 
 
 class Job(NamedTuple):
@@ -73,7 +73,7 @@ def _keep_to_one_core(numbers: multiprocessing.Queue) -> None:
 
 
 def execute(job: Job) -> None:
-    """Trains, and saves a record a method."""
+    """Trains, and saves a record of each method."""
     task, members = tasks.catalogue()[job.task], list(job.methods.values())
     configs = methods.configurations(task, members, len(job.seeds))
     if job.family == "yoked":

@@ -1,0 +1,10 @@
+"""The benchmarks: what the library earns and what it costs.
+
+Run from the root of the repository::
+
+    python -m benchmarks.training         # does it choose a good learning rate?
+    python -m benchmarks.rate_finder      # which range test finds the better rate?
+    python -m benchmarks.early_stopping   # can the connectome say when to stop?
+    python -m benchmarks.speed.kernels    # how fast are the kernels?
+    python -m benchmarks.speed.step       # what does it add to a training step?
+"""

@@ -1,0 +1,71 @@
+"""The command line that all benchmarks share: `--quick`, `--json FILE`, and checks before any work.
+
+What is wrong with an argument is said at once, by `argparse`, never by a traceback after an hour.
+"""
+
+import argparse
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+Record = dict[str, Any]  # flat: names to numbers, texts or None
+
+
+def parser(module: str, description: str, *, quick: str, records: str) -> argparse.ArgumentParser:
+    """The parser of `python -m module`.
+
+    Args:
+        module: the name to call it by.
+        description: printed as it is, a docstring.
+        quick: what `--quick` leaves of the benchmark.
+        records: what one flat record of `--json` is about.
+    """
+    made = argparse.ArgumentParser(
+        prog=f"python -m {module}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument("--quick", action="store_true", help=quick)
+    made.add_argument("--json", type=output_file, metavar="FILE", help=f"write one flat record {records}")
+    return made
+
+
+def positive_integer(text: str) -> int:
+    """An argument that counts something: 1, 2, ..."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be an integer of at least 1, got {text!r}")
+    return number
+
+
+def output_file(text: str) -> pathlib.Path:
+    """An argument that names a file which can be written; its folder is made."""
+    path = pathlib.Path(text)
+    existed = path.exists()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.open("a").close()
+        if not existed:
+            path.unlink()
+    except (OSError, ValueError) as error:  # ValueError: a name that holds a null character
+        raise argparse.ArgumentTypeError(
+            f"must name a file that can be written, got {text!r}: {error}"
+        ) from None
+    return path
+
+
+def output_folder(text: str) -> pathlib.Path:
+    """An argument that names a folder which files can be written into; it is made."""
+    path = pathlib.Path(text)
+    output_file(str(path / ".writable"))
+    return path
+
+
+def write(path: pathlib.Path | None, records: Sequence[Record]) -> None:
+    """Writes the records as one list, if a file was asked for."""
+    if path is not None:
+        path.write_text(json.dumps(list(records), indent=1) + "\n")

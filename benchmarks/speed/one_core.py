@@ -1,0 +1,25 @@
+"""Keeps a program to one core, so that its processor time is the time of its work."""
+
+import os
+import sys
+
+_FLAG = "--xla_cpu_multi_thread_eigen=false"
+_POOLS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def keep() -> set[int]:
+    """Keeps this program to one thread and one core; returns the cores that it was given.
+
+    NumPy reads its part of the environment when it is imported, which has happened by now: where the
+    environment is not yet as it should be, the program is started again, with the same arguments. To be
+    called before JAX starts its threads: they stay on the core of the one that starts them.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    if _FLAG not in flags or any(os.environ.get(pool) != "1" for pool in _POOLS):
+        os.environ.update(dict.fromkeys(_POOLS, "1"), XLA_FLAGS=f"{flags} {_FLAG}".strip())
+        os.execv(sys.executable, sys.orig_argv)
+    if not hasattr(os, "sched_setaffinity"):  # Linux has it
+        return set()
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(cores)})
+    return cores

@@ -1,0 +1,6 @@
+"""Does the connectome choose a good learning rate? Tasks, methods, controls, paired seeds, intervals.
+
+From the question to the answer: `data` and `models` make `tasks`; `signals` and `controllers` make, with
+Optax, `methods`; `workers` has `runner` train them and `store` keeps the results; `protocols` compares them,
+`report` and `figures` tell it. `tuning` holds the experiments that set the library's defaults.
+"""

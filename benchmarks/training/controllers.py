@@ -1,0 +1,142 @@
+"""Controllers written as a user would write them, on the public `Controller`, by name.
+
+The library's own with its numbers open for tuning; and the controls that tell what the feedback is worth: a
+gate that listens to noise or does the opposite, a calibration on noise, another seed's scales replayed.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from cgalr_jax import controllers as library
+
+Config = dict[str, Any]
+_TUNED = ("target", "start", "gain", "patience", "guard")
+
+
+def calibrated(config: Config, key: jax.Array) -> library.Controller:
+    """The library's default, told the shape of the schedule."""
+    del key
+    table = config["shape"]
+    return library.calibrated(lambda step: table[step], **_numbers(config))
+
+
+def anytime(config: Config, key: jax.Array) -> library.Controller:
+    """The library's default for an unknown horizon: no schedule to follow."""
+    del key
+    return library.calibrated(**_numbers(config))
+
+
+def _numbers(config: Config) -> dict[str, Any]:
+    return {name: config[name] for name in _TUNED if name in config}
+
+
+def anneal_by_noise(config: Config, key: jax.Array) -> library.Controller:
+    """Unknown horizon without a decay: calibrate, hold the anchor, cut it whenever the motion is noise.
+
+    A network that still learns moves less and less at the same rate. Where five measurements are not a
+    twentieth below the five before them, on the mean of their logarithms, the scale is multiplied by ``cut``.
+    """
+    del key
+    shipped = library.calibrated(lambda step: jnp.ones(()), **_numbers(config))
+
+    def init() -> tuple[jax.Array, tuple]:
+        scale, state = shipped.init()
+        return scale, (state, jnp.ones(()), jnp.full((), jnp.inf), jnp.zeros(()), jnp.zeros((), jnp.int32))
+
+    def update(measurement: library.Measurement, held: tuple) -> tuple[jax.Array, tuple]:
+        state, left, before, total, seen = held
+        calibrating = state.phase == library.CALIBRATING
+        scale, after = shipped.update(measurement, state)
+        state = jax.tree.map(lambda new, old: jnp.where(calibrating, new, old), after, state)
+        scale = jnp.where(state.phase == library.CALIBRATING, scale, state.anchor)
+        total, seen = total + jnp.log(jnp.maximum(measurement.distance, 1e-8)), seen + 1
+        look = ~calibrating & (seen == 5)
+        noise = look & (before - total / 5 < 0.05)
+        left = jnp.where(noise, config["cut"] * left, left)
+        # What the cut takes from the motion is no sign of learning.
+        expected = total / 5 + jnp.where(noise, jnp.log(config["cut"]), 0.0)
+        before = jnp.where(look, expected, before)
+        again = look | calibrating
+        return scale * left, (state, left, before, jnp.where(again, 0.0, total), jnp.where(again, 0, seen))
+
+    return library.Controller(init, update)
+
+
+def endless(config: Config, key: jax.Array) -> library.Controller:
+    """`calibrated`, its ramp ended only by a hit or by the peak guard: what the end by time is worth."""
+    shipped = calibrated(config, key)
+
+    def update(measurement: library.Measurement, state: Any) -> tuple[jax.Array, Any]:
+        return shipped.update(measurement, state._replace(close=jnp.zeros_like(state.close)))
+
+    return library.Controller(shipped.init, update)
+
+
+def gate(config: Config, key: jax.Array) -> library.Controller:
+    """The paper's gate; `listen` 1 hears the distance, -1 its inverse (the opposite z), 0 noise instead."""
+    shipped = library.hysteresis_gate()
+
+    def update(measurement: library.Measurement, state: Any) -> tuple[jax.Array, Any]:
+        noise = jnp.exp(jax.random.normal(jax.random.fold_in(key, measurement.step)))
+        distance = jnp.where(config["listen"] < 0, 1 / measurement.distance, measurement.distance)
+        heard = jnp.where(config["listen"] == 0, noise, distance)
+        return shipped.update(measurement._replace(distance=heard), state)
+
+    return library.Controller(shipped.init, update)
+
+
+def random_distance(config: Config, key: jax.Array) -> library.Controller:
+    """`calibrated` on lognormal noise around the set-point."""
+    shipped = calibrated(config, key)
+
+    def update(measurement: library.Measurement, state: Any) -> tuple[jax.Array, Any]:
+        noise = jax.random.normal(jax.random.fold_in(key, measurement.step))
+        return shipped.update(measurement._replace(distance=jnp.exp(0.25 * noise)), state)
+
+    return library.Controller(shipped.init, update)
+
+
+def replay(config: Config, key: jax.Array) -> library.Controller:
+    """The scales another seed's run was given, whatever this run measures: `replayed`, f32[steps]."""
+    del key
+
+    def init() -> tuple[jax.Array, jax.Array]:
+        return config["replayed"][0], jnp.zeros(())
+
+    def update(measurement: library.Measurement, state: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return config["replayed"][measurement.step], state
+
+    return library.Controller(init, update)
+
+
+CONTROLLERS: dict[str, Callable[[Config, jax.Array], library.Controller]] = {
+    "calibrated": calibrated,
+    "anytime": anytime,
+    "annealed by noise": anneal_by_noise,
+    "endless": endless,
+    "gate": gate,
+    "random distance": random_distance,
+    "replay": replay,
+}
+# Those that are compared by themselves share a compilation, as the signals do.
+SHARED = ("calibrated", "anytime", "gate", "random distance")
+
+
+def chosen(config: Config, key: jax.Array) -> library.Controller:
+    """All of `SHARED` run; the one whose number is in the configuration, `controller`, is heard."""
+    parts = [CONTROLLERS[name](config, key) for name in SHARED]
+
+    def init() -> tuple[jax.Array, tuple]:
+        return heard([part.init() for part in parts])
+
+    def update(measurement: library.Measurement, states: tuple) -> tuple[jax.Array, tuple]:
+        return heard([part.update(measurement, state) for part, state in zip(parts, states, strict=True)])
+
+    def heard(pairs: list[tuple[jax.Array, Any]]) -> tuple[jax.Array, tuple]:
+        scales, states = zip(*pairs, strict=True)
+        return jnp.stack(scales)[jnp.int32(config["controller"])], states
+
+    return library.Controller(init, update)
