@@ -35,7 +35,7 @@ WINGS = {
     "topology": (("_weights",), ("connectome", "spanning_tree"), ("barcode",), ("distance",), ("rips",)),
     "signals": (("base",), ("connectome", "update"), ("combined", "rips")),
     "controllers": (("base",), ("calibrated", "gate", "envelope")),
-    "capture": (("choice", "frozen"), ("outputs",), ("nnx", "linen", "shapes")),
+    "capture": (("choice", "frozen"), ("outputs",), ("nnx", "linen"), ("shapes",)),
 }
 OPTIONAL = ("flax", "matplotlib", "gph", "sklearn", "scipy.sparse", "tensorboardX", "rich", "jaxtyping")
 

@@ -1,6 +1,7 @@
 """The promises of SECURITY.md that can be read off the source, and one that is watched at run time."""
 
 import ast
+import os
 import pathlib
 import pickle
 import subprocess
@@ -71,10 +72,10 @@ class Malicious:
 def test_a_trace_that_holds_objects_is_refused(tmp_path):
     path = tmp_path / "trace.npz"
     np.savez(path, trace=np.array([Malicious()], dtype=object))
-    with pytest.raises(ValueError, match="allow_pickle"):
+    with pytest.raises(ValueError, match="pickled, and nothing is unpickled"):
         recorder.TraceRecorder.load(path)
     path.write_bytes(pickle.dumps(Malicious()))
-    with pytest.raises(ValueError, match="allow_pickle"):
+    with pytest.raises(ValueError, match="^path must be a file of TraceRecorder.save"):
         recorder.TraceRecorder.load(path)
 
 
@@ -109,7 +110,8 @@ assert not SEEN, SEEN
 
 
 def test_a_run_connects_to_nothing_and_writes_nothing(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-c", WATCHED], cwd=ROOT, capture_output=True, text=True, timeout=300
-    )
+    # Without the cache of compilations that the tests themselves keep.
+    environment = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
+    command = [sys.executable, "-c", WATCHED]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
