@@ -13,6 +13,7 @@ from cgalr_jax.controllers.base import Controller, Measurement, check_controller
 __all__ = ["Bounds", "EnvelopeState", "envelope", "robbins_monro_bounds"]
 
 Bounds = Callable[[jax.Array], tuple[jax.Array, jax.Array]]
+"""Bounds at a step: `step -> (low, high)`, f32[] each, `0 < low <= high < inf`."""
 
 
 class EnvelopeState(NamedTuple):

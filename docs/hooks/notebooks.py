@@ -15,6 +15,7 @@ import nbformat
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from nbclient import NotebookClient
+from traitlets.config import Config
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -35,9 +36,9 @@ def _converted(text: str) -> tuple[str, dict[str, bytes]]:
     """Markdown, and the pictures in it by name."""
     notebook = nbformat.reads(text, as_version=4)
     if os.environ.get("NOTEBOOKS", "1") != "0":
-        NotebookClient(notebook, timeout=600).execute(
-            env={**os.environ, "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
-        )
+        # Sockets of the file system, not ports: nobody else on the machine can listen.
+        client = NotebookClient(notebook, timeout=600, config=Config(KernelManager={"transport": "ipc"}))
+        client.execute(env={**os.environ, "MPLBACKEND": "module://matplotlib_inline.backend_inline"})
     parts, pictures = [], {}
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
