@@ -10,6 +10,7 @@ from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import optax
 
@@ -354,7 +355,7 @@ def _transformation(
     stored = jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), samples)
     return optax.GradientTransformationExtraArgs(
         functools.partial(init, instrument, stored, learning_rate),
-        functools.partial(update, instrument, stored, learning_rate),
+        functools.partial(update, instrument, stored, learning_rate),  # pyright: ignore[reportArgumentType]
     )
 
 

@@ -56,7 +56,7 @@ def check_controller(name: str, controller: Any) -> Controller:
     _checks.check_function(f"{name}.init", controller.init, "() -> (scale, state)")
     _checks.check_function(f"{name}.update", controller.update, "(measurement, state) -> (scale, state)")
     before = _shapes(f"{name}.init", jax.eval_shape(controller.init))
-    measurement = Measurement(jax.ShapeDtypeStruct((), jnp.float32), jax.ShapeDtypeStruct((), jnp.int32))
+    measurement = Measurement(jnp.zeros((), jnp.float32), jnp.zeros((), jnp.int32))
     after = _shapes(f"{name}.update", jax.eval_shape(controller.update, measurement, before))
     if jax.tree.structure(after) != jax.tree.structure(before):
         raise ValueError(f"{name}.update must return a state of the same structure, {before}, got {after}.")
