@@ -46,7 +46,7 @@ def find_states(tree: Any, fields: tuple[str, ...]) -> list[dict[Path, Any]]:
     Args:
         tree: an Optax state however nested, a flax `TrainState`, an `nnx.Optimizer`, its `nnx.state`, the
             pure dict of that, or what a checkpoint holds.
-        fields: names of fields that hold arrays.
+        fields: names of fields that hold arrays, the first of them one array.
 
     Returns:
         A dictionary per record, {path of keys within it: leaf}, in the order of the tree: "10" after "2".
@@ -71,7 +71,7 @@ def find_states(tree: Any, fields: tuple[str, ...]) -> list[dict[Path, Any]]:
 
 
 def _has(leaves: Mapping[Path, Any], path: Path) -> bool:
-    return path in leaves or (*path, "value") in leaves
+    return any(keys[: len(path)] == path for keys in leaves)
 
 
 def metrics(opt_state: Any) -> dict[str, jax.Array]:
