@@ -221,6 +221,7 @@ def init(
         cg_measurements=jnp.zeros((), jnp.int32),
         cg_skipped=jnp.zeros((), jnp.int32),
         cg_valid=jnp.zeros((), jnp.bool_),
+        cg_read=jnp.zeros((), jnp.int32),
         cg_before=jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), reading),
         cg_samples=optax.tree.zeros_like(samples),
         cg_rate=() if learning_rate is None else _rate(learning_rate, jnp.zeros((), jnp.int32)) * scale,
@@ -250,7 +251,8 @@ def measure(
     last = jax.tree.map(lambda a, b: jnp.where(state.cg_valid, a, b), state.cg_before, after)
     distance = jnp.asarray(instrument.signal.compare(last, after), jnp.float32)
     measured = state.cg_valid & jnp.isfinite(distance) & (distance >= 0)
-    in_set_points = distance / instrument.signal.set_point_at(instrument.every)
+    steps = jnp.maximum(state.cg_step - state.cg_read, 1)
+    in_set_points = distance / instrument.signal.set_point_at(steps)
     # 2. The controller; it is told of what could not be measured, but not of the first reading.
     measurement = controllers.Measurement(jnp.where(measured, in_set_points, jnp.inf), state.cg_step)
     scale, controller_state = instrument.controller.update(measurement, state.cg_control)
@@ -267,6 +269,7 @@ def measure(
         cg_measurements=state.cg_measurements + measured.astype(jnp.int32),
         cg_skipped=state.cg_skipped + lost.astype(jnp.int32),
         cg_valid=state.cg_valid | readable,
+        cg_read=jnp.where(readable, state.cg_step, state.cg_read),
         cg_before=keep(readable, before, state.cg_before),
         cg_samples=keep(readable, samples, state.cg_samples),
         cg_control=keep(state.cg_valid, controller_state, state.cg_control),
@@ -305,11 +308,16 @@ def update(
             return measure(instrument, state, after, before, samples)
         return measure(instrument, state, after, after, state.cg_samples)
 
-    due = state.cg_step % instrument.every == 0
-    if isinstance(due, jax.core.Tracer):
-        state = jax.lax.cond(due, measuring, lambda state: state, state)
-    elif due:  # without jit there is no need to compile both branches, anew at each call
-        state = measuring(state)
+    def ramping(state: ConnectomeState) -> ConnectomeState:
+        return _cond(state.cg_control.calibrating | regular, measuring, state)
+
+    # Two conditions: the outer depends on the step only, so that it stays a branch under a vmap over runs.
+    regular = state.cg_step % instrument.every == 0
+    early = instrument.controller.early
+    if early:
+        state = _cond(regular | (state.cg_step < early), ramping, state)
+    else:
+        state = _cond(regular, measuring, state)
     rate = () if learning_rate is None else _rate(learning_rate, state.cg_step) * state.cg_scale
     scaled = jax.tree.map(functools.partial(_scaled, state.cg_scale), updates)
     return scaled, state._replace(cg_rate=rate, cg_step=optax.safe_increment(state.cg_step))
@@ -357,6 +365,16 @@ def _transformation(
         functools.partial(init, instrument, stored, learning_rate),
         functools.partial(update, instrument, stored, learning_rate),  # pyright: ignore[reportArgumentType]
     )
+
+
+def _cond(
+    condition: jax.Array, then: Callable[[ConnectomeState], ConnectomeState], state: ConnectomeState
+) -> ConnectomeState:
+    """`then(state)` where the condition holds; decided in Python where it is known."""
+    if isinstance(condition, jax.core.Tracer):
+        return jax.lax.cond(condition, then, lambda state: state, state)
+    # Without jit both branches would be compiled, anew at each call.
+    return then(state) if condition else state
 
 
 def _rate(learning_rate: optax.ScalarOrSchedule, step: jax.Array) -> jax.Array:

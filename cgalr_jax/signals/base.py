@@ -54,14 +54,15 @@ class Signal(NamedTuple):
     reads_activations: bool = True
     reads_params: bool = False
 
-    def set_point_at(self, every: int) -> float:
-        """The set-point for measurements `every` steps apart: `set_point min(every, 10) / 10`.
+    def set_point_at(self, every: int | jax.Array) -> jax.Array:
+        """The set-point for measurements `every` steps apart, f32[]: `set_point min(every, 10) / 10`.
 
         Below ten steps, the memory of a momentum of 0.9, a network moves in a straight line. Above, one
         that grows with `every` does better in runs of 600 steps; but in runs of 4000 small networks have
         learnt their data before they move that far, and diverge.
         """
-        return self.set_point * min(every, _REFERENCE_EVERY) / _REFERENCE_EVERY
+        steps = jnp.minimum(jnp.asarray(every, jnp.int32), _REFERENCE_EVERY).astype(jnp.float32)
+        return self.set_point / _REFERENCE_EVERY * steps
 
 
 def check_signal(name: str, signal: Any) -> Signal:
