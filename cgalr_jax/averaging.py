@@ -102,7 +102,7 @@ def averaged_params(opt_state: Any, params: optax.Params) -> optax.Params:
     Raises:
         ValueError: if there is not exactly one state of `polynomial_averaging` in it.
     """
-    states = find_states(opt_state, ("averaging_step",))
+    states = find_states(opt_state, AveragingState._fields)
     if len(states) != 1:
         raise ValueError(
             f"opt_state must contain one state of polynomial_averaging, got one with {len(states)}: "

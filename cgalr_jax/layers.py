@@ -191,10 +191,11 @@ def _named_leaves(tree: Any, argument: str) -> list[tuple[str, Any]]:
 
 
 def _width(name: str, leaf: Any) -> int:
+    shape = getattr(leaf, "shape", ())
     if isinstance(leaf, (int, np.integer)) and not isinstance(leaf, bool):
         width = int(leaf)
-    elif len(getattr(leaf, "shape", ())) >= 2:
-        width = leaf.shape[-1]
+    elif len(shape) >= 2:
+        width = shape[-1]
     else:
         raise ValueError(
             "example must hold activations [N, ..., F], their jax.ShapeDtypeStruct, or numbers of units, as "

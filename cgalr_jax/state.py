@@ -27,6 +27,7 @@ class ConnectomeState(NamedTuple):
     cg_measurements: jax.Array  # i32[], distances that were measured
     cg_skipped: jax.Array  # i32[], readings or distances that were not usable, and were left out
     cg_valid: jax.Array  # bool[], whether cg_before holds a reading
+    cg_read: jax.Array  # i32[], the step at which cg_before was read
     cg_before: Any  # reading of the signal at the last measurement: at most one connectome per layer
     cg_samples: Any  # paired: the samples that cg_before was read from; otherwise empty
     cg_rate: Any  # f32[], learning rate of the last step, where the transformation knows it; otherwise empty
@@ -34,7 +35,7 @@ class ConnectomeState(NamedTuple):
 
 
 # The fields that always hold an array: together they are a state, whatever became of the NamedTuple.
-_ALWAYS = ("cg_step", "cg_scale", "cg_distance", "cg_measurements", "cg_skipped", "cg_valid")
+_ALWAYS = ("cg_step", "cg_scale", "cg_distance", "cg_measurements", "cg_skipped", "cg_valid", "cg_read")
 # What `metrics` shows of the state itself, and of the states of controllers however nested.
 _OF_THE_STATE = ("scale", "distance", "measurements", "skipped", "step")
 _OF_THE_CONTROLLER = ("phase", "anchor", "ended", "z")
@@ -46,7 +47,7 @@ def find_states(tree: Any, fields: tuple[str, ...]) -> list[dict[Path, Any]]:
     Args:
         tree: an Optax state however nested, a flax `TrainState`, an `nnx.Optimizer`, its `nnx.state`, the
             pure dict of that, or what a checkpoint holds.
-        fields: names of fields that hold arrays.
+        fields: names of fields that hold arrays, the first of them one array.
 
     Returns:
         A dictionary per record, {path of keys within it: leaf}, in the order of the tree: "10" after "2".
@@ -71,7 +72,7 @@ def find_states(tree: Any, fields: tuple[str, ...]) -> list[dict[Path, Any]]:
 
 
 def _has(leaves: Mapping[Path, Any], path: Path) -> bool:
-    return path in leaves or (*path, "value") in leaves
+    return any(keys[: len(path)] == path for keys in leaves)
 
 
 def metrics(opt_state: Any) -> dict[str, jax.Array]:

@@ -28,7 +28,7 @@ from cgalr_jax import capture
 
 NETWORK = linen.Sequential([linen.Dense(32), linen.relu, linen.Dense(32), linen.relu, linen.Dense(10)])
 BATCH = 32
-RATE = 1e-3  # far too small on purpose
+RATE = 1e-2  # ten times too small on purpose
 
 
 def batch_at(t, seed, count):
@@ -140,14 +140,14 @@ def demonstrate(steps, seed):
 
 def main(argv=None):
     """Returns the test errors with CG-ALR and without, or nothing with --run."""
-    parser = console.parser(__doc__, "100 steps instead of 300")
+    parser = console.parser(__doc__, "150 steps instead of 300")
     parser.add_argument("--steps", type=console.whole, help="of the run, at least 10")
     parser.add_argument(
         "--run", type=console.new_folder, metavar="FOLDER", help="train once, checkpoints here"
     )
     parser.add_argument("--kill-at", type=console.whole, metavar="STEP", help="with --run: end it by SIGKILL")
     args = parser.parse_args(argv)
-    steps = (100 if args.quick else 300) if args.steps is None else args.steps
+    steps = (150 if args.quick else 300) if args.steps is None else args.steps
     if steps < 10:
         parser.error(f"--steps must be at least 10, got {steps}")
     if args.kill_at is not None and args.run is None:

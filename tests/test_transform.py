@@ -1,8 +1,7 @@
 """The transformation: three ways to measure, what is stored, what is skipped, what it says to wrong calls."""
 
 import functools
-import subprocess
-import sys
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +10,7 @@ import optax
 import pytest
 
 import cgalr_jax
-from cgalr_jax import controllers, signals
+from cgalr_jax import controllers, layers, signals, transform
 
 X = jax.random.normal(jax.random.key(0), (256, 6))
 Y = jnp.sin(X @ jnp.linspace(-2, 2, 6))
@@ -537,18 +536,91 @@ class TestMetrics:
         assert "cgalr/phase" not in cgalr_jax.metrics(tx.init(PARAMS))
 
 
-OPTIONAL = ("flax", "matplotlib", "gph", "sklearn", "scipy.sparse", "tensorboardX", "rich")
+class Ramping(NamedTuple):
+    """State of a controller that calibrates until it has been told of so many measurements."""
+
+    told: jax.Array
+
+    @property
+    def calibrating(self):
+        return self.told < 7
 
 
-def loaded_by(code):
-    script = f"import sys\n{code}\nprint(*(name for name in {OPTIONAL!r} if name in sys.modules))"
-    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
-    return done.stdout.split()
+def ramping(early):
+    def update(measurement, state):
+        return jnp.float32(1.0), Ramping(state.told + 1)
+
+    return controllers.Controller(lambda: (jnp.float32(1.0), Ramping(jnp.int32(0))), update, early)
 
 
-def test_importing_loads_nothing_optional():
-    assert loaded_by("import cgalr_jax") == []
+class TestCadence:
+    def measured(self, controller, steps=40):
+        """The steps at which a distance was measured."""
+        tx = cgalr_jax.scale_by_connectome(controller=controller, signal=signals.update_norm())
+
+        def step(state, i):
+            params = jax.tree.map(lambda p: p + 0.01 * i.astype(jnp.float32), PARAMS)
+            after = tx.update(PARAMS, state, params)[1]
+            return after, after.cg_measurements - state.cg_measurements
+
+        _, found = jax.lax.scan(step, tx.init(PARAMS), jnp.arange(steps))
+        return np.flatnonzero(found).tolist()
+
+    def test_every_step_while_calibrating_early_in_the_run(self):
+        assert self.measured(ramping(20)) == [1, 2, 3, 4, 5, 6, 7, 10, 20, 30]
+
+    def test_no_longer_than_is_early(self):
+        assert self.measured(ramping(4)) == [1, 2, 3, 10, 20, 30]
+
+    def test_a_controller_without_a_ramp(self):
+        assert self.measured(ramping(0)) == [10, 20, 30]
+        assert self.measured(fixed(1.0)) == [10, 20, 30]
+
+    def test_a_distance_is_in_set_points_of_the_steps_it_spans(self):
+        signal = signals.update_norm()
+        tx = cgalr_jax.scale_by_connectome(controller=fixed(1.0)._replace(early=3), signal=signal, every=4)
+        state = tx.init(PARAMS)
+        for step in range(5):
+            params = jax.tree.map(lambda p, step=step: p * (1 + 0.01 * step), PARAMS)
+            state = tx.update(PARAMS, state, params)[1]
+        np.testing.assert_allclose(
+            state.cg_control.controller, state.cg_distance / signal.set_point_at(4), rtol=1e-5
+        )
 
 
-def test_that_test_can_fail():
-    assert loaded_by("import cgalr_jax.plotting") == ["matplotlib"]
+class TestMeasure:
+    """One measurement by itself: two readings, an instrument, a state."""
+
+    def instrument_and_state(self, signal):
+        tx = cgalr_jax.scale_by_connectome(EXAMPLE, signal=signal, controller=fixed(0.5))
+        state = tx.init(PARAMS)
+        return transform.Instrument(
+            signal, controllers.envelope(fixed(0.5)), layers.layout_of(EXAMPLE, 256), 10, None
+        ), state
+
+    def test_a_reading_is_stored_then_compared(self):
+        signal = signals.frobenius()
+        instrument, state = self.instrument_and_state(signal)
+        one, other = (instrument.read(hidden(PARAMS, x), PARAMS) for x in (X[:64], X[64:128]))
+        first = transform.measure(instrument, state, one, one, None)
+        assert first.cg_valid
+        assert first.cg_measurements == 0
+        assert first.cg_scale == state.cg_scale
+        second = transform.measure(instrument, first, other, other, None)
+        assert second.cg_measurements == 1
+        assert second.cg_scale == 0.5
+        np.testing.assert_allclose(second.cg_distance, signal.compare(one, other))
+
+    @pytest.mark.parametrize("distance", [np.nan, np.inf, -np.inf, -1.0])
+    def test_a_distance_that_cannot_be_used_is_skipped(self, distance):
+        def compare(before, after):
+            return jnp.float32(distance)
+
+        signal = signals.frobenius()._replace(compare=compare)
+        instrument, state = self.instrument_and_state(signal)
+        reading = instrument.read(hidden(PARAMS, X[:64]), PARAMS)
+        state = transform.measure(instrument, state, reading, reading, None)
+        state = transform.measure(instrument, state, reading, reading, None)
+        assert state.cg_measurements == 0
+        assert state.cg_skipped == 1
+        assert not jnp.isfinite(state.cg_control.controller)  # what the controller is told

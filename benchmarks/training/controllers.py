@@ -5,7 +5,7 @@ gate that listens to noise or does the opposite, a calibration on noise, another
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,14 +13,14 @@ import jax.numpy as jnp
 from cgalr_jax import controllers as library
 
 Config = dict[str, Any]
-_TUNED = ("target", "start", "gain", "patience", "guard")
+_TUNED = ("target", "start")
 
 
 def calibrated(config: Config, key: jax.Array) -> library.Controller:
-    """The library's default, told the shape of the schedule."""
+    """The library's default, with the shape of the schedule and the length of the run."""
     del key
     table = config["shape"]
-    return library.calibrated(lambda step: table[step], **_numbers(config))
+    return library.calibrated(lambda step: table[step], steps=len(table), **_numbers(config))
 
 
 def anytime(config: Config, key: jax.Array) -> library.Controller:
@@ -65,16 +65,6 @@ def anneal_by_noise(config: Config, key: jax.Array) -> library.Controller:
     return library.Controller(init, update)
 
 
-def endless(config: Config, key: jax.Array) -> library.Controller:
-    """`calibrated`, its ramp ended only by a hit or by the peak guard: what the end by time is worth."""
-    shipped = calibrated(config, key)
-
-    def update(measurement: library.Measurement, state: Any) -> tuple[jax.Array, Any]:
-        return shipped.update(measurement, state._replace(close=jnp.zeros_like(state.close)))
-
-    return library.Controller(shipped.init, update)
-
-
 def gate(config: Config, key: jax.Array) -> library.Controller:
     """The paper's gate; `listen` 1 hears the distance, -1 its inverse (the opposite z), 0 noise instead."""
     shipped = library.hysteresis_gate()
@@ -85,7 +75,7 @@ def gate(config: Config, key: jax.Array) -> library.Controller:
         heard = jnp.where(config["listen"] == 0, noise, distance)
         return shipped.update(measurement._replace(distance=heard), state)
 
-    return library.Controller(shipped.init, update)
+    return shipped._replace(update=update)
 
 
 def random_distance(config: Config, key: jax.Array) -> library.Controller:
@@ -96,7 +86,7 @@ def random_distance(config: Config, key: jax.Array) -> library.Controller:
         noise = jax.random.normal(jax.random.fold_in(key, measurement.step))
         return shipped.update(measurement._replace(distance=jnp.exp(0.25 * noise)), state)
 
-    return library.Controller(shipped.init, update)
+    return shipped._replace(update=update)
 
 
 def replay(config: Config, key: jax.Array) -> library.Controller:
@@ -116,7 +106,6 @@ CONTROLLERS: dict[str, Callable[[Config, jax.Array], library.Controller]] = {
     "calibrated": calibrated,
     "anytime": anytime,
     "annealed by noise": anneal_by_noise,
-    "endless": endless,
     "gate": gate,
     "random distance": random_distance,
     "replay": replay,
@@ -125,18 +114,32 @@ CONTROLLERS: dict[str, Callable[[Config, jax.Array], library.Controller]] = {
 SHARED = ("calibrated", "anytime", "gate", "random distance")
 
 
+class _Heard(NamedTuple):
+    """The states of several controllers, of which one is heard."""
+
+    number: jax.Array  # i32[], which
+    states: tuple
+
+    @property
+    def calibrating(self) -> jax.Array:
+        """bool[], whether the one that is heard is calibrating."""
+        each = [jnp.asarray(getattr(state, "calibrating", False)) for state in self.states]
+        return jnp.stack(each)[self.number]
+
+
 def chosen(config: Config, key: jax.Array) -> library.Controller:
     """All of `SHARED` run; the one whose number is in the configuration, `controller`, is heard."""
     parts = [CONTROLLERS[name](config, key) for name in SHARED]
 
-    def init() -> tuple[jax.Array, tuple]:
+    def init() -> tuple[jax.Array, _Heard]:
         return heard([part.init() for part in parts])
 
-    def update(measurement: library.Measurement, states: tuple) -> tuple[jax.Array, tuple]:
-        return heard([part.update(measurement, state) for part, state in zip(parts, states, strict=True)])
+    def update(measurement: library.Measurement, state: _Heard) -> tuple[jax.Array, _Heard]:
+        return heard([part.update(measurement, own) for part, own in zip(parts, state.states, strict=True)])
 
-    def heard(pairs: list[tuple[jax.Array, Any]]) -> tuple[jax.Array, tuple]:
+    def heard(pairs: list[tuple[jax.Array, Any]]) -> tuple[jax.Array, _Heard]:
         scales, states = zip(*pairs, strict=True)
-        return jnp.stack(scales)[jnp.int32(config["controller"])], states
+        number = jnp.int32(config["controller"])
+        return jnp.stack(scales)[number], _Heard(number, states)
 
-    return library.Controller(init, update)
+    return library.Controller(init, update, max(part.early for part in parts))

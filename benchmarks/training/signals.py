@@ -12,8 +12,8 @@ Config = dict[str, Any]
 
 
 def _hybrid_by_share(config: Config) -> library.Signal:
-    """The hybrid with another weight of the update norm in its geometric mean: `share`."""
-    parts = (library.frobenius(), library.update_norm())
+    """The hybrid with another weight of the update in its geometric mean: `share`."""
+    parts = (library.births("max", sample=16), library.relative_update())
 
     def compare(before: tuple[Any, Any], after: tuple[Any, Any]) -> jax.Array:
         return library.weigh(*_in_set_points(parts, before, after), config["share"])
@@ -30,6 +30,9 @@ def _in_set_points(parts: tuple, before: tuple, after: tuple) -> list[jax.Array]
 SIGNALS: dict[str, Callable[[Config], library.Signal]] = {
     "hybrid": lambda config: library.hybrid(),
     "hybrid by share": _hybrid_by_share,
+    "first edition": lambda config: library.hybrid(library.frobenius(), library.update_norm()),
+    "relative update": lambda config: library.relative_update(),
+    "births of 16": lambda config: library.births("max", sample=16),
     "frobenius": lambda config: library.frobenius(),
     "births": lambda config: library.births(),
     "births over min": lambda config: library.births("min"),
@@ -46,12 +49,9 @@ SHARED = ("hybrid", "frobenius", "births", "births over min", "update norm")
 def chosen(config: Config) -> library.Signal:
     """All of `SHARED` are read; the one whose number is in the configuration, `signal`, is compared."""
     parts = {name: SIGNALS[name](config) for name in SHARED}
-    single = [name for name in SHARED if name != "hybrid"]
 
     def read(*measured: Any) -> dict[str, Any]:
-        readings = {name: parts[name].read(*measured) for name in single}
-        # What the hybrid would read is there: it is not read twice.
-        return readings | {"hybrid": (readings["frobenius"], readings["update norm"])}
+        return {name: part.read(*measured) for name, part in parts.items()}
 
     def compare(before: dict[str, Any], after: dict[str, Any]) -> jax.Array:
         readings = ([reading[name] for name in SHARED] for reading in (before, after))

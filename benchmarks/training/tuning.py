@@ -19,20 +19,9 @@ RATES = (0.003, 0.03, 0.3)
 FACTORS = (0.5, 0.7, 1.0, 1.4, 2.0)
 CONSTANTS = {
     name: float(inspect.signature(cgalr_jax.calibrated).parameters[name].default)
-    for name in ("start", "gain", "patience", "guard")
+    for name in ("target", "start")
 }
-CHANGES = (
-    {},
-    {"start": 0.00001},
-    {"start": 0.0001},
-    {"start": 0.01},
-    {"gain": 0.15},
-    {"gain": 0.5},
-    {"patience": 2.0},
-    {"guard": 12.0},
-    {"guard": 24.0},
-    {"guard": 100.0},
-)
+CHANGES = ({}, {"start": 0.00001}, {"start": 0.0001}, {"start": 0.01}, {"target": 0.7}, {"target": 1.4})
 
 
 class Setting(NamedTuple):
@@ -186,13 +175,6 @@ def _clip() -> Iterator[Setting]:
             yield _own(f"hybrid on {base}, target {target:g}", base, made, target=target)
 
 
-def _ramp() -> Iterator[Setting]:
-    for source in ("paired", "probe"):
-        for name, controller in (("as shipped", "calibrated"), ("no end of the ramp by time", "endless")):
-            made = methods.connectome_family("hybrid", source=source, controller=controller)
-            yield _own(f"hybrid, {source}, {name}", f"{source}, {name}", made)
-
-
 _SETTINGS: dict[str, Callable[[], Iterator[Setting]]] = {
     "set-point": _set_point,
     "base": _base,
@@ -211,7 +193,6 @@ _SETTINGS: dict[str, Callable[[], Iterator[Setting]]] = {
     "layers": _layers,
     "samples": _samples,
     "clip": _clip,
-    "ramp": _ramp,
 }
 
 

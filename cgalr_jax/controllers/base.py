@@ -33,6 +33,8 @@ class Controller(NamedTuple):
             structure, shapes and dtypes of the state must not change. `metrics` shows the fields of a
             NamedTuple that are called `phase`, `anchor` or `z`. A scale that is not finite and positive is
             not used: the last good one stays, and so does the state that belongs to it.
+        early: steps at the beginning of a run that are all measured as long as the state has a property
+            `calibrating` that is true, instead of every `every` steps; default 0.
 
     Example:
         A controller that halves the scale whenever the network moves faster than its set-point:
@@ -48,6 +50,7 @@ class Controller(NamedTuple):
 
     init: Callable[[], tuple[jax.Array, Any]]
     update: Callable[[Measurement, Any], tuple[jax.Array, Any]]
+    early: int = 0
 
 
 def check_controller(name: str, controller: Any) -> Controller:
@@ -55,8 +58,9 @@ def check_controller(name: str, controller: Any) -> Controller:
     _checks.check_kind(name, controller, Controller)
     _checks.check_function(f"{name}.init", controller.init, "() -> (scale, state)")
     _checks.check_function(f"{name}.update", controller.update, "(measurement, state) -> (scale, state)")
+    _checks.check_integer(f"{name}.early", controller.early, 0)
     before = _shapes(f"{name}.init", jax.eval_shape(controller.init))
-    measurement = Measurement(jax.ShapeDtypeStruct((), jnp.float32), jax.ShapeDtypeStruct((), jnp.int32))
+    measurement = Measurement(jnp.zeros((), jnp.float32), jnp.zeros((), jnp.int32))
     after = _shapes(f"{name}.update", jax.eval_shape(controller.update, measurement, before))
     if jax.tree.structure(after) != jax.tree.structure(before):
         raise ValueError(f"{name}.update must return a state of the same structure, {before}, got {after}.")

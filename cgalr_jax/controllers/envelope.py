@@ -23,6 +23,11 @@ class EnvelopeState(NamedTuple):
     refused: jax.Array  # i32[], scales and bounds that could not
     controller: Any  # state of the controller inside
 
+    @property
+    def calibrating(self) -> jax.Array:
+        """bool[], whether the controller inside is calibrating."""
+        return jnp.asarray(getattr(self.controller, "calibrating", False))
+
 
 def envelope(controller: Controller, bounds: Bounds | None = None) -> Controller:
     """A controller whose scale is finite and positive, and within bounds, whatever the one inside returns.
@@ -88,7 +93,7 @@ def envelope(controller: Controller, bounds: Bounds | None = None) -> Controller
         refused = state.refused + (~good).astype(jnp.int32) + (~usable).astype(jnp.int32)
         return scale, EnvelopeState(scale, refused, inner)
 
-    return Controller(init, update)
+    return Controller(init, update, controller.early)
 
 
 def robbins_monro_bounds(lower: float, upper: float, *, tau: float, exponent: float = 1.0) -> Bounds:

@@ -8,7 +8,7 @@ that a controller sees 1 for 'moving as fast as it should' whichever signal it l
 from cgalr_jax.signals.base import Over, Signal, from_connectomes
 from cgalr_jax.signals.combined import hybrid, weigh
 from cgalr_jax.signals.connectome import barcode, births, deaths, frobenius
-from cgalr_jax.signals.update import update_norm
+from cgalr_jax.signals.update import largest_share, relative_update, update_norm
 
 __all__ = [
     "Over",
@@ -19,6 +19,8 @@ __all__ = [
     "frobenius",
     "from_connectomes",
     "hybrid",
+    "largest_share",
+    "relative_update",
     "update_norm",
     "weigh",
 ]

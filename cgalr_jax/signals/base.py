@@ -4,17 +4,18 @@ import inspect
 import math
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from cgalr_jax import _checks, topology
 from cgalr_jax.layers import Layers, layer_units, pooled_units
 
 __all__ = ["Over", "Signal", "check_signal", "from_connectomes"]
 
-Over = Literal["min", "median", "pooled"]
+Over = Literal["min", "median", "max", "pooled"]
 
 # The number of steps between measurements at which the set-points were found.
 _REFERENCE_EVERY = 10
@@ -54,14 +55,15 @@ class Signal(NamedTuple):
     reads_activations: bool = True
     reads_params: bool = False
 
-    def set_point_at(self, every: int) -> float:
-        """The set-point for measurements `every` steps apart: `set_point min(every, 10) / 10`.
+    def set_point_at(self, every: int | jax.Array) -> jax.Array:
+        """The set-point for measurements `every` steps apart, f32[]: `set_point min(every, 10) / 10`.
 
         Below ten steps, the memory of a momentum of 0.9, a network moves in a straight line. Above, one
         that grows with `every` does better in runs of 600 steps; but in runs of 4000 small networks have
         learnt their data before they move that far, and diverge.
         """
-        return self.set_point * min(every, _REFERENCE_EVERY) / _REFERENCE_EVERY
+        steps = jnp.minimum(jnp.asarray(every, jnp.int32), _REFERENCE_EVERY).astype(jnp.float32)
+        return self.set_point / _REFERENCE_EVERY * steps
 
 
 def check_signal(name: str, signal: Any) -> Signal:
@@ -79,6 +81,7 @@ def from_connectomes(
     over: Over,
     set_point: float | None,
     default: float,
+    choose: Callable[[int], np.ndarray] | None = None,
 ) -> Signal:
     """A signal that keeps a summary of each connectome; the distances are reduced over the layers.
 
@@ -86,9 +89,10 @@ def from_connectomes(
         summarise: connectome f32[P, P] -> the part of it that is kept, a pytree of arrays. All zeros mean a
             layer without two live units.
         compare: two summaries -> distance f32[].
-        over: `"pooled"`, `"min"` or `"median"`, see `births`.
+        over: `"pooled"`, `"min"`, `"median"` or `"max"`, see `births`.
         set_point: positive; None for the default.
         default: the set-point where none is given.
+        choose: number of units -> the indices of those that are measured; None: all of them.
 
     Returns:
         A `Signal`; its reading is `{name of the layer: summary}`, of the one name 'pooled' where all layers
@@ -97,8 +101,8 @@ def from_connectomes(
     Raises:
         ValueError: if `over` or `set_point` is outside its range.
     """
-    if over not in ("min", "median", "pooled"):
-        raise ValueError(f"over must be 'min', 'median' or 'pooled', got {over!r}.")
+    if over not in get_args(Over):
+        raise ValueError(f"over must be 'min', 'median', 'max' or 'pooled', got {over!r}.")
 
     def read(layers: Layers, params: Any) -> dict[str, Any]:
         del params
@@ -107,6 +111,8 @@ def from_connectomes(
             if over == "pooled"
             else {name: layer_units(x) for name, x in layers.items()}
         )
+        if choose is not None:
+            units = {name: jnp.take(x, choose(x.shape[1]), axis=1) for name, x in units.items()}
         axis_name = getattr(layers, "axis_name", None)  # a plain mapping of arrays will do
         return {
             name: summarise(topology.functional_connectome(x, axis_name=axis_name))
@@ -125,8 +131,9 @@ def from_connectomes(
         not_finite = jnp.any(alive & jnp.isnan(distances))  # NaN sorts last: look for it apart
         moving = alive & (distances >= _FROZEN * jnp.max(jnp.where(alive, distances, 0.0)))
         ordered = jnp.sort(jnp.where(moving, distances, jnp.inf))
-        middle = jnp.maximum(jnp.sum(moving) - 1, 0) // 2 if over == "median" else 0
-        return jnp.where(not_finite, jnp.inf, ordered[middle])
+        last = jnp.maximum(jnp.sum(moving) - 1, 0)
+        place = {"median": last // 2, "max": last}.get(over, 0)
+        return jnp.where(not_finite, jnp.inf, ordered[place])
 
     return Signal(read, reduce, positive(set_point, default))
 

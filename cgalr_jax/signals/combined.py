@@ -7,25 +7,26 @@ import jax.numpy as jnp
 
 from cgalr_jax.layers import Layers
 from cgalr_jax.signals.base import Signal, check_signal
-from cgalr_jax.signals.connectome import frobenius
-from cgalr_jax.signals.update import update_norm
+from cgalr_jax.signals.connectome import births
+from cgalr_jax.signals.update import relative_update
 
 __all__ = ["hybrid", "weigh"]
 
-# The weight of the update norm in the hybrid.
+# The weight of the update in the hybrid.
 _SHARE = 0.7
 
 
 def hybrid(connectome: Signal | None = None, update: Signal | None = None) -> Signal:
-    """Connectome and update norm together, the default: `weigh` of the two, each in its set-points.
+    """Connectome and update together, the default: `weigh` of the two, each in its set-points.
 
-    Where one is deceived the other helps: the connectome of a recurrent layer moves at rates that are far too
-    small, the update norm does not see what the update does. Where one stands still (a probe of frozen
-    layers) the other still ends the ramp, at twice its set-point.
+    Two instruments that are blind in different places. How far the weights moved says nothing where they
+    start tiny or far from their final size, and too little in deep networks, where small moves add up; a
+    connectome says nothing where units saturate. Where one stands still (a probe of frozen layers) the other
+    still ends the ramp, at twice its set-point.
 
     Args:
-        connectome: a signal that reads activations; default `frobenius()`.
-        update: a signal that reads parameters; default `update_norm()`.
+        connectome: a signal that reads activations; default `births("max", sample=16)`.
+        update: a signal that reads parameters; default `relative_update()`.
 
     Returns:
         A `Signal` of set-point 1, in set-points of the two; its reading is the pair of readings.
@@ -33,8 +34,8 @@ def hybrid(connectome: Signal | None = None, update: Signal | None = None) -> Si
     Raises:
         ValueError: if one of the two is no `Signal`.
     """
-    first = frobenius() if connectome is None else check_signal("connectome", connectome)
-    second = update_norm() if update is None else check_signal("update", update)
+    first = births("max", sample=16) if connectome is None else check_signal("connectome", connectome)
+    second = relative_update() if update is None else check_signal("update", update)
 
     def read(layers: Layers, params: Any) -> tuple[Any, Any]:
         return first.read(layers, params), second.read(layers, params)

@@ -52,7 +52,7 @@ def test_asking_for_a_file_neither_makes_nor_empties_it(tmp_path):
         (["--out", "FOLDER/file"], "--out: must name a"),
         (["--tasks", "unheard"], "--tasks: invalid choice"),
         (["--methods"], "--methods: expected at least one argument"),
-        (["--tune", "ramp", "--quick"], "--tune: goes with --tasks"),
+        (["--tune", "share", "--quick"], "--tune: goes with --tasks"),
         (["--quick", "--publish"], "--publish: puts the whole report"),
     ],
 )

@@ -143,18 +143,6 @@ def test_gate_hears_the_opposite():
         assert np.sign(scale - before) == direction
 
 
-def test_an_endless_ramp_goes_on_where_the_shipped_one_ends():
-    phases = {}
-    for name, make in (("shipped", controllers.calibrated), ("endless", controllers.endless)):
-        controller = make({"shape": jnp.ones(1)}, jax.random.key(0))
-        _, state = controller.init()
-        for number in range(12):  # a tenth of the set-point, then a record a measurement: no peak guard
-            distance = jnp.float32(0.2 + 0.01 * number)
-            _, state = controller.update(measurement(distance), state)
-        phases[name] = int(state.phase)
-    assert phases == {"shipped": library.ANNEALING, "endless": library.CALIBRATING}
-
-
 @pytest.mark.parametrize(("fall", "expected"), [(0.995, 0.5), (0.9, 1.0)], ids=["noise", "learning"])
 def test_annealing_by_noise_cuts_where_the_motion_stands_still(fall, expected):
     controller = controllers.anneal_by_noise({"cut": 0.5}, jax.random.key(0))

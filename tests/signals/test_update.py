@@ -1,0 +1,196 @@
+"""How far matrices moved: the same at every width, whatever starts at zero, is frozen, or is no matrix."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cgalr_jax import signals
+from cgalr_jax.signals.update import largest_share
+
+SIGNAL = signals.relative_update()
+
+
+def distance(before, after):
+    return float(SIGNAL.compare(SIGNAL.read({}, before), SIGNAL.read({}, after)))
+
+
+def normal(seed, *shape, fan_in=None):
+    random = np.random.default_rng(seed)
+    return jnp.asarray(random.standard_normal(shape) / np.sqrt(fan_in or np.prod(shape[:-1])), jnp.float32)
+
+
+def rank_one(seed, inputs, outputs, norm):
+    """An update of rank one with this largest singular value."""
+    random = np.random.default_rng(seed)
+    u, v = (x / np.linalg.norm(x) for x in (random.standard_normal(inputs), random.standard_normal(outputs)))
+    return jnp.asarray(norm * np.outer(u, v), jnp.float32)
+
+
+def update(seed, inputs, outputs, rank):
+    """A random update of this rank with a largest singular value of 1."""
+    random = np.random.default_rng(seed)
+    u, v = (np.linalg.qr(random.standard_normal((side, rank)))[0] for side in (inputs, outputs))
+    return jnp.asarray(u @ v.T, jnp.float32)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs"), [(16, 16), (64, 64), (256, 256), (1024, 1024), (784, 128), (20, 300)]
+)
+def test_the_same_share_of_the_largest_singular_value_is_the_same_distance_at_every_width(inputs, outputs):
+    """For an update of a rank between 1 and that of the matrix, on a logarithmic scale half-way."""
+    before = normal(0, inputs, outputs)
+    largest = float(jnp.linalg.norm(before, 2))
+    rank = round(math.sqrt(inputs * outputs) / (math.sqrt(inputs) + math.sqrt(outputs)))
+    after = before + 0.1 * largest * update(1, inputs, outputs, rank)
+    assert distance({"w": before}, {"w": after}) == pytest.approx(0.1, rel=0.15)
+
+
+@pytest.mark.parametrize("rank", [1, None])
+def test_whatever_the_rank_it_depends_less_on_the_width_than_the_plain_relative_norm(rank):
+    def moved(width):
+        before = normal(0, width, width)
+        change = 0.2 * update(1, width, width, rank or width)
+        plain = float(jnp.linalg.norm(change) / jnp.linalg.norm(before))
+        return distance({"w": before}, {"w": before + change}), plain
+
+    (narrow, plain_narrow), (wide, plain_wide) = moved(32), moved(1024)
+    assert abs(math.log(wide / narrow)) < 0.3 * math.log(32)
+    if rank == 1:
+        assert abs(math.log(wide / narrow)) < 0.6 * abs(math.log(plain_wide / plain_narrow))
+
+
+@pytest.mark.parametrize(
+    ("shape", "inputs"),
+    [
+        ((3, 3, 32, 64), 288),  # convolution [height, width, in, out]
+        ((5, 32, 48), 160),  # the same in one dimension
+        ((64, 4, 16), 64),  # attention, [in, heads, dim]
+        ((4, 16, 64), 64),  # and back, [heads, dim, out]
+    ],
+)
+def test_axes_are_split_where_that_is_most_balanced(shape, inputs):
+    before = normal(0, inputs, int(np.prod(shape)) // inputs)
+    after = before + rank_one(1, *before.shape, 0.2)
+    wanted = distance({"w": before}, {"w": after})
+    assert distance({"w": before.reshape(shape)}, {"w": after.reshape(shape)}) == pytest.approx(wanted)
+
+
+def test_a_stack_of_layers_says_at_most_twice_what_its_layers_say():
+    before = normal(0, 12, 64, 64, fan_in=64)
+    after = before * 1.1
+    alone = distance({"w": before[0]}, {"w": after[0]})
+    stacked = distance({"w": before}, {"w": after})
+    assert alone <= stacked * 1.01
+    assert stacked < 1.42 * alone
+
+
+def test_biases_weigh_nothing_and_stacks_of_them_little():
+    before = {"w": normal(0, 12, 64, 64, fan_in=64), "b": jnp.zeros((12, 64)), "g": jnp.ones(64)}
+    moved = {"w": before["w"] * 1.1, "b": before["b"] + 0.05, "g": before["g"] + 5}
+    without = distance({"w": before["w"]}, {"w": moved["w"]})
+    assert distance(before, moved) == pytest.approx(without, rel=0.3)
+
+
+def test_a_matrix_that_starts_at_zero_counts_by_the_size_it_would_have():
+    first = rank_one(0, 256, 10, 0.01)
+    assert distance({"w": jnp.zeros((256, 10))}, {"w": first}) < 0.05
+    body = {"a": normal(1, 128, 256), "b": normal(2, 256, 256), "head": jnp.zeros((256, 10))}
+    after = {"a": body["a"] * 1.01, "b": body["b"] * 1.01, "head": first}
+    without = distance({k: body[k] for k in "ab"}, {k: after[k] for k in "ab"})
+    assert distance(body, after) == pytest.approx(without, rel=0.05)
+
+
+def test_parameters_that_all_start_at_zero_have_a_finite_distance():
+    assert 0 < distance({"w": jnp.zeros(3)}, {"w": jnp.full(3, 0.01)}) < 0.1
+    assert distance({"w": jnp.zeros((4, 4))}, {"w": jnp.zeros((4, 4))}) == 0
+
+
+def test_frozen_matrices_are_left_out():
+    trained = {"w": normal(0, 64, 64)}
+    frozen = {"frozen": normal(1, 512, 512), "also": normal(2, 512, 64)}
+    after = {"w": trained["w"] * 1.05}
+    assert distance(trained | frozen, after | frozen) == pytest.approx(distance(trained, after))
+
+
+def test_of_a_pair_of_which_one_hardly_moves_the_other_is_heard():
+    """LoRA's A does not move while its B is zero."""
+    before = {"a": normal(0, 256, 8), "b": jnp.zeros((8, 256))}
+    after = {"a": before["a"] * (1 + 2e-5), "b": before["b"] + rank_one(1, 8, 256, 0.1)}
+    heard = distance({"b": before["b"]}, {"b": after["b"]})
+    assert heard / 6 < distance(before, after) <= heard
+
+
+def test_an_embedding_of_which_few_rows_moved_does_not_hide_the_rest():
+    before = {"tokens": normal(0, 1000, 64, fan_in=1), "w": normal(1, 64, 64), "v": normal(2, 64, 256)}
+    after = {"tokens": before["tokens"].at[:7].add(0.1), "w": before["w"] * 1.1, "v": before["v"] * 1.1}
+    rest = distance({k: before[k] for k in "wv"}, {k: after[k] for k in "wv"})
+    assert rest / 4 < distance(before, after) <= rest
+
+
+def test_what_is_not_finite_is_seen():
+    before = {"w": normal(0, 8, 8), "v": normal(1, 8, 8)}
+    for value in (jnp.nan, jnp.inf):
+        assert not np.isfinite(distance(before, before | {"v": before["v"].at[0, 0].set(value)}))
+
+
+@pytest.mark.parametrize("params", [{}, {"steps": jnp.zeros((), jnp.int32)}, {"empty": jnp.zeros((0, 3))}])
+def test_trees_without_a_parameter_that_trains_do_not_move(params):
+    assert distance(params, params) == 0
+
+
+def test_complex_and_narrow_types():
+    before = normal(0, 32, 32)
+    wanted = distance({"w": before}, {"w": before * 1.25})
+    turned = before * jnp.exp(1j * 0.3)
+    assert distance({"w": turned}, {"w": turned * 1.25}) == pytest.approx(wanted, rel=0.05)
+    narrow = before.astype(jnp.bfloat16)
+    assert distance({"w": narrow}, {"w": narrow * 1.25}) == pytest.approx(wanted, rel=0.05)
+
+
+def test_no_copy_of_the_parameters_is_kept():
+    reading = jax.eval_shape(lambda p: SIGNAL.read({}, p), {"w": jnp.zeros((4096, 1024))})
+    assert sum(x.size for x in jax.tree.leaves(reading)) <= 1024 + 2
+
+
+def test_an_odd_stride_visits_all_columns():
+    before = normal(0, 512, 512)
+    after = before.at[:, 1].multiply(3.0)  # one column of a width that is a power of two
+    assert 0.2 < distance({"w": before}, {"w": after}) / (math.sqrt(11.3) * 2 / math.sqrt(512)) < 5
+
+
+def test_set_point():
+    assert signals.relative_update(set_point=0.5).set_point == 0.5
+    with pytest.raises(ValueError, match="set_point must be positive"):
+        signals.relative_update(set_point=0.0)
+
+
+# ------------------------------------------------------------------------------------------------------------
+# The bound on one step
+# ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("width", [8, 64, 512])
+def test_the_largest_share_is_that_of_the_largest_singular_value(width):
+    params = {"w": 2 * normal(0, width, width), "v": normal(1, width, width), "b": jnp.zeros(width)}
+    updates = {"w": rank_one(2, width, width, 0.1 * 4.0), "v": params["v"] * 1e-3, "b": jnp.ones(width)}
+    assert float(largest_share(updates, params)) == pytest.approx(0.1, rel=0.15)
+
+
+def test_a_matrix_of_zeros_has_a_finite_share():
+    share = largest_share({"w": jnp.full((64, 10), 1e-3)}, {"w": jnp.zeros((64, 10))})
+    assert 0 < float(share) < 0.1
+
+
+def test_vectors_count_where_there_is_nothing_else_and_no_parameters_have_no_share():
+    vectors = {"a": jnp.ones(3), "b": jnp.ones(6)}
+    assert float(largest_share({"a": jnp.full(3, 0.1), "b": jnp.full(6, 0.1)}, vectors)) == pytest.approx(0.1)
+    assert float(largest_share({}, {})) == 0
+    assert float(largest_share({"n": jnp.int32(1)}, {"n": jnp.int32(1)})) == 0
+
+
+def test_a_share_is_not_finite_where_an_update_is_not():
+    params = {"w": normal(0, 4, 4), "v": normal(1, 4, 4)}
+    assert not np.isfinite(largest_share({"w": params["w"], "v": params["v"].at[0, 0].set(jnp.nan)}, params))

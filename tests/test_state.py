@@ -1,0 +1,98 @@
+"""The state: found in any tree by the names of its fields together, and what it tells."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import cgalr_jax
+from cgalr_jax import state as states
+
+PARAMS = {"w": jnp.ones((3, 4))}
+
+
+def block(**kwargs):
+    return cgalr_jax.scale_by_connectome({"hidden": 4}, **kwargs)
+
+
+class TestFinding:
+    @pytest.mark.parametrize("name", ["cg_scale", "cg_step", "cg_top", "averaging_step"])
+    def test_a_parameter_of_that_name_is_no_state(self, name):
+        params = {name: jnp.ones((3, 4)), "inner": {"cg_distance": jnp.zeros(2)}}
+        tx = optax.chain(optax.adam(0.1), block(), cgalr_jax.polynomial_averaging())
+        state = tx.init(params)
+        assert cgalr_jax.metrics((params, state))["cgalr/scale"] == 0.001
+        cgalr_jax.check_checkpoint((params, state), (params, state))
+        jax.tree.map(np.testing.assert_array_equal, cgalr_jax.averaged_params(state, params), params)
+
+    def test_tuples_that_became_mappings_or_lists(self):
+        state = optax.chain(optax.identity(), block()).init(PARAMS)
+        as_mapping = {"0": {}, "1": state[1]._asdict()}
+        for tree in (as_mapping, [None, state[1]._asdict()], {"step": 3, "opt_state": as_mapping}):
+            assert cgalr_jax.metrics(tree)["cgalr/scale"] == 0.001
+
+    def test_the_order_is_that_of_the_chain_not_of_the_text(self):
+        found = states.find_states({str(i): {"a": i, "b": i} for i in (2, 10, 1)}, ("a", "b"))
+        assert [record["a",] for record in found] == [1, 2, 10]
+
+
+class TestLearningRate:
+    """What is my learning rate now? The rate of the step that was taken, wherever it can be known."""
+
+    SCHEDULE = staticmethod(optax.linear_schedule(0.1, 0.0, 10))
+
+    def applied(self, tx, state, steps=4, **extra):
+        """The rate by what became of a gradient of ones, and the rate that metrics tells."""
+        grads = jax.tree.map(jnp.ones_like, PARAMS)
+        for _ in range(steps):
+            updates, state = tx.update(grads, state, PARAMS, **extra)
+        return -updates["w"][0, 0], cgalr_jax.metrics(state)["cgalr/learning_rate"]
+
+    @pytest.mark.parametrize("rate", [0.1, SCHEDULE], ids=["constant", "schedule"])
+    def test_of_cgalr(self, rate):
+        tx = cgalr_jax.cgalr(rate, optimizer=optax.sgd, signal=cgalr_jax.signals.update_norm())
+        applied, shown = self.applied(tx, tx.init(PARAMS))
+        np.testing.assert_allclose(applied, shown, rtol=1e-6)
+
+    def test_of_a_connectome_schedule(self):
+        acts = {"hidden": jnp.eye(4)}
+        schedule = cgalr_jax.connectome_schedule(self.SCHEDULE, {"hidden": 4}, every=1)
+        tx = optax.inject_hyperparams(optax.sgd)(learning_rate=schedule)
+        applied, shown = self.applied(tx, tx.init(PARAMS), activations=acts)
+        np.testing.assert_allclose(applied, shown, rtol=1e-6)
+
+    def test_of_inject_hyperparams_beside_the_block(self):
+        signal = cgalr_jax.signals.update_norm()
+        tx = optax.chain(
+            optax.inject_hyperparams(optax.sgd)(learning_rate=self.SCHEDULE), block(signal=signal)
+        )
+        applied, shown = self.applied(tx, tx.init(PARAMS))
+        np.testing.assert_allclose(applied, shown, rtol=1e-6)
+
+    def test_elsewhere_by_one_line(self):
+        signal = cgalr_jax.signals.update_norm()
+        tx = optax.chain(optax.sgd(self.SCHEDULE), block(signal=signal))
+        state = tx.init(PARAMS)
+        grads = jax.tree.map(jnp.ones_like, PARAMS)
+        for _ in range(3):
+            updates, state = tx.update(grads, state, PARAMS)
+        shown = cgalr_jax.metrics(state)
+        assert "cgalr/learning_rate" not in shown
+        rate = self.SCHEDULE(shown["cgalr/step"] - 1) * shown["cgalr/scale"]
+        np.testing.assert_allclose(-updates["w"][0, 0], rate, rtol=1e-6)
+
+
+def test_what_is_refused_is_counted_wherever_it_was():
+    bounds = cgalr_jax.robbins_monro_bounds(0.1, 1.0, tau=10.0)
+    bad = cgalr_jax.Controller(lambda: (jnp.float32(0.5), ()), lambda m, s: (jnp.float32(jnp.nan), s))
+    tx = block(controller=cgalr_jax.controllers.envelope(bad, bounds), every=1)
+    state = tx.init(PARAMS)
+    update = jax.jit(functools.partial(tx.update, activations={"hidden": jnp.eye(4)}))
+    for _ in range(4):
+        _, state = update(PARAMS, state, PARAMS)
+    found = cgalr_jax.metrics(state)
+    assert found["cgalr/refused"] == 3  # the first reading is compared with nothing
+    assert found["cgalr/scale"] == 0.5
