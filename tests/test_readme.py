@@ -29,7 +29,7 @@ def test_the_example_learns(capsys):
     assert value < 0.05
     assert scale > 10  # the base rate is far too small
     rate = 1e-5 * cgalr_jax.metrics(names["opt_state"])["cgalr/anchor"]
-    assert 1e-3 < rate < 1e-2  # "some thousandths"
+    assert rate > 100 * 1e-5  # as it says below
 
 
 def test_the_lines_for_flax_run():
