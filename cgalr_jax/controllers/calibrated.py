@@ -29,8 +29,9 @@ UNFINISHED, REACHED, BY_TIME, BY_GUARD = 0, 1, 2, 3
 
 # The scale stays inside this range whatever happens.
 _SMALLEST_SCALE, _LARGEST_SCALE = 1e-6, 1e6
-# Distances of so many targets or less are none: the updates were skipped, or too small for their type.
-_STILL = 1e-8
+# Distances of so many targets or less are none, but the rounding of float32: updates were skipped, or are too
+# small for their type. So is what falls so far below what the network answered before, in logarithms.
+_STILL, _NO_ANSWER = 1e-5, math.log(1e3)
 # A schedule below this share of its peak counts as this share: the logarithm of zero is not a number.
 _SMALLEST_DECAY = 1e-3
 # What is not finite makes the scale this much smaller: the safe side.
@@ -131,8 +132,8 @@ def calibrated(
     - It says how it ended, in `ended`: at the set-point; by time, after four times the steps that the slow
       part should take; by the guard, when the scale has grown by 50 while the motion set no record (noise
       that covers it), with the scale of the record; or not yet.
-    - As long as nothing has ever moved (a rate too small for the floating type, a frozen network), the scale
-      rises to 1 at most: the base rate as it was given.
+    - As long as nothing has ever moved (a rate too small for the floating type, a frozen network), by more
+      than a hundred-thousandth of the set-point, the scale rises to 1 at most: the base rate as it was given.
     - A value of the schedule that is not finite, or negative, is not used: its last good one is, and
       `refused` counts it. Values below a thousandth of the peak count as a thousandth.
     - The scale stays within [1e-6, 1e6], before the decay that the controller brings itself.
@@ -243,10 +244,11 @@ def _believe(
     finite = (distance >= 0) & (distance < jnp.inf)  # false for NaN, too
     peak = jnp.where(state.peak > 0, state.peak, 1.0)
     decay = jnp.where(state.peak > 0, jnp.clip(state.value / peak, _SMALLEST_DECAY, 1.0), 1.0)
-    still = finite & ((distance <= _STILL) | (state.peak == 0))
-    usable = finite & ~still
-    motion = jnp.log(jnp.where(usable, distance, 1.0))
-    value = jnp.where(usable, motion - jnp.log(state.scale * decay) - jnp.log(peak), state.sensitivity)
+    moved = finite & (distance > _STILL) & (state.peak > 0)
+    motion = jnp.log(jnp.where(moved, distance, 1.0))
+    value = motion - jnp.log(state.scale * decay) - jnp.log(peak)
+    usable = moved & ((state.believed == 0) | (value > state.sensitivity - _NO_ANSWER))
+    value = jnp.where(usable, value, state.sensitivity)
     # 2. One that agrees with the last is believed; jumps are, once enough of them agree.
     agrees = (state.believed == 0) | (jnp.abs(value - state.sensitivity) <= jump)
     again = (state.suspects > 0) & (jnp.abs(value - state.suspect) <= jump)
@@ -258,13 +260,13 @@ def _believe(
     count = jnp.minimum(state.believed + believed.astype(jnp.int32), 2)
     steps = (step - state.step).astype(jnp.float32)
     state = state._replace(
-        believed=jnp.where(changed, 2, count).astype(jnp.int32),
+        believed=jnp.where(changed, 1, count).astype(jnp.int32),
         sensitivity=jnp.where(believed, value, state.sensitivity),
         suspect=jnp.where(usable, value, state.suspect),
         suspects=jnp.where(usable, jnp.where(believed, 0, suspects), state.suspects).astype(jnp.int32),
         step=jnp.asarray(step, jnp.int32),
     )
-    return Sensitivity(value, finite, still, believed, changed, decay, steps), state
+    return Sensitivity(value, finite, finite & ~usable, believed, changed, decay, steps), state
 
 
 # ------------------------------------------------------------------------------------------------------------
@@ -329,7 +331,7 @@ def ramp(sensitivity: Sensitivity, state: CalibrationState, *, ramp_steps: float
     # A jump waits for the next one; one that may be a divergence waits at a smaller scale.
     factor = jnp.where(sensitivity.believed, factor, jnp.where(motion > math.log(2.0), -fall, 0.0))
     # Nothing moves: has it ever?
-    still = jnp.where(state.believed == 0, jnp.clip(-jnp.log(state.scale), 0.0, growth), 0.0)
+    still = jnp.where(state.believed == 0, jnp.clip(-jnp.log(state.scale), 0.0, careful), 0.0)
     factor = jnp.where(sensitivity.still, still, factor)
     factor = jnp.where(sensitivity.finite, factor, math.log(_RETREAT))
     done = ended != UNFINISHED
