@@ -27,6 +27,7 @@ class ConnectomeState(NamedTuple):
     cg_measurements: jax.Array  # i32[], distances that were measured
     cg_skipped: jax.Array  # i32[], readings or distances that were not usable, and were left out
     cg_valid: jax.Array  # bool[], whether cg_before holds a reading
+    cg_since: jax.Array  # i32[], optimizer steps since the last measurement
     cg_before: Any  # reading of the signal at the last measurement: at most one connectome per layer
     cg_samples: Any  # paired: the samples that cg_before was read from; otherwise empty
     cg_rate: Any  # f32[], learning rate of the last step, where the transformation knows it; otherwise empty

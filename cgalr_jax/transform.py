@@ -6,6 +6,7 @@ chosen by looking at the network, it is not part of the function that is differe
 """
 
 import functools
+import math
 from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from cgalr_jax import state as states
 from cgalr_jax.controllers.base import check_controller
 from cgalr_jax.controllers.envelope import EnvelopeState
 from cgalr_jax.signals.base import check_signal
+from cgalr_jax.signals.update import largest_share
 from cgalr_jax.state import ConnectomeState
 
 __all__ = ["Instrument", "cgalr", "measure", "scale_by_connectome"]
@@ -32,6 +34,7 @@ class Instrument(NamedTuple):
     layout: layers.Layout
     every: int
     axis_name: Hashable | None
+    max_share: float | None
 
     def read(self, activations: Any, params: Any) -> Any:
         """The signal's reading of these activations and parameters."""
@@ -52,6 +55,7 @@ def scale_by_connectome(
     signal: signals.Signal | None = None,
     max_units: int = 256,
     axis_name: Hashable | None = None,
+    max_share: float | None = 0.1,
     bounds: controllers.Bounds | None = None,
     window: int | None = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -87,7 +91,8 @@ def scale_by_connectome(
             None for a signal that reads no activations, such as `signals.update_norm()`.
         samples: paired only: an example of the `samples=` of one update (arrays or `jax.ShapeDtypeStruct`s,
             leading axis N). The state stores as many; a longer batch is cut to its first N.
-        every: optimizer steps between measurements; at least 1. A run should have fifty measurements
+        every: optimizer steps between measurements, once the rate is calibrated; at least 1. Until then every
+            step is measured. A run should have fifty measurements
             or more. The set-points hold for 10; below they shrink in proportion, above they stay, see
             `Signal.set_point_at`.
         controller: from distances to the scale; default `calibrated()`. Pass `calibrated(schedule)` if the
@@ -97,6 +102,8 @@ def scale_by_connectome(
             each run.
         axis_name: the mapped axis (or axes) over which the samples are split, in `shard_map`, `pmap` or
             `vmap`; None under plain `jit`, where arrays are global.
+        max_share: the share of its largest singular value that one step may change a matrix by, an upper
+            estimate; larger steps are scaled down to it. Squared losses do not diverge then. None: no bound.
         bounds: deprecated, see `controllers.envelope`.
         window: deprecated, see `hysteresis_gate`.
 
@@ -130,7 +137,9 @@ def scale_by_connectome(
     """
     controller = _deprecated.moved_arguments(controller, bounds, window)
     return _transformation(
-        _instrument(example, every, controller, signal, max_units, axis_name), samples, learning_rate=None
+        _instrument(example, every, controller, signal, max_units, axis_name, max_share),
+        samples,
+        learning_rate=None,
     )
 
 
@@ -146,6 +155,7 @@ def cgalr(
     signal: signals.Signal | None = None,
     max_units: int = 256,
     axis_name: Hashable | None = None,
+    max_share: float | None = 0.1,
     bounds: controllers.Bounds | None = None,
     window: int | None = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -167,6 +177,7 @@ def cgalr(
         signal: what says how far the network moved.
         max_units: units per layer that are measured.
         axis_name: the mapped axis over which the samples are split.
+        max_share: a bound on one step.
         bounds: deprecated, see `controllers.envelope`.
         window: deprecated, see `hysteresis_gate`.
 
@@ -190,7 +201,7 @@ def cgalr(
     controller = _deprecated.moved_arguments(controller, bounds, window)
     if controller is None:
         controller = controllers.calibrated(learning_rate if callable(learning_rate) else None)
-    instrument = _instrument(example, every, controller, signal, max_units, axis_name)
+    instrument = _instrument(example, every, controller, signal, max_units, axis_name, max_share)
     return optax.chain(optimizer(learning_rate), _transformation(instrument, samples, learning_rate))
 
 
@@ -221,6 +232,7 @@ def init(
         cg_measurements=jnp.zeros((), jnp.int32),
         cg_skipped=jnp.zeros((), jnp.int32),
         cg_valid=jnp.zeros((), jnp.bool_),
+        cg_since=jnp.full((), instrument.every, jnp.int32),
         cg_before=jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), reading),
         cg_samples=optax.tree.zeros_like(samples),
         cg_rate=() if learning_rate is None else _rate(learning_rate, jnp.zeros((), jnp.int32)) * scale,
@@ -250,7 +262,7 @@ def measure(
     last = jax.tree.map(lambda a, b: jnp.where(state.cg_valid, a, b), state.cg_before, after)
     distance = jnp.asarray(instrument.signal.compare(last, after), jnp.float32)
     measured = state.cg_valid & jnp.isfinite(distance) & (distance >= 0)
-    in_set_points = distance / instrument.signal.set_point_at(instrument.every)
+    in_set_points = distance / instrument.signal.set_point_at(state.cg_since)
     # 2. The controller; it is told of what could not be measured, but not of the first reading.
     measurement = controllers.Measurement(jnp.where(measured, in_set_points, jnp.inf), state.cg_step)
     scale, controller_state = instrument.controller.update(measurement, state.cg_control)
@@ -305,14 +317,23 @@ def update(
             return measure(instrument, state, after, before, samples)
         return measure(instrument, state, after, after, state.cg_samples)
 
-    due = state.cg_step % instrument.every == 0
+    # While it calibrates every step is measured: a ramp of thirty measurements then costs thirty steps.
+    calibrating = state.cg_valid & _is_calibrating(state.cg_control)
+    due = state.cg_since >= jnp.where(calibrating, 1, instrument.every)
     if isinstance(due, jax.core.Tracer):
         state = jax.lax.cond(due, measuring, lambda state: state, state)
     elif due:  # without jit there is no need to compile both branches, anew at each call
         state = measuring(state)
     rate = () if learning_rate is None else _rate(learning_rate, state.cg_step) * state.cg_scale
     scaled = jax.tree.map(functools.partial(_scaled, state.cg_scale), updates)
-    return scaled, state._replace(cg_rate=rate, cg_step=optax.safe_increment(state.cg_step))
+    if instrument.max_share is not None and params is not None:
+        share = largest_share(scaled, params)
+        # What is not finite is the user's to see: no bound makes it good.
+        bounded = (share > instrument.max_share) & (share < jnp.inf)
+        bound = jnp.where(bounded, instrument.max_share / jnp.where(bounded, share, 1.0), 1.0)
+        scaled = jax.tree.map(functools.partial(_scaled, bound), scaled)
+    since = jnp.where(due, 1, optax.safe_increment(state.cg_since))
+    return scaled, state._replace(cg_rate=rate, cg_since=since, cg_step=optax.safe_increment(state.cg_step))
 
 
 # ------------------------------------------------------------------------------------------------------------
@@ -327,9 +348,12 @@ def _instrument(
     signal: signals.Signal | None,
     max_units: int,
     axis_name: Hashable | None,
+    max_share: float | None,
 ) -> Instrument:
     """The instrument of these arguments, each of them checked."""
     _checks.check_integer("every", every, 1)
+    if max_share is not None:
+        _checks.check("max_share", max_share, lambda x: 0 < x < math.inf, "positive and finite, or None")
     _checks.check_integer("max_units", max_units, 2)
     signal = check_signal("signal", signals.hybrid() if signal is None else signal)
     controller = check_controller(
@@ -345,7 +369,7 @@ def _instrument(
                 "the signal reads activations; got None."
             )
         layout = layers.layout_of(example, int(max_units))
-    return Instrument(signal, controller, layout, int(every), axis_name)
+    return Instrument(signal, controller, layout, int(every), axis_name, max_share)
 
 
 def _transformation(
@@ -357,6 +381,13 @@ def _transformation(
         functools.partial(init, instrument, stored, learning_rate),
         functools.partial(update, instrument, stored, learning_rate),  # pyright: ignore[reportArgumentType]
     )
+
+
+def _is_calibrating(state: Any) -> jax.Array:
+    """Whether a controller asks to be told of every step: its state, however enveloped, may say so."""
+    while isinstance(state, EnvelopeState):
+        state = state.controller
+    return jnp.asarray(getattr(state, "calibrating", False))
 
 
 def _rate(learning_rate: optax.ScalarOrSchedule, step: jax.Array) -> jax.Array:
