@@ -355,6 +355,8 @@ def _instrument(
 ) -> Instrument:
     """The instrument of these arguments, each of them checked."""
     _checks.check_integer("every", every, 1)
+    if max_share is not None:
+        _checks.check("max_share", max_share, lambda x: 0 < x < math.inf, "positive and finite, or None")
     _checks.check_integer("max_units", max_units, 2)
     if max_share is not None:
         _checks.check("max_share", max_share, lambda x: 0 < x < math.inf, "positive and finite, or None")
