@@ -323,11 +323,7 @@ def update(
 
     # Two conditions: the outer depends on the step only, so that it stays a branch under a vmap over runs.
     regular = state.cg_step % instrument.every == 0
-    early = instrument.controller.early
-    if early:
-        state = _cond(regular | (state.cg_step < early), ramping, state)
-    else:
-        state = _cond(regular, measuring, state)
+    state = _cond(regular | (state.cg_step < instrument.controller.early), ramping, state)
     rate = () if learning_rate is None else _rate(learning_rate, state.cg_step) * state.cg_scale
     scaled = jax.tree.map(functools.partial(_scaled, state.cg_scale), updates)
     if instrument.max_share is not None and params is not None:
@@ -355,8 +351,6 @@ def _instrument(
 ) -> Instrument:
     """The instrument of these arguments, each of them checked."""
     _checks.check_integer("every", every, 1)
-    if max_share is not None:
-        _checks.check("max_share", max_share, lambda x: 0 < x < math.inf, "positive and finite, or None")
     _checks.check_integer("max_units", max_units, 2)
     if max_share is not None:
         _checks.check("max_share", max_share, lambda x: 0 < x < math.inf, "positive and finite, or None")
