@@ -53,8 +53,8 @@ class Controller(NamedTuple):
 def check_controller(name: str, controller: Any) -> Controller:
     """The controller, or a ValueError that says what is wrong with it: nothing is computed."""
     _checks.check_kind(name, controller, Controller)
-    _checks.check_function(f"{name}.init", controller.init, "() -> (scale, state)")
-    _checks.check_function(f"{name}.update", controller.update, "(measurement, state) -> (scale, state)")
+    _checks.check_function(f"{name}.init", controller.init, "() -> (scale, state)", 0)
+    _checks.check_function(f"{name}.update", controller.update, "(measurement, state) -> (scale, state)", 2)
     before = _shapes(f"{name}.init", jax.eval_shape(controller.init))
     measurement = Measurement(jax.ShapeDtypeStruct((), jnp.float32), jax.ShapeDtypeStruct((), jnp.int32))
     after = _shapes(f"{name}.update", jax.eval_shape(controller.update, measurement, before))

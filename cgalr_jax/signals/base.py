@@ -61,15 +61,18 @@ class Signal(NamedTuple):
         that grows with `every` does better in runs of 600 steps; but in runs of 4000 small networks have
         learnt their data before they move that far, and diverge.
         """
-        return self.set_point * min(every, _REFERENCE_EVERY) / _REFERENCE_EVERY
+        _checks.check_integer("every", every, 1)
+        return self.set_point * min(int(every), _REFERENCE_EVERY) / _REFERENCE_EVERY
 
 
 def check_signal(name: str, signal: Any) -> Signal:
     """The signal, or a ValueError that says what is wrong with it."""
     _checks.check_kind(name, signal, Signal)
     _checks.check_function(f"{name}.read", signal.read, "(layers, params) -> reading")
-    _checks.check_function(f"{name}.compare", signal.compare, "(before, after) -> distance")
+    _checks.check_function(f"{name}.compare", signal.compare, "(before, after) -> distance", 2)
     _checks.check(f"{name}.set_point", signal.set_point, lambda x: 0 < x < math.inf, "positive and finite")
+    _checks.check_flag(f"{name}.reads_activations", signal.reads_activations)
+    _checks.check_flag(f"{name}.reads_params", signal.reads_params)
     return _of_the_first_edition(signal)
 
 
@@ -97,8 +100,10 @@ def from_connectomes(
     Raises:
         ValueError: if `over` or `set_point` is outside its range.
     """
-    if over not in ("min", "median", "pooled"):
-        raise ValueError(f"over must be 'min', 'median' or 'pooled', got {over!r}.")
+    _checks.check_function("summarise", summarise, "connectome -> summary", 1)
+    _checks.check_function("compare", compare, "(before, after) -> distance", 2)
+    _checks.check_choice("over", over, ("min", "median", "pooled"))
+    _checks.check("default", default, lambda x: 0 < x < math.inf, "positive and finite")
 
     def read(layers: Layers, params: Any) -> dict[str, Any]:
         del params
