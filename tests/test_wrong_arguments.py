@@ -942,19 +942,17 @@ def told(value):
     if isinstance(value, (jax.Array, np.ndarray)) and value.ndim:
         return str(value.shape), str(value.dtype), *ANOTHER
     if callable(value):
-        return "function", getattr(value, "__name__", "?"), "<class", "returns", "bounds"
+        return (
+            "function",
+            getattr(value, "__name__", "?"),
+            type(value).__name__,
+            "<class",
+            "returns",
+            *ANOTHER,
+        )
     if isinstance(value, float) or getattr(value, "ndim", None) == 0:
-        return (str(value), repr(value))
-    return (
-        repr(value)[:12],
-        type(value).__name__,
-        "ndarray",
-        "shape",
-        "layer",
-        "none of",
-        "got one without",
-        "got 0",
-    )
+        return str(value), repr(value), "()", str(getattr(value, "dtype", "?"))
+    return repr(value)[:12], type(value).__name__, *ANOTHER
 
 
 @pytest.mark.parametrize(("row", "argument", "kind"), ROWS)

@@ -1,12 +1,10 @@
 """An update without jit runs as it is: nothing is compiled again at each call."""
 
-import contextlib
-import logging
-
 import jax
 import jax.numpy as jnp
 import optax
 import pytest
+from compilations import compilations
 
 import cgalr_jax
 from cgalr_jax import signals
@@ -21,23 +19,6 @@ def probe(params):
 
 def paired(params, x):
     return {"hidden": x @ params["w"]}
-
-
-@contextlib.contextmanager
-def compilations():
-    """The names of the functions that JAX compiles meanwhile."""
-    names = []
-    handler = logging.Handler()
-    handler.emit = lambda record: names.append(record.getMessage())
-    logger = logging.getLogger("jax._src.interpreters.pxla")
-    logger.addHandler(handler)
-    propagate, logger.propagate = logger.propagate, False
-    try:
-        with jax.log_compiles(True):
-            yield names
-    finally:
-        logger.propagate = propagate
-        logger.removeHandler(handler)
 
 
 def test_that_compilations_are_heard():
