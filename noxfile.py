@@ -38,7 +38,7 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """The site, into `site`; a warning is an error."""
+    """The site, into `site`, its notebooks executed; a warning is an error."""
     session.install("-e", ".[docs]")
     session.run("mkdocs", "build", "--strict")
 

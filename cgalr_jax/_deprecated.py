@@ -79,7 +79,7 @@ def moved_arguments(controller: Any, bounds: Any, window: Any) -> Any:
     """The controller, with the arguments that were the transformation's and are now a controller's."""
     if window is not None:
         warnings.warn(
-            "window= is now an argument of hysteresis_gate(window=...), which alone used it; here it has no "
+            "window= is now an argument of hysteresis_gate(window=...), the only user of it; here it has no "
             "effect, and will go with the next release.",
             DeprecationWarning,
             stacklevel=3,

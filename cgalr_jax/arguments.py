@@ -79,7 +79,7 @@ def check_axes(reading: Any, before: Any, axis_name: Any) -> None:
         raise ValueError(
             "axis_name must name the mapped axis over which the samples are split, "
             f"{' and '.join(repr(axis) for axis in sorted(split))}: each device would measure its own "
-            f"samples alone; got {axis_name!r}."
+            f"samples only; got {axis_name!r}."
         )
 
 

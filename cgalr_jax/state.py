@@ -1,4 +1,4 @@
-"""The state of the transformation: what is in it, how it is found in any tree, and what it tells.
+"""The state of the transformation: what is in it, how it is found in any tree, and what it shows.
 
 States are found by the names of their fields, together: in an nnx state, a checkpoint or a restored tree the
 NamedTuples have become mappings or lists, and a parameter of the user's may be called `cg_scale`.
@@ -154,7 +154,7 @@ def check_checkpoint(stored: Any, opt_state: Any) -> None:
     Args:
         stored: what is in the checkpoint, shapes or arrays: `checkpointer.metadata(path)`;
             `manager.item_metadata(step)` of an Orbax `CheckpointManager` made with
-            `item_handlers=ocp.StandardCheckpointHandler()` (Orbax tells no shapes without);
+            `item_handlers=ocp.StandardCheckpointHandler()` (Orbax gives no shapes without);
             `flax.serialization.msgpack_restore(data)`; or a state already restored. Named tuples may have
             become dictionaries or lists, and more than the optimizer's state may be in it.
         opt_state: what it is to be restored into: `tx.init(params)` or its shapes, a flax `TrainState`, an

@@ -1,4 +1,4 @@
-"""When to stop training, from the distances alone: no validation set is held back.
+"""When to stop training, from the distances only: no validation set is held back.
 
 While a network learns what its data have in common, its connectome settles quickly; what it then learns by
 heart moves it on at a rate that hardly falls. So training stops where the distances between the connectomes

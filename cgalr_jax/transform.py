@@ -272,7 +272,7 @@ def measure(
     measured = state.cg_valid & jnp.isfinite(distance) & (distance >= 0)
     steps = jnp.maximum(state.cg_step - state.cg_read, 1)
     in_set_points = distance / instrument.signal.set_point_at(steps)
-    # 2. The controller; it is told of what could not be measured, but not of the first reading.
+    # 2. The controller; it hears of what could not be measured, but not of the first reading.
     measurement = controllers.Measurement(jnp.where(measured, in_set_points, jnp.inf), state.cg_step)
     scale, controller_state = instrument.controller.update(measurement, state.cg_control)
     # 3. What is kept, and what was lost.

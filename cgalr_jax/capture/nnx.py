@@ -206,7 +206,7 @@ class _Heard(nnx.Module):
     _cgalr_own: type  # the class that the module has otherwise
 
     def __init_subclass__(cls) -> None:
-        # Flax is told about the class; a user's own `__init_subclass__`, which may keep a register, is not.
+        # Flax learns of the class; a user's own `__init_subclass__`, which may keep a register, is not.
         super(nnx.Module, cls).__init_subclass__(pytree=cls._cgalr_own._pytree__is_pytree)  # pyright: ignore
 
 

@@ -1,8 +1,8 @@
 """What the modules of a model sow in one forward pass -> activations. No Flax here.
 
-How a layer is told from a stack of layers: each module notes the rank of what it returns and of its
+How a layer differs from a stack of layers: each module notes the rank of what it returns and of its
 parameters, as it sees them. A scan or a vmap adds axes afterwards: to both where each iteration has its own
-parameters (one entry per layer: `blocks/dense/0`, ...), to the output alone where they share them (time: more
+parameters (one entry per layer: `blocks/dense/0`, ...), to the output only where they share them (time: more
 samples). The note is the name under which the value is sown, and so survives jit, remat and scan.
 """
 

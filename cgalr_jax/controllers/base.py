@@ -1,4 +1,4 @@
-"""What a controller is, and what it is told."""
+"""What a controller is, and what it is given."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ __all__ = ["Controller", "Measurement", "check_controller"]
 
 
 class Measurement(NamedTuple):
-    """What a controller is told after each block of steps.
+    """What a controller is given after each block of steps.
 
     Attributes:
         distance: f32[], how far the network moved, in set-points of the signal: 1 is the calibrated speed.

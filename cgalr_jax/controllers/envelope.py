@@ -14,6 +14,7 @@ from cgalr_jax.controllers.base import Controller, Measurement, check_controller
 __all__ = ["Bounds", "EnvelopeState", "envelope", "robbins_monro_bounds"]
 
 Bounds = Callable[[jax.Array], tuple[jax.Array, jax.Array]]
+"""Bounds at a step: `step -> (low, high)`, f32[] each, `0 < low <= high < inf`."""
 
 
 class EnvelopeState(NamedTuple):
@@ -35,7 +36,7 @@ def envelope(controller: Controller, bounds: Bounds | None = None) -> Controller
     A scale that is not finite and positive is refused: the last good one stays, and with it the state of the
     controller. Bounds that are not `0 < low <= high < inf` at some step are refused likewise, and the scale
     stays where it is. Both are counted, see `cgalr/refused` in `cgalr_jax.metrics`. The transformation puts
-    every controller into an envelope without bounds, so there is no need to for that alone.
+    every controller into an envelope without bounds: for this you need none of your own.
 
     The bounds are taken at the step of each measurement and hold until the next.
 

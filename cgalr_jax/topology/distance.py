@@ -122,7 +122,7 @@ def barcode_distance(
       normalise: see above.
 
     Returns:
-      f32[], dimensionless; two units have no deaths, and their births alone count.
+      f32[], dimensionless; two units have no deaths, and only their births count.
 
     Raises:
       ValueError: as `top_distance`; also if one barcode has deaths and the other has none.

@@ -199,7 +199,7 @@ def wasserstein_distance(
 
     shape = jax.ShapeDtypeStruct((), jnp.float32)
     distance = jax.pure_callback(on_host, shape, *pair, vmap_method="sequential")
-    # Under jit over several devices the callback runs on the first alone, and a bare result of it would never
+    # Under jit over several devices the callback runs on the first only, and a bare result of it would never
     # leave: the others would read 0. Any operation on it makes JAX send it to all of them.
     return jnp.maximum(distance, 0)
 

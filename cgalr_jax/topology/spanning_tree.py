@@ -178,7 +178,7 @@ def _prim(connectome: Float32[Array, "P P"]) -> _Edges:
 def _boruvka(connectome: Float32[Array, "P P"]) -> _Edges:
     """The heaviest edge that leaves each tree belongs to the whole; all trees at once, ceil(log2 P) times.
 
-    Equal weights are told apart by the edge, in the order of (low, high), so that only two trees that chose
+    Equal weights are ordered by the edge, in the order of (low, high), so that only two trees that chose
     one and the same edge can hook onto each other; the smaller root of those two stays.
     """
     size = connectome.shape[0]

@@ -14,7 +14,7 @@ pytest.importorskip("matplotlib")
 
 from benchmarks import estimates
 from benchmarks.training import __main__ as training
-from benchmarks.training import controllers, methods, report, runner, seconds, tasks, tuning
+from benchmarks.training import controllers, figures, methods, report, runner, seconds, tasks, tuning
 from cgalr_jax import controllers as library
 
 
@@ -51,6 +51,15 @@ def test_the_page_counts_what_there_is():
     plan = training.plan_of(training.reported(), list(methods.METHODS))
     assert text.count(report.BEGIN) == text.count(report.END) == 1
     assert report.scope(plan) in text
+
+
+def test_readmes_picture_is_of_what_is_published(tmp_path):
+    records = json.loads(figures.PUBLISHED.read_text())
+    spread = {name: np.ptp(np.log(figures.valley(records, name)[1])) for name in figures.VALLEYS}
+    assert min(spread, key=spread.get) == "CG-ALR hybrid"
+    figures.draw_valleys(tmp_path / "picture.png", records)
+    assert (tmp_path / "picture.png").stat().st_size > 10_000
+    assert figures.PICTURE.exists()
 
 
 def test_epochs_visit_every_sample_once():

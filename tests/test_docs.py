@@ -1,0 +1,94 @@
+"""The site tells the truth: the Python blocks of each page run, in order, in one namespace."""
+
+import importlib
+import json
+import pathlib
+import re
+import textwrap
+
+import pytest
+
+DOCS = pathlib.Path(__file__).parents[1] / "docs"
+OPTIONAL = ("equinox", "flax", "matplotlib", "orbax", "sklearn", "tensorboardX")
+
+
+def blocks(page):
+    """The Python blocks of a page, those inside of notes too."""
+    found = re.findall(r"^( *)```python\n(.*?)^\1```$", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    return [textwrap.dedent(code) for _, code in found]
+
+
+PAGES = [page for page in sorted(DOCS.rglob("*.md")) if blocks(page)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))
+def test_a_page_runs(page, tmp_path, monkeypatch):
+    code = "\n".join(blocks(page))
+    for name in OPTIONAL:
+        if re.search(rf"^ *(import|from) {name}\b", code, flags=re.MULTILINE):
+            pytest.importorskip(name)
+    monkeypatch.chdir(tmp_path)
+    names = {"__name__": page.stem}
+    for block in blocks(page):
+        exec(compile(block, str(page), "exec"), names)
+
+
+def test_there_are_pages_that_run():
+    assert DOCS / "start.md" in PAGES
+
+
+# --- The way of one activation, in CONTRIBUTING.md, names what there is.
+
+
+def test_the_way_of_one_activation_names_functions():
+    text = (DOCS.parent / "CONTRIBUTING.md").read_text()
+    rows = re.findall(r"^\|[^|]*\| `([\w/]+)\.py` \| (.*) \|$", text, flags=re.MULTILINE)
+    assert len(rows) > 10
+    for module, functions in rows:
+        if module.startswith("capture"):
+            pytest.importorskip("flax")
+        room = importlib.import_module(f"cgalr_jax.{module.replace('/', '.')}")
+        for name in re.findall(r"`(\w+)`", functions):
+            assert callable(getattr(room, name)), f"{module}: {name}"
+
+
+# --- Notebooks: committed without outputs, and what they claim is so.
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["anatomy_of_a_run", "find_a_rate", "first_steps"])
+def test_a_notebook_runs(name, monkeypatch):
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    for package in ("flax", "matplotlib", "sklearn"):
+        pytest.importorskip(package)
+    names = cells(name)
+    if name == "first_steps":
+        ours = [names["runs"][rate, True][0] for rate in names["base_rates"]]
+        plain = [names["runs"][rate, False][0] for rate in names["base_rates"]]
+        assert max(ours) < 0.06
+        assert max(ours) < max(plain) / 2
+    elif name == "find_a_rate":
+        assert names["curve"].reached
+        assert names["errors"][1.0] < 0.06
+        assert names["errors"][1.0] < max(names["errors"].values()) / 2
+    else:
+        assert names["error"] < 0.08
+        assert names["trace"]["cgalr/phase"][-1] == 1
+
+
+def cells(name):
+    """The namespace after the cells of a notebook ran in order."""
+    names = {}
+    for cell in json.loads((DOCS / "notebooks" / f"{name}.ipynb").read_text())["cells"]:
+        if cell["cell_type"] == "code":
+            exec(compile("".join(cell["source"]), name, "exec"), names)
+    return names
+
+
+def test_notebooks_are_committed_without_outputs():
+    notebooks = sorted(DOCS.rglob("*.ipynb"))
+    assert len(notebooks) == 3
+    for path in notebooks:
+        for cell in json.loads(path.read_text())["cells"]:
+            assert not cell.get("outputs")
+            assert cell.get("execution_count") is None
