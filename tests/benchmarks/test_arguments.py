@@ -14,7 +14,7 @@ from benchmarks import arguments  # noqa: E402  after what they need
 from benchmarks.training import __main__ as training  # noqa: E402
 
 ROOT = pathlib.Path(__file__).parents[2]
-MODULES = [f"benchmarks.{name}" for name in ("training", "rate_finder", "early_stopping")]
+MODULES = [f"benchmarks.{name}" for name in ("training", "paper", "rate_finder", "early_stopping")]
 MODULES += [f"benchmarks.speed.{name}" for name in ("kernels", "step")]
 
 
