@@ -3,9 +3,9 @@
 import pathlib
 from collections.abc import Callable
 
-import matplotlib
 import numpy as np
 from matplotlib import figure as figures
+from matplotlib import ticker
 
 from benchmarks.paper import report, runner, tasks
 
@@ -52,7 +52,7 @@ def _plot(
         panel.set(yscale="log", title=label)
         panel.title.set_fontsize(9)
         panel.tick_params(labelsize=7, which="both")
-        panel.yaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
+        panel.yaxis.set_minor_formatter(ticker.NullFormatter())
     panels[0].set_ylabel(what, fontsize=8)
     chart.supxlabel("epoch", fontsize=9)
     chart.legend(

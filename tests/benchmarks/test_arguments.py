@@ -74,7 +74,7 @@ def test_importing_the_benchmarks_does_nothing():
     script = f"""
 import importlib, os, sys
 before = dict(os.environ), list(sys.path), getattr(os, "sched_getaffinity", lambda _: 0)(0)
-for name in {[*MODULES, "benchmarks.training.__main__"]}:
+for name in {[*MODULES, "benchmarks.training.__main__", "benchmarks.paper.__main__"]}:
     importlib.import_module(name)
 import jax
 from jax._src import xla_bridge

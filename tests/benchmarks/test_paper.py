@@ -49,7 +49,8 @@ def test_what_is_trained_chosen_and_reported_on_does_not_meet():
 
 
 @pytest.mark.parametrize(
-    ("name", "epochs"), [("paper deaths", 4), ("gate on noise", 4), ("DoG, averaged", 40), ("our default", 40)]
+    ("name", "epochs"),
+    [("paper deaths", 4), ("gate on noise", 4), ("DoG, averaged", 40), ("our default", 40)],
 )
 def test_a_method_learns(name, epochs):
     method = methods.METHODS[name]
