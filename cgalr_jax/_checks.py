@@ -1,12 +1,18 @@
 """Argument checks that every room uses: a ValueError that names the argument, its range and what came in."""
 
+import inspect
 import operator
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import jax
 import jax.core
+import jax.numpy as jnp
 import numpy as np
+
+# What is counted is counted in int32.
+_LARGEST = 2**31 - 1
 
 
 def check(name: str, value: Any, allowed: Callable[[Any], bool], interval: str) -> None:
@@ -18,44 +24,137 @@ def check(name: str, value: Any, allowed: Callable[[Any], bool], interval: str) 
     if isinstance(value, jax.core.Tracer):
         return
     try:
-        good = not isinstance(value, (bool, np.bool_)) and np.ndim(value) == 0 and bool(allowed(value))
-    except (TypeError, ValueError):  # no number at all, or one that cannot be compared
+        good = _is_number(value) and _fits_float32(value) and bool(allowed(value))
+    except (
+        TypeError,
+        ValueError,
+        OverflowError,
+    ):  # a number that cannot be compared, or too large for a float
         good = False
     if not good:
         raise ValueError(f"{name} must be {interval}, got {shown(value)}.")
 
 
-def check_integer(name: str, value: Any, least: int) -> None:
-    """`check` for a whole number that is no float, of at least `least`; traced values are refused.
+def check_integer(name: str, value: Any, least: int, most: int | None = None) -> None:
+    """`check` for a whole number that is no float, in [least, most]; traced values are refused.
 
     What is counted decides shapes and branches, so it has to be known when the program is traced.
     """
+    interval = f"an integer of at least {least}" if most is None else f"an integer from {least} to {most}"
     if isinstance(value, jax.core.Tracer):
         raise ValueError(
-            f"{name} must be a static integer of at least {least}, got a traced value; under "
-            f"optax.inject_hyperparams name it in static_args."
+            f"{name} must be static, {interval}, got a traced value; under optax.inject_hyperparams name it "
+            "in static_args."
         )
-    check(name, value, lambda x: operator.index(x) >= least, f"an integer of at least {least}")
+    check(name, value, lambda x: least <= operator.index(x) <= (_LARGEST if most is None else most), interval)
 
 
-def check_kind(name: str, value: Any, kind: type) -> None:
+def check_flag(name: str, value: Any) -> None:
+    """Raises a ValueError unless `value` is True or False, of Python or NumPy."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise ValueError(f"{name} must be True or False, got {shown(value)}.")
+
+
+def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
+    """Raises a ValueError unless `value` is one of these words."""
+    if not (isinstance(value, str) and value in choices):
+        words = ", ".join(repr(choice) for choice in choices[:-1])
+        raise ValueError(f"{name} must be {words} or {choices[-1]!r}, got {shown(value)}.")
+
+
+def check_hashable(name: str, value: Any, what: str) -> None:
+    """Raises a ValueError unless `value` can be a static argument."""
+    if not isinstance(value, Hashable):
+        raise ValueError(f"{name} must be {what}, got {shown(value)}.")
+    try:
+        hash(value)
+    except TypeError:  # a tuple of lists
+        raise ValueError(f"{name} must be {what}, got {shown(value)}.") from None
+
+
+def check_path(name: str, value: Any, what: str) -> None:
+    """Raises a ValueError unless `value` is a path, and not an empty one; an open file is none."""
+    if not isinstance(value, (str, os.PathLike)) or not os.fspath(value):
+        raise ValueError(f"{name} must be {what}, a path, got {shown(value)}.")
+
+
+def real_array(name: str, values: Any) -> jax.Array | np.ndarray:
+    """`real_or_complex`, without complex numbers: they are refused, not robbed of their imaginary part."""
+    array = real_or_complex(name, values)
+    if jnp.issubdtype(array.dtype, jnp.complexfloating):
+        raise ValueError(
+            f"{name} must be real, got {array.dtype}: pass absolute values, or real and imaginary parts."
+        )
+    return array
+
+
+def real_or_complex(name: str, values: Any) -> jax.Array | np.ndarray:
+    """The values as an array of numbers, as it came where it is one; nothing is computed."""
+    array = values
+    if not isinstance(values, (jax.Array, np.ndarray)):
+        try:
+            array = jnp.asarray(values)
+        except (TypeError, ValueError, OverflowError):
+            raise ValueError(f"{name} must be an array of numbers, got {shown(values)}.") from None
+    if not (jnp.issubdtype(array.dtype, jnp.number) or array.dtype == np.bool_):
+        raise ValueError(f"{name} must be an array of numbers, got dtype {array.dtype}.")
+    return array
+
+
+def check_scalar(name: str, value: Any) -> None:
+    """Raises a ValueError unless `value` is a real number or a 0-d array of one, traced or not."""
+    if real_array(name, value).ndim:
+        raise ValueError(f"{name} must be a number, f32[], got {shown(value)}.")
+
+
+def check_kind(name: str, value: Any, kind: type, room: str = "cgalr_jax") -> None:
     """Raises a ValueError unless `value` is one of our records; for a factory it says what is missing."""
     if isinstance(value, kind):
         return
     called = getattr(value, "__name__", "")
     hint = f"the function {called}; call it: {called}()" if callable(value) and called else shown(value)
-    raise ValueError(f"{name} must be a cgalr_jax.{kind.__name__}, got {hint}.")
+    raise ValueError(f"{name} must be a {room}.{kind.__name__}, got {hint}.")
 
 
-def check_function(name: str, value: Any, signature: str) -> None:
-    """Raises a ValueError unless `value` can be called."""
+def check_function(name: str, value: Any, signature: str, arguments: int | None = None) -> None:
+    """Raises a ValueError unless `value` can be called, with so many arguments where that is given."""
     if not callable(value):
         raise ValueError(f"{name} must be a function, {signature}, got {shown(value)}.")
+    if arguments is None:
+        return
+    try:
+        form = inspect.signature(value)
+    except (TypeError, ValueError):  # a callable without a signature, of C
+        return
+    try:
+        form.bind(*range(arguments))
+    except TypeError as error:
+        called = f"{getattr(value, '__name__', type(value).__name__)}({', '.join(form.parameters)})"
+        raise ValueError(
+            f"{name} must take {arguments} argument{'s' * (arguments != 1)}, {signature}, got {called}: "
+            f"{error}."
+        ) from None
 
 
 def shown(value: Any) -> str:
-    """What came in, short enough to read: arrays by shape, long texts by their beginning."""
+    """What came in, on one line, short enough to read: arrays by shape, long texts by their beginning."""
     if isinstance(value, (jax.Array, np.ndarray)) and value.ndim:
         return f"an array of shape {value.shape} and dtype {value.dtype}"
-    text = repr(value)
+    text = " ".join(repr(value).split())
     return text if len(text) <= 200 else f"{text[:200]}... ({type(value).__name__})"
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is one real number, of Python, NumPy or JAX; truth values are none."""
+    if isinstance(value, (int, float)):
+        return not isinstance(value, bool)
+    if not isinstance(value, (np.generic, np.ndarray, jax.Array)) or value.ndim:
+        return False
+    return bool(jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer))
+
+
+def _fits_float32(value: Any) -> bool:
+    """Whether float32, in which everything is computed, holds it: not where it becomes 0 or infinite."""
+    number = abs(float(value))
+    limits = np.finfo(np.float32)
+    return not (0 < number < limits.tiny or limits.max < number < float("inf"))

@@ -73,7 +73,7 @@ def page(
     """The HTML page; `TraceRecorder.report` says what the arguments are."""
     for name, value in (("settings", settings), ("connectomes", connectomes)):
         if value is not None and not isinstance(value, Mapping):
-            raise ValueError(f"{name} must be a mapping, got {value!r}.")
+            raise ValueError(f"{name} must be a mapping, got {_checks.shown(value)}.")
     if set_point is not None:
         _checks.check("set_point", set_point, lambda x: 0 < x < math.inf, "positive and finite")
     settings = dict(settings or {})

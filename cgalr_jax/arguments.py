@@ -1,15 +1,23 @@
 """What users hand to the update, checked when it is traced: the three ways to measure, and the samples."""
 
+import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cgalr_jax import _checks
+from cgalr_jax import _checks, _leaves
 from cgalr_jax.signals.base import Signal
 
-__all__ = ["check_axes", "check_extra_arguments", "cut_samples"]
+__all__ = [
+    "check_axes",
+    "check_extra_arguments",
+    "check_probe",
+    "check_rate",
+    "cut_samples",
+    "shapes_of_samples",
+]
 
 _WAYS = """There are three ways to measure, one at a time:
   paired:      tx.update(grads, opt_state, params, probe=probe, samples=batch)
@@ -33,16 +41,35 @@ def check_extra_arguments(
             )
         if activations is not None and not (probe is None and samples is None and stored is None):
             raise ValueError(f"activations must come alone, got probe or samples too.\n{_WAYS}")
-        if probe is not None:
-            _checks.check_function("probe", probe, "probe(params) or probe(params, samples) -> activations")
         if (samples is None) != (stored is None):
             there = "update" if stored is None else "scale_by_connectome"
             raise ValueError(f"samples must be passed to both, got {there} only.\n{_WAYS}")
+        if probe is not None:
+            check_probe(probe, ("params",) if samples is None else ("params", "samples"))
     if params is None and (signal.reads_params or probe is not None):
         raise ValueError(
             "params must be passed to update, tx.update(grads, opt_state, params, ...), for a probe and for "
             "a signal that reads them; got None."
         )
+
+
+def check_probe(probe: Any, arguments: tuple[str, ...]) -> None:
+    """Raises unless the probe can be called with what it will be called with."""
+    signature = f"probe({', '.join(arguments)}) -> activations"
+    if "samples" not in arguments:
+        signature += ", without samples" + " at both places" * (arguments == ("params",))
+    _checks.check_function("probe", probe, signature, len(arguments))
+
+
+def check_rate(name: str, learning_rate: Any) -> None:
+    """Raises unless it is a number, finite and not negative, or a schedule; no concrete value is computed."""
+    if not callable(learning_rate):
+        allowed = "a schedule, or a number that is finite and at least 0"
+        return _checks.check(name, learning_rate, lambda x: 0 <= x < math.inf, allowed)
+    _checks.check_function(name, learning_rate, "a schedule, step -> learning rate", 1)
+    rate = jax.eval_shape(learning_rate, jax.ShapeDtypeStruct((), jnp.int32))
+    if getattr(rate, "shape", None) != ():
+        raise ValueError(f"{name} must return a number, f32[], got {_checks.shown(rate)}.")
 
 
 def check_axes(reading: Any, before: Any, axis_name: Any) -> None:
@@ -63,10 +90,26 @@ def _varying(tree: Any) -> frozenset[Any]:
     return frozenset().union(*(kind.varying for kind in kinds if kind is not None))
 
 
+def shapes_of_samples(samples: Any) -> Any:
+    """The example of the samples as shapes: arrays, `jax.ShapeDtypeStruct`s or numbers; at least one row."""
+
+    def shape_of(leaf: Any) -> jax.ShapeDtypeStruct:
+        if not _leaves.is_array(leaf) or 0 in jnp.shape(leaf)[:1]:
+            raise ValueError(
+                "samples must be an example of the batches of the update, arrays or jax.ShapeDtypeStructs "
+                f"with at least one row, got {_checks.shown(leaf)}."
+            )
+        return jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf))
+
+    return jax.tree.map(shape_of, samples)
+
+
 def cut_samples(samples: Any, stored: Any) -> Any:
     """The first samples, as many and where they are stored, without a cast that loses information."""
 
     def cut(sample: Any, like: jax.Array) -> jax.Array:
+        if not _leaves.is_array(sample):
+            raise ValueError(f"samples must be arrays, got {_checks.shown(sample)}.")
         shape, dtype = jnp.shape(sample), jnp.result_type(sample)
         if len(shape) != len(like.shape) or shape[1:] != like.shape[1:] or shape[:1] < like.shape[:1]:
             raise ValueError(

@@ -111,18 +111,32 @@ def averaged_params(opt_state: Any, params: optax.Params) -> optax.Params:
     # By path, never by position: a restored list is a mapping whose keys sort as text.
     means = {_keys(path[1:]): mean for path, mean in states[0].items() if path[0] == "averaging_params"}
 
+    known = sorted("/".join(keys) for keys in means)
+    seen = set()
+
     def average(path: Any, leaf: Any) -> Any:
         if not _trains(leaf):
             return leaf
         keys = _keys(tuple(jax.tree_util.keystr((key,), simple=True) for key in path))
         if keys not in means:
             raise ValueError(
-                f"params must be those that polynomial_averaging has seen, got {'/'.join(keys)!r} beside "
-                f"{sorted('/'.join(known) for known in means)}."
+                f"params must be those that polynomial_averaging has seen, {known}, got {'/'.join(keys)!r}."
             )
+        if jnp.shape(means[keys]) != leaf.shape:
+            raise ValueError(
+                "params must have the shapes that polynomial_averaging has seen, "
+                f"{jnp.shape(means[keys])} for {'/'.join(keys)!r}, got {leaf.shape}."
+            )
+        seen.add(keys)
         return jnp.asarray(means[keys], leaf.dtype)
 
-    return jax.tree_util.tree_map_with_path(average, params)
+    averaged = jax.tree_util.tree_map_with_path(average, params)
+    if missing := means.keys() - seen:
+        raise ValueError(
+            f"params must be those that polynomial_averaging has seen, {known}, got none of "
+            f"{sorted('/'.join(keys) for keys in missing)}."
+        )
+    return averaged
 
 
 def _trains(leaf: Any) -> bool:

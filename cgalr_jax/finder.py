@@ -88,8 +88,8 @@ def find_learning_rate(
         >>> curve.reached, curve.low <= curve.rate <= curve.high
         (True, True)
     """
-    _checks.check_function("step", step, "(state, learning_rate) -> state")
-    _checks.check_function("probe", probe, "state -> activations")
+    _checks.check_function("step", step, "step(state, learning_rate) -> state", 2)
+    _checks.check_function("probe", probe, "probe(state) -> activations", 1)
     signal = check_signal("signal", signals.frobenius() if signal is None else signal)
     if signal.reads_params:
         raise ValueError(f"signal must be one that reads activations only, got {_checks.shown(signal)}.")
@@ -120,7 +120,14 @@ def find_learning_rate(
 def _check_step(step: Callable[[Any, jax.Array], Any], state: Any) -> None:
     """Raises unless a step returns a state of the same form, which a loop over steps needs."""
     rate = jax.ShapeDtypeStruct((), jnp.float32)
-    before, after = jax.eval_shape(lambda state: state, state), jax.eval_shape(step, state, rate)
+    before = jax.eval_shape(lambda state: state, state)
+    try:
+        after = jax.eval_shape(step, state, rate)
+    except TypeError as error:
+        raise ValueError(
+            "step must be one training step, step(state, learning_rate) -> state, got "
+            f"{_checks.shown(step)}, which fails: {error}"
+        ) from error
     if jax.tree.structure(before) != jax.tree.structure(after):
         raise ValueError(
             "step must return the state it is given, step(state, learning_rate) -> state, got "

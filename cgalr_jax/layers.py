@@ -33,6 +33,10 @@ class Layers(Mapping[str, jax.Array]):
     """
 
     def __init__(self, activations: Mapping[str, jax.Array], axis_name: Hashable | None = None):
+        if not isinstance(activations, Mapping):
+            raise ValueError(
+                f"activations must be a mapping of names to arrays, got {_checks.shown(activations)}."
+            )
         self._activations = dict(activations)
         self.axis_name = axis_name
 
@@ -69,7 +73,7 @@ def layout_of(example: Any, max_units: int) -> Layout:
     Args:
         example: a pytree whose leaves are activations [N, ..., F], their `jax.ShapeDtypeStruct`s, or numbers
             of units.
-        max_units: units per layer that are measured; above it a static sub-sample.
+        max_units: units per layer that are measured, at least 2; above it a static sub-sample.
 
     Returns:
         The layout; leaves are named by the keys on the way to them, joined by slashes.
@@ -81,12 +85,13 @@ def layout_of(example: Any, max_units: int) -> Layout:
         >>> layout_of({"dense": 3, "blocks": [jnp.zeros((8, 2))]}, max_units=2).widths
         {'blocks/0': 2, 'dense': 3}
     """
+    _checks.check_integer("max_units", max_units, 2)
     widths: dict[str, int] = {}
     for name, leaf in _named_leaves(example, "example"):
         widths[name] = _width(name, leaf)
     if not widths:
         raise ValueError(f"example must hold at least one layer, got {_checks.shown(example)}.")
-    return Layout(widths, {name: _choose_units(width, max_units) for name, width in widths.items()})
+    return Layout(widths, {name: _choose_units(width, int(max_units)) for name, width in widths.items()})
 
 
 def measured_layers(activations: Any, layout: Layout, axis_name: Hashable | None = None) -> Layers:
@@ -103,8 +108,12 @@ def measured_layers(activations: Any, layout: Layout, axis_name: Hashable | None
     Raises:
         ValueError: if the layers, or their numbers of units, are not those of the layout.
     """
-    leaves = dict(_named_leaves(activations, "activations"))
-    shapes = {name: jnp.shape(leaf) for name, leaf in leaves.items()}
+    _checks.check_kind("layout", layout, Layout, "cgalr_jax.layers")
+    leaves = {
+        name: _checks.real_or_complex(f"activations[{name!r}]", leaf)
+        for name, leaf in _named_leaves(activations, "activations")
+    }
+    shapes = {name: leaf.shape for name, leaf in leaves.items()}
     if {name: shape[-1] if len(shape) > 1 else None for name, shape in shapes.items()} != layout.widths:
         raise ValueError(
             f"activations must be the layers of the example, {layout.widths} (name: units), each [N, ..., "
@@ -139,13 +148,13 @@ def layer_units(activation: jax.typing.ArrayLike, max_samples: int = 8192) -> ja
         >>> layer_units(jnp.zeros((128, 28, 28, 16))).shape  # 100352 positions, every 13th
         (7720, 16)
     """
-    activation = jnp.asarray(activation)
+    activation = jnp.asarray(_checks.real_or_complex("activation", activation))
     if activation.ndim < 2:
         raise ValueError(f"activation must be [N, ..., F], got shape {activation.shape!r}.")
     _checks.check_integer("max_samples", max_samples, 1)
     units = activation.reshape(-1, activation.shape[-1])
     rows = units.shape[0]
-    enough = -(-rows // max_samples)
+    enough = -(-rows // int(max_samples))
     stride = next(s for s in itertools.count(enough) if math.gcd(s, rows) == 1)
     if stride == 1:
         return units
@@ -170,10 +179,15 @@ def pooled_units(layers: Mapping[str, jax.Array]) -> jax.Array:
         >>> pooled_units({"conv": jnp.ones((8, 3, 3, 4)), "dense": jnp.ones((8, 2))}).shape
         (8, 6)
     """
+    if not isinstance(layers, Mapping) or not layers:
+        raise ValueError(f"layers must be a mapping of names to arrays, got {_checks.shown(layers)}.")
+    layers = {name: jnp.asarray(_checks.real_array(f"layers[{name!r}]", x)) for name, x in layers.items()}
+    if short := {name: x.shape for name, x in layers.items() if x.ndim < 2}:
+        raise ValueError(f"layers must hold arrays [N, ..., P], got shapes {short}.")
     means = [jnp.mean(x.astype(jnp.float32), axis=tuple(range(1, x.ndim - 1))) for x in layers.values()]
     if len({x.shape[0] for x in means}) > 1:
         sizes = {name: x.shape for name, x in layers.items()}
-        raise ValueError(f"Pooled layers must have the same number of samples (leading axis), got {sizes}.")
+        raise ValueError(f"layers must have the same number of samples, their first axis, got {sizes}.")
     return jnp.concatenate(means, axis=1)
 
 
@@ -191,6 +205,11 @@ def _named_leaves(tree: Any, argument: str) -> list[tuple[str, Any]]:
 
 
 def _width(name: str, leaf: Any) -> int:
+    if callable(leaf):
+        raise ValueError(
+            "example must be what the probe returns, jax.eval_shape(probe, params), got "
+            f"{_checks.shown(leaf)}: a function."
+        )
     shape = getattr(leaf, "shape", ())
     if isinstance(leaf, (int, np.integer)) and not isinstance(leaf, bool):
         width = int(leaf)

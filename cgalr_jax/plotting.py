@@ -123,6 +123,7 @@ def plot_connectome(
         an order that is no permutation of the units.
     """
     _check_axes("ax", ax)
+    _checks.check_flag("colorbar", colorbar)
     matrix = _as_matrix("matrix", matrix)
     layers = _as_layers(layers, len(matrix))
     order = _order(matrix, layers, order)
@@ -170,8 +171,11 @@ def plot_film(
       ValueError: numbers of axes, connectomes and titles that differ, and as `plot_connectome`.
     """
     axes = list(np.ravel(np.asarray(axes, dtype=object)))
-    matrices = [_as_matrix("connectomes", matrix) for matrix in connectomes]
-    titles = [""] * len(matrices) if titles is None else titles
+    for ax in axes:
+        _check_axes("axes", ax)
+    matrices = [_as_matrix("connectomes", matrix) for matrix in _as_list("connectomes", connectomes)]
+    titles = [""] * len(matrices) if titles is None else _as_list("titles", titles)
+    _checks.check_flag("colorbar", colorbar)
     counts = len(axes), len(matrices), len(titles)
     if not 0 < counts[0] == counts[1] == counts[2]:
         raise ValueError(f"axes, connectomes and titles must be equally many, got {counts}.")
@@ -203,7 +207,8 @@ def plot_barcode(ax: Axes, bars: topology.Barcode) -> Axes:
       ValueError: births or deaths that are not a row of numbers in [0, 1].
     """
     _check_axes("ax", ax)
-    births, deaths = (_as_weights(f"bars.{name}", getattr(bars, name, None)) for name in ("births", "deaths"))
+    _checks.check_kind("bars", bars, topology.Barcode, "cgalr_jax.topology")
+    births, deaths = (_as_weights(f"bars.{name}", getattr(bars, name)) for name in ("births", "deaths"))
     births = np.concatenate([[0.0], births])
     units = len(births)
     cycles = (units - 1) * (units - 2) // 2  # not the length of the deaths, which may be their quantiles
@@ -243,6 +248,8 @@ def plot_betti_curve(
       ValueError: births that are not a row of numbers in [0, 1].
     """
     _check_axes("ax", ax)
+    if not matplotlib.colors.is_color_like(color):
+        raise ValueError(f"color must be a colour of matplotlib, got {_checks.shown(color)}.")
     born = np.sort(_as_weights("births", births))
     thresholds = np.concatenate([[0.0], born, [1.0]])
     components = 1 + np.searchsorted(born, thresholds, side="right")
@@ -328,14 +335,18 @@ def plot_training_trace(
       ValueError: a number of axes other than three or four, arrays of several lengths, or an argument out of
         range.
     """
+    axes = _as_list("axes", axes)
     if len(axes) not in (3, 4):
         raise ValueError(f"axes must be three or four, got {len(axes)}.")
     for ax in axes:
         _check_axes("axes", ax)
     if set_point is not None:
         _checks.check("set_point", set_point, lambda x: 0 < x < math.inf, "positive and finite")
-    if bounds is not None and not callable(bounds):
-        raise ValueError(f"bounds must be a function, step -> (low, high), got {bounds!r}.")
+    if bounds is not None:
+        _checks.check_function("bounds", bounds, "step -> (low, high), or None", 1)
+    for name, key in (("loss", loss), ("prefix", prefix)):
+        if not isinstance(key, str):
+            raise ValueError(f"{name} must be a key of the trace, a string, got {_checks.shown(key)}.")
     values = _as_series("trace", trace)
     rows = max((len(array) for array in values.values()), default=0)
     missing = np.full(rows, np.nan)
@@ -344,7 +355,7 @@ def plot_training_trace(
     knows_rate = base_learning_rate is not None or f"{prefix}/learning_rate" in values
     base = np.ones(rows)
     if base_learning_rate is not None:
-        base = np.asarray(base_learning_rate, dtype=np.float64)
+        base = _as_numbers("base_learning_rate", base_learning_rate)
         if base.shape not in ((), (rows,)):
             raise ValueError(f"base_learning_rate must have shape () or ({rows},), got {base.shape}.")
     elif knows_rate:
@@ -417,7 +428,7 @@ def plot_learning_rate_curve(ax: Axes, curve: Any) -> Axes:
     """
     _check_axes("ax", ax)
     if not all(hasattr(curve, name) for name in ("rate", "low", "high", "reached", "rates", "distances")):
-        raise ValueError(f"curve must be a cgalr_jax.LearningRateCurve, got {curve!r}.")
+        raise ValueError(f"curve must be a cgalr_jax.LearningRateCurve, got {_checks.shown(curve)}.")
     rates, distances = np.asarray(curve.rates), np.asarray(curve.distances)
     finite = np.isfinite(distances)
     ax.plot(rates[finite], distances[finite], color=BLUE, marker="o", markersize=3.5, linewidth=1.1)
@@ -488,14 +499,20 @@ def _curve(x: np.ndarray, y: np.ndarray, points: int = 24) -> np.ndarray:
 
 def _check_axes(name: str, ax: Any) -> None:
     if not isinstance(ax, Axes):
-        raise ValueError(f"{name} must be matplotlib Axes, got {ax!r}.")
+        raise ValueError(f"{name} must be matplotlib Axes, got {_checks.shown(ax)}.")
+
+
+def _as_list(name: str, values: Any) -> list[Any]:
+    try:
+        if not isinstance(values, (str, Mapping)):
+            return list(values)
+    except TypeError:  # cannot be gone through
+        pass
+    raise ValueError(f"{name} must be a list, got {_checks.shown(values)}.")
 
 
 def _as_numbers(name: str, values: Any) -> np.ndarray:
-    try:
-        return np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise ValueError(f"{name} must be an array of numbers, got {values!r}.") from None
+    return np.asarray(_checks.real_array(name, values), dtype=np.float64)
 
 
 def _in_unit_interval(array: np.ndarray) -> bool:
@@ -508,21 +525,22 @@ def _as_matrix(name: str, matrix: jax.typing.ArrayLike) -> np.ndarray:
         raise ValueError(f"{name} must have shape [P, P], got {numbers.shape}.")
     if not _in_unit_interval(numbers):
         raise ValueError(f"{name} must lie in [0, 1], got {numbers.min()} to {numbers.max()}.")
-    return np.asarray(matrix)
+    return numbers
 
 
 def _as_weights(name: str, weights: Any) -> np.ndarray:
     numbers = _as_numbers(name, weights)
     if numbers.ndim != 1 or not _in_unit_interval(numbers):
-        raise ValueError(f"{name} must be a row of numbers in [0, 1], got {weights!r}.")
-    return np.asarray(weights)
+        raise ValueError(f"{name} must be a row of numbers in [0, 1], got {_checks.shown(weights)}.")
+    return numbers
 
 
 def _as_tree(tree: topology.Tree) -> tuple[np.ndarray, np.ndarray]:
     """Edges and weights, after a check that they connect all units."""
     edges, weights = np.asarray(getattr(tree, "edges", None)), np.asarray(getattr(tree, "weights", None))
     if edges.shape != (*weights.shape, 2) or weights.ndim != 1 or edges.dtype.kind not in "iu":
-        raise ValueError(f"tree must have edges i32[P - 1, 2] and weights f32[P - 1], got {tree!r}.")
+        got = _checks.shown(tree)
+        raise ValueError(f"tree must have edges i32[P - 1, 2] and weights f32[P - 1], got {got}.")
     component = np.arange(len(edges) + 1)
     for i, j in edges:
         if not 0 <= min(i, j) <= max(i, j) < len(component) or component[i] == component[j]:
@@ -534,7 +552,7 @@ def _as_tree(tree: topology.Tree) -> tuple[np.ndarray, np.ndarray]:
 def _as_series(name: str, trace: Any) -> dict[str, np.ndarray]:
     """The arrays f64[n] of a trace, n being the same."""
     if not isinstance(trace, Mapping):
-        raise ValueError(f"{name} must be a mapping of keys to arrays, got {trace!r}.")
+        raise ValueError(f"{name} must be a mapping of keys to arrays, got {_checks.shown(trace)}.")
     values = {key: _as_numbers(f"{name}[{key!r}]", array) for key, array in trace.items()}
     shapes = {array.shape for array in values.values()}
     if len(shapes) > 1 or any(len(shape) != 1 for shape in shapes):
@@ -545,7 +563,9 @@ def _as_series(name: str, trace: Any) -> dict[str, np.ndarray]:
 
 def _as_layers(layers: Mapping[str, int] | None, units: int) -> dict[str, int]:
     if layers is not None and not isinstance(layers, Mapping):
-        raise ValueError(f"layers must be a mapping of names to numbers of units, got {layers!r}.")
+        raise ValueError(
+            f"layers must be a mapping of names to numbers of units, got {_checks.shown(layers)}."
+        )
     layers = {f"{units} units": units} if layers is None else dict(layers)
     for name, size in layers.items():
         _checks.check_integer(f"layers[{name!r}]", size, 1)
@@ -560,9 +580,9 @@ def _order(matrix: np.ndarray, layers: Mapping[str, int], order: jax.typing.Arra
         layer = np.repeat(np.arange(len(layers)), list(layers.values()))
         order = tree_order(topology.spanning_tree(matrix)) if len(matrix) > 1 else np.zeros(1, dtype=int)
         return order[np.argsort(layer[order], kind="stable")]
-    order = np.asarray(order)
+    order = np.asarray(_checks.real_array("order", order))
     if not np.array_equal(np.sort(order), np.arange(len(matrix))):
-        raise ValueError(f"order must be a permutation of {len(matrix)} units, got {order.tolist()}.")
+        raise ValueError(f"order must be a permutation of {len(matrix)} units, got {_checks.shown(order)}.")
     return order
 
 

@@ -20,6 +20,8 @@ import jax
 import jax.core
 import numpy as np
 
+from cgalr_jax import _checks
+
 __all__ = ["TraceRecorder"]
 
 _SHOWN = ("scale", "distance", "z", "skipped", "refused")
@@ -74,6 +76,9 @@ class TraceRecorder:
         jsonl: str | os.PathLike[str] | None = None,
         tensorboard: str | os.PathLike[str] | None = None,
     ) -> None:
+        for name, value, what in (("jsonl", jsonl, "a file"), ("tensorboard", tensorboard, "a folder")):
+            if value is not None:
+                _checks.check_path(name, value, what)
         self._rows: list[dict[str, float]] = []
         self._closed = False
         self._streams: list[_JsonLines | _EventFile] = []
@@ -118,7 +123,7 @@ class TraceRecorder:
           OSError: a stream could not be written; the row is in the recorder, though.
         """
         if metrics is not None and not isinstance(metrics, Mapping):
-            raise ValueError(f"metrics must be a mapping of keys to scalars, got {type(metrics).__name__}.")
+            raise ValueError(f"metrics must be a mapping of keys to scalars, got {_checks.shown(metrics)}.")
         if self._closed:
             raise ValueError("record must be called before the recorder is closed, inside its `with`.")
         given = {str(key): value for key, value in {**(metrics or {}), **scalars}.items()}
@@ -153,6 +158,7 @@ class TraceRecorder:
           ValueError: path is a folder or another thing that is not a file.
           OSError: it could not be written.
         """
+        _checks.check_path("path", path, "a file")
         arrays = self.arrays()
         trace = np.zeros(len(self), dtype=[(key, np.float64) for key in arrays])
         for key, array in arrays.items():
@@ -173,6 +179,7 @@ class TraceRecorder:
           ValueError: it is damaged or another kind of file; the message has the path and what is wrong.
           OSError: it cannot be opened.
         """
+        _checks.check_path("path", path, "a file of TraceRecorder.save")
         with open(path, "rb") as file:
             content = file.read()
         try:
@@ -219,6 +226,7 @@ class TraceRecorder:
         """
         from cgalr_jax import _report
 
+        _checks.check_path("path", path, "a file")
         page = _report.page(self.arrays(), **options)
         with _replacing(path) as file:
             file.write(page.encode())
@@ -233,6 +241,9 @@ class TraceRecorder:
         Raises:
           ImportError: tensorboardX is not installed.
         """
+        _checks.check_path("directory", directory, "a folder")
+        if not isinstance(step, str):
+            raise ValueError(f"step must be a key, a string, got {_checks.shown(step)}.")
         with contextlib.closing(_EventFile(directory, step)) as file:
             for number, row in enumerate(self._rows):
                 file.write(row, number)
@@ -248,6 +259,9 @@ class TraceRecorder:
           One line, which ends with a warning if the calibration is unfinished or ended by time or by the
           guard; empty if nothing was recorded.
         """
+        for key in keys:
+            if not isinstance(key, str):
+                raise ValueError(f"keys must be strings, got {_checks.shown(key)}.")
         row = self._rows[-1] if self._rows else {}
         default = sorted((key for key in row if _is_shown(key, row[key])), key=_is_ours)
         parts = [f"{_short_key(key)} {_short(row[key])}" for key in keys or default if key in row]
@@ -386,7 +400,7 @@ def _scalar(key: str, value: Any) -> float:
     array = np.asarray(value)
     if array.dtype.kind in "biuf" or array.dtype.name.startswith(("bfloat", "float", "int", "uint")):
         return float(array.reshape(()))  # the names: of types that NumPy does not know
-    raise ValueError(f"{key} must be a real number, got {value!r}.")
+    raise ValueError(f"{key} must be a real number, got {_checks.shown(value)}.")
 
 
 def _is_ours(key: str) -> bool:

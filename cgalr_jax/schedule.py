@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from cgalr_jax import _checks, controllers, signals, transform
+from cgalr_jax import _checks, arguments, controllers, signals, transform
 from cgalr_jax.signals.base import check_signal
 from cgalr_jax.state import ConnectomeState
 
@@ -38,6 +38,8 @@ class ConnectomeSchedule:
         """One step: measures if it is time."""
         del extra_args
         bound = None if probe is None else (lambda params, *args: probe(*args))
+        if probe is not None:
+            arguments.check_probe(probe, () if samples is None else ("samples",))
         extra = {"activations": activations, "probe": bound, "samples": samples}
         # Optax has asked for the rate of this step before it calls this.
         applied = self(state)
@@ -89,6 +91,7 @@ def connectome_schedule(
         >>> 0 < state.hyperparams["learning_rate"] < 1e-3
         Array(True, dtype=bool)
     """
+    arguments.check_rate("learning_rate", learning_rate)
     signal = check_signal("signal", signals.frobenius() if signal is None else signal)
     if signal.reads_params:
         raise ValueError(

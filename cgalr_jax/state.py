@@ -190,6 +190,11 @@ def check_form(argument: str, found: Any, wanted: Any) -> None:
         ]
         for tree in (found, wanted)
     )
+    if not wanted:
+        raise ValueError(
+            "opt_state must contain the state of scale_by_connectome, cgalr or connectome_schedule, got one "
+            "without."
+        )
     if not found or len(found) != len(wanted):
         raise ValueError(
             f"{argument} must hold as many states of scale_by_connectome as the optimizer, at least one: "

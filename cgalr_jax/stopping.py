@@ -52,10 +52,7 @@ def levelled(distances: jax.typing.ArrayLike, *, window: int = 5, tolerance: flo
       >>> levelled(series, window=1).tolist()
       [False, False, False, False, False, False, True, True]
     """
-    try:
-        series = np.asarray(distances, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise ValueError(f"distances must be numbers f32[..., T], got {distances!r}.") from None
+    series = np.asarray(_checks.real_array("distances", distances), dtype=np.float64)
     if series.ndim == 0:
         raise ValueError(f"distances must have shape [..., T], got {series.shape}.")
     _checks.check_integer("window", window, 1)

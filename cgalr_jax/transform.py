@@ -194,14 +194,23 @@ def cgalr(
         >>> print(f"{rate:.0e}")  # the ramp starts at a thousandth
         1e-06
     """
+    if momentum is not None:
+        _checks.check("momentum", momentum, lambda x: 0 <= x < 1, "None or in [0, 1)")
     if optimizer is None:
         optimizer = functools.partial(optax.sgd, momentum=momentum)
+    arguments.check_rate("learning_rate", learning_rate)
     _checks.check_function("optimizer", optimizer, "learning_rate -> optax.GradientTransformation")
     controller = _deprecated.moved_arguments(controller, bounds, window)
     if controller is None:
         controller = controllers.calibrated(learning_rate if callable(learning_rate) else None)
     instrument = _instrument(example, every, controller, signal, max_units, axis_name, max_share)
-    return optax.chain(optimizer(learning_rate), _transformation(instrument, samples, learning_rate))
+    base = optimizer(learning_rate)
+    if not isinstance(base, optax.GradientTransformation):
+        raise ValueError(
+            "optimizer must be a function, learning_rate -> optax.GradientTransformation, got one that "
+            f"returns {_checks.shown(base)}."
+        )
+    return optax.chain(base, _transformation(instrument, samples, learning_rate))
 
 
 # ------------------------------------------------------------------------------------------------------------
@@ -276,8 +285,8 @@ def measure(
     return state._replace(
         cg_scale=keep(state.cg_valid, scale, state.cg_scale),
         cg_distance=keep(measured, distance, state.cg_distance),
-        cg_measurements=state.cg_measurements + measured.astype(jnp.int32),
-        cg_skipped=state.cg_skipped + lost.astype(jnp.int32),
+        cg_measurements=keep(measured, optax.safe_increment(state.cg_measurements), state.cg_measurements),
+        cg_skipped=keep(lost, optax.safe_increment(state.cg_skipped), state.cg_skipped),
         cg_valid=state.cg_valid | readable,
         cg_read=jnp.where(readable, state.cg_step, state.cg_read),
         cg_before=keep(readable, before, state.cg_before),
@@ -323,11 +332,7 @@ def update(
 
     # Two conditions: the outer depends on the step only, so that it stays a branch under a vmap over runs.
     regular = state.cg_step % instrument.every == 0
-    early = instrument.controller.early
-    if early:
-        state = _cond(regular | (state.cg_step < early), ramping, state)
-    else:
-        state = _cond(regular, measuring, state)
+    state = _cond(regular | (state.cg_step < instrument.controller.early), ramping, state)
     rate = () if learning_rate is None else _rate(learning_rate, state.cg_step) * state.cg_scale
     scaled = jax.tree.map(functools.partial(_scaled, state.cg_scale), updates)
     if instrument.max_share is not None and params is not None:
@@ -356,6 +361,7 @@ def _instrument(
     """The instrument of these arguments, each of them checked."""
     _checks.check_integer("every", every, 1)
     _checks.check_integer("max_units", max_units, 2)
+    _checks.check_hashable("axis_name", axis_name, "the name of a mapped axis, a tuple of names, or None")
     if max_share is not None:
         _checks.check("max_share", max_share, lambda x: 0 < x < math.inf, "positive and finite, or None")
     signal = check_signal("signal", signals.hybrid() if signal is None else signal)
@@ -379,7 +385,7 @@ def _transformation(
     instrument: Instrument, samples: Any, learning_rate: optax.ScalarOrSchedule | None
 ) -> optax.GradientTransformationExtraArgs:
     """The two pure functions as Optax wants them."""
-    stored = jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), samples)
+    stored = arguments.shapes_of_samples(samples)
     return optax.GradientTransformationExtraArgs(
         functools.partial(init, instrument, stored, learning_rate),
         functools.partial(update, instrument, stored, learning_rate),  # pyright: ignore[reportArgumentType]

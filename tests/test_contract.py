@@ -398,6 +398,52 @@ def test_the_state_can_be_stored_anywhere(name):
     assert shapes(jax.eval_shape(tx.init, params)) == shapes(tx.init(params))
 
 
+# --- the flags of JAX that strangers set
+
+FLAGS = {
+    "x64": lambda: jax.enable_x64(True),
+    "strict dtype promotion": lambda: jax.numpy_dtype_promotion("strict"),
+    "no rank promotion": lambda: jax.numpy_rank_promotion("raise"),
+}
+# One of each way to measure, signal and controller; the optimizers are Optax's and not all are strict.
+UNDER_FLAGS = (
+    "alone, paired",
+    "alone, activations",
+    "births",
+    "update norm",
+    "the paper's gate in an envelope",
+    "cgalr",
+    "schedule",
+    "inject_hyperparams of cgalr",
+)
+
+
+@pytest.mark.parametrize("flag", FLAGS)
+@pytest.mark.parametrize("name", UNDER_FLAGS)
+def test_flags_change_nothing(name, flag):
+    construction, params = CONSTRUCTIONS[name], init_params()
+    with FLAGS[flag]():
+        tx = construction.make()
+
+        @jax.jit
+        def step(params, state):
+            grads = jax.grad(loss)(params, X)
+            updates, state = tx.update(grads, state, params, **construction.extra(params, X))
+            return optax.apply_updates(params, updates), state
+
+        state = tx.init(params)
+        before = shapes_of(ours(state))
+        for _ in range(STEPS):
+            params, state = step(params, state)
+        assert shapes_of(ours(state)) == before
+        found = params, {key: float(value) for key, value in cgalr_jax.metrics(state).items()}
+    expected = trained(name)
+    assert_equal(found[0], expected[0], rtol=1e-3, atol=1e-5)
+    assert found[1] == pytest.approx(
+        {key: float(value) for key, value in cgalr_jax.metrics(expected[1]).items()}, rel=1e-2, abs=1e-5
+    )
+
+
 # --- params and updates in other forms
 
 

@@ -25,7 +25,7 @@ FLOORS = (
     ("transform",),
     ("plotting", "capture"),
     ("_report",),
-    ("schedule", "finder", "averaging", "stopping"),
+    ("schedule", "presets", "finder", "averaging", "stopping"),
     ("recorder",),
     ("",),  # the face
 )

@@ -295,7 +295,7 @@ class TestThreeWays:
         state = tx.init(PARAMS)
         with pytest.raises(
             ValueError,
-            match=r"^probe must be a function, probe\(params\) or .* -> activations, got 3",
+            match=r"^probe must be a function, probe\(params\) -> activations, .*got 3",
         ):
             tx.update(PARAMS, state, PARAMS, probe=3)
         with pytest.raises(ValueError, match="^params must be passed to update"):

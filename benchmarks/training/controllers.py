@@ -66,14 +66,17 @@ def anneal_by_noise(config: Config, key: jax.Array) -> library.Controller:
 
 
 def gate(config: Config, key: jax.Array) -> library.Controller:
-    """The paper's gate; `listen` 1 hears the distance, -1 its inverse (the opposite z), 0 noise instead."""
-    shipped = library.hysteresis_gate()
+    """The paper's gate, or a control: see `listening`."""
+    return listening(library.hysteresis_gate(), config["listen"], key)
+
+
+def listening(shipped: library.Controller, listen: jax.Array, key: jax.Array) -> library.Controller:
+    """A gate that hears the distance (`listen` 1), its inverse (-1: the opposite z), or noise (0)."""
 
     def update(measurement: library.Measurement, state: Any) -> tuple[jax.Array, Any]:
         noise = jnp.exp(jax.random.normal(jax.random.fold_in(key, measurement.step)))
-        distance = jnp.where(config["listen"] < 0, 1 / measurement.distance, measurement.distance)
-        heard = jnp.where(config["listen"] == 0, noise, distance)
-        return shipped.update(measurement._replace(distance=heard), state)
+        distance = jnp.where(listen < 0, 1 / measurement.distance, measurement.distance)
+        return shipped.update(measurement._replace(distance=jnp.where(listen == 0, noise, distance)), state)
 
     return shipped._replace(update=update)
 

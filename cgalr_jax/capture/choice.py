@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypedDict
 
 import jax
-import numpy as np
+
+from cgalr_jax import _checks
 
 Activations = dict[str, jax.Array]
 
@@ -36,29 +37,32 @@ def check(model: Any, kind: type, choice: Choice) -> None:
     """Raises for a model of the other API, and for a choice that is none."""
     if not isinstance(model, kind):
         flax = "linen" if "linen" in kind.__module__ else "nnx"
-        raise ValueError(f"model must be a flax.{flax}.Module, an instance, got {model!r}.")
+        raise ValueError(f"model must be a flax.{flax}.Module, an instance, got {_checks.shown(model)}.")
     known = sorted(Choice.__annotations__)
     for name in choice:
         if name not in known:
             raise ValueError(f"keyword arguments must be among {known}, got {name!r}.")
     layers = choice.get("layers")
     if isinstance(layers, (str, type)):
-        raise ValueError(f"layers must be a list of names and types, got {layers!r}, which is not in a list.")
+        raise ValueError(
+            f"layers must be a list of names and types, got {_checks.shown(layers)}, which is not in a list."
+        )
     if layers is not None:
         if not isinstance(layers, Iterable) or not all(isinstance(layer, (str, type)) for layer in layers):
-            raise ValueError(f"layers must be a list of names and types, or None, got {layers!r}.")
+            raise ValueError(
+                f"layers must be a list of names and types, or None, got {_checks.shown(layers)}."
+            )
         if not list(layers):
             raise ValueError(
                 "layers must name at least one, or be None for the usual ones, got an empty list."
             )
     for name in ("logits", "pooled"):
         value = choice.get(name, False)
-        if not isinstance(value, (bool, np.bool_)):
-            raise ValueError(f"{name} must be True or False, got {value!r}.")
+        _checks.check_flag(name, value)
     for name, call in (("activation", "activation(array) -> array"), ("forward", "forward(model, samples)")):
         value = choice.get(name)
         if value is not None and not callable(value):
-            raise ValueError(f"{name} must be a function, {call}, or None, got {value!r}.")
+            raise ValueError(f"{name} must be a function, {call}, or None, got {_checks.shown(value)}.")
 
 
 def patterns(choice: Choice) -> list[str]:

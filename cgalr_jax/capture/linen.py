@@ -13,6 +13,7 @@ import optax
 from flax import core, linen
 from flax.training import train_state
 
+from cgalr_jax import _checks
 from cgalr_jax.capture import choice as choices
 from cgalr_jax.capture import frozen, outputs
 from cgalr_jax.capture.choice import Activations, Choice
@@ -155,7 +156,9 @@ def linen_forward(
             f" {sorted(variables)}."
         )
     if isinstance(mutable, str):
-        raise ValueError(f"mutable must be a list of collections, got {mutable!r}, which is not in a list.")
+        raise ValueError(
+            f"mutable must be a list of collections, got {_checks.shown(mutable)}, which is not in a list."
+        )
     return _run(model, variables, samples, choice, rngs=rngs, mutable=tuple(mutable), still=False)
 
 
@@ -168,7 +171,7 @@ def _check_collections(variables: Any, hint: str) -> None:
     if not isinstance(variables, Mapping) or not all(isinstance(key, str) for key in variables):
         raise ValueError(
             "variables must be a mapping of collections, such as {'batch_stats': ...}"
-            f" ({hint}), got {type(variables).__name__}."
+            f" ({hint}), got {_checks.shown(variables)}."
         )
 
 

@@ -5,6 +5,7 @@ from typing import Any, Unpack
 import jax
 from flax import linen, nnx
 
+from cgalr_jax import _checks
 from cgalr_jax.capture.choice import Choice
 from cgalr_jax.capture.linen import linen_probe
 from cgalr_jax.capture.nnx import nnx_probe
@@ -59,7 +60,9 @@ def example(model: Any, *arguments: Any, **choice: Unpack[Choice]) -> Any:
             raise ValueError(_wrong("params and samples must be given, after the linen model", arguments))
         probe = linen_probe(model, **choice)
     elif isinstance(model, type) or not callable(model):
-        raise ValueError(f"model must be a Flax model, an instance, or a probe, got {model!r}.\n{_CALLS}")
+        raise ValueError(
+            f"model must be a Flax model, an instance, or a probe, got {_checks.shown(model)}.\n{_CALLS}"
+        )
     elif choice:
         raise ValueError(
             f"{sorted(choice)} must be given to the builder of the probe, or with a model, got a probe."

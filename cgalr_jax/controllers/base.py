@@ -56,8 +56,8 @@ class Controller(NamedTuple):
 def check_controller(name: str, controller: Any) -> Controller:
     """The controller, or a ValueError that says what is wrong with it: nothing is computed."""
     _checks.check_kind(name, controller, Controller)
-    _checks.check_function(f"{name}.init", controller.init, "() -> (scale, state)")
-    _checks.check_function(f"{name}.update", controller.update, "(measurement, state) -> (scale, state)")
+    _checks.check_function(f"{name}.init", controller.init, "() -> (scale, state)", 0)
+    _checks.check_function(f"{name}.update", controller.update, "(measurement, state) -> (scale, state)", 2)
     _checks.check_integer(f"{name}.early", controller.early, 0)
     before = _shapes(f"{name}.init", jax.eval_shape(controller.init))
     measurement = Measurement(jnp.zeros((), jnp.float32), jnp.zeros((), jnp.int32))

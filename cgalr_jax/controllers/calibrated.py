@@ -29,8 +29,9 @@ UNFINISHED, REACHED, BY_TIME, BY_GUARD = 0, 1, 2, 3
 
 # The scale stays inside this range whatever happens.
 _SMALLEST_SCALE, _LARGEST_SCALE = 1e-6, 1e6
-# Distances of so many targets or less are none: the updates were skipped, or too small for their type.
-_STILL = 1e-8
+# Distances of so many targets or less are none, but the rounding of float32: updates were skipped, or are too
+# small for their type.
+_STILL = 1e-5
 # A schedule below this share of its peak counts as this share: the logarithm of zero is not a number.
 _SMALLEST_DECAY = 1e-3
 # What is not finite makes the scale this much smaller: the safe side.
@@ -63,6 +64,7 @@ class CalibrationState(NamedTuple):
     sensitivity: jax.Array  # f32[], the last of them
     suspect: jax.Array  # f32[], the last one that was a jump
     suspects: jax.Array  # i32[], how many jumps in a row agree on it
+    stills: jax.Array  # i32[], measurements in a row in which nothing moved
     recent: (
         jax.Array
     )  # f32[], mean of the sensitivities of the last three measurements or so of the annealing
@@ -133,8 +135,8 @@ def calibrated(
     - It says how it ended, in `ended`: at the set-point; by time, after four times the steps that the slow
       part should take; by the guard, when the scale has grown by 50 while the motion set no record (noise
       that covers it), with the scale of the record; or not yet.
-    - As long as nothing has ever moved (a rate too small for the floating type, a frozen network), the scale
-      rises to 1 at most: the base rate as it was given.
+    - As long as nothing has ever moved (a rate too small for the floating type, a frozen network), by more
+      than a hundred-thousandth of the set-point, the scale rises to 1 at most: the base rate as it was given.
     - A value of the schedule that is not finite, or negative, is not used: its last good one is, and
       `refused` counts it. Values below a thousandth of the peak count as a thousandth.
     - The scale stays within [1e-6, 1e6], before the decay that the controller brings itself.
@@ -200,6 +202,7 @@ def calibrated(
             sensitivity=f32(0.0),
             suspect=f32(0.0),
             suspects=i32(),
+            stills=i32(),
             recent=f32(0.0),
             usual=f32(0.0),
             annealed=i32(),
@@ -241,15 +244,21 @@ def _believe(
     jump = math.log(5.0)
     # Jumps in a row that have to agree, while calibrating and while annealing, where there is time.
     confirmed_by, reopened_by = 3, 8
+    # Measurements without motion after which nothing is believed of what was before.
+    forgotten_after = 30
 
     # 1. Motion per rate. The peak is 0 before a warm-up has begun.
     finite = (distance >= 0) & (distance < jnp.inf)  # false for NaN, too
     peak = jnp.where(state.peak > 0, state.peak, 1.0)
     decay = jnp.where(state.peak > 0, jnp.clip(state.value / peak, _SMALLEST_DECAY, 1.0), 1.0)
-    still = finite & ((distance <= _STILL) | (state.peak == 0))
-    usable = finite & ~still
-    motion = jnp.log(jnp.where(usable, distance, 1.0))
-    value = jnp.where(usable, motion - jnp.log(state.scale * decay) - jnp.log(peak), state.sensitivity)
+    moved = finite & (distance > _STILL) & (state.peak > 0)
+    # Small, and a thousand times less than the network answered before: rounding, too.
+    no_answer, small = math.log(1e3), 1e-3
+    motion = jnp.log(jnp.where(moved, distance, 1.0))
+    value = motion - jnp.log(state.scale * decay) - jnp.log(peak)
+    answers = (state.believed == 0) | (value > state.sensitivity - no_answer) | (distance > small)
+    usable = moved & answers
+    value = jnp.where(usable, value, state.sensitivity)
     # 2. One that agrees with the last is believed; jumps are, once enough of them agree.
     agrees = (state.believed == 0) | (jnp.abs(value - state.sensitivity) <= jump)
     again = (state.suspects > 0) & (jnp.abs(value - state.suspect) <= jump)
@@ -258,13 +267,19 @@ def _believe(
     changed = usable & ~agrees & (suspects >= enough)
     believed = usable & (agrees | changed)
     # 3. What is remembered of it.
+    still = finite & ~usable
+    stills = jnp.where(still, state.stills + 1, 0)
     count = jnp.minimum(state.believed + believed.astype(jnp.int32), 2)
+    forgotten = stills >= forgotten_after
     steps = (step - state.step).astype(jnp.float32)
     state = state._replace(
-        believed=jnp.where(changed, 2, count).astype(jnp.int32),
+        believed=jnp.where(forgotten, 0, jnp.where(changed, 1, count)).astype(jnp.int32),
+        counted=jnp.where(forgotten, 0, state.counted).astype(jnp.int32),
+        record=jnp.where(forgotten, -jnp.inf, state.record),
         sensitivity=jnp.where(believed, value, state.sensitivity),
         suspect=jnp.where(usable, value, state.suspect),
         suspects=jnp.where(usable, jnp.where(believed, 0, suspects), state.suspects).astype(jnp.int32),
+        stills=jnp.where(forgotten, 0, stills).astype(jnp.int32),
         step=jnp.asarray(step, jnp.int32),
     )
     return Sensitivity(value, finite, still, believed, changed, decay, steps), state
@@ -330,7 +345,7 @@ def ramp(sensitivity: Sensitivity, state: CalibrationState, *, ramp_steps: float
     # A jump waits for the next one; one that may be a divergence waits at a smaller scale.
     factor = jnp.where(sensitivity.believed, factor, jnp.where(motion > math.log(2.0), -fall, 0.0))
     # Nothing moves: has it ever?
-    still = jnp.where(state.believed == 0, jnp.clip(-jnp.log(state.scale), 0.0, growth), 0.0)
+    still = jnp.where(state.believed == 0, jnp.clip(-jnp.log(state.scale), 0.0, math.log(8.0)), 0.0)
     factor = jnp.where(sensitivity.still, still, factor)
     factor = jnp.where(sensitivity.finite, factor, math.log(_RETREAT))
     done = ended != UNFINISHED

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from cgalr_jax import _checks
 from cgalr_jax.controllers.base import Controller, Measurement, check_controller
@@ -58,8 +59,11 @@ def envelope(controller: Controller, bounds: Bounds | None = None) -> Controller
     """
     check_controller("controller", controller)
     if bounds is not None:
-        _checks.check_function("bounds", bounds, "step -> (low, high)")
-        low, high = bounds(jnp.zeros((), jnp.int32))
+        _checks.check_function("bounds", bounds, "step -> (low, high)", 1)
+        pair = bounds(jnp.zeros((), jnp.int32))
+        if not (isinstance(pair, (tuple, list)) and len(pair) == 2):
+            raise ValueError(f"bounds must return a pair, (low, high), got {_checks.shown(pair)}.")
+        low, high = pair
         for name, value in (("low", low), ("high", high)):
             _checks.check(
                 f"bounds at step 0: {name}", value, lambda x: 0 < x < math.inf, "positive and finite"
@@ -90,7 +94,9 @@ def envelope(controller: Controller, bounds: Bounds | None = None) -> Controller
             lambda new, old: jnp.where(good, jnp.asarray(new, old.dtype), old), inner, state.controller
         )
         scale, usable = bounded(jnp.where(good, scale, state.scale), state.scale, measurement.step)
-        refused = state.refused + (~good).astype(jnp.int32) + (~usable).astype(jnp.int32)
+        refused = state.refused
+        for one in (~good, ~usable):
+            refused = jnp.where(one, jnp.asarray(optax.safe_increment(refused)), refused)
         return scale, EnvelopeState(scale, refused, inner)
 
     return Controller(init, update, controller.early)

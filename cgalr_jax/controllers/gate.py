@@ -44,6 +44,11 @@ def robust_z_score(
         >>> print(f"{robust_z_score(jnp.float32(6.0), history, jnp.int32(5)):.2f}")
         2.02
     """
+    _checks.check_scalar("value", value)
+    if _checks.real_array("history", history).ndim != 1:
+        raise ValueError(f"history must be f32[W], got {_checks.shown(history)}.")
+    _checks.check_scalar("count", count)
+    _checks.check_integer("min_count", min_count, 0)
     valid = jnp.arange(history.size) < count
     median = _median(history, valid)
     deviation = _median(jnp.abs(history - median), valid)
@@ -89,6 +94,10 @@ def schmitt_trigger(mode: jax.Array, z: jax.Array, *, enter: float, leave: float
         ...     print(int(mode), end=" ")
         0 1 1 0
     """
+    _checks.check_scalar("mode", mode)
+    _checks.check_scalar("z", z)
+    _checks.check("enter", enter, lambda x: 0 < x < math.inf, "positive and finite")
+    _checks.check("leave", leave, lambda x: 0 <= x <= enter, f"in [0, enter] = [0, {enter}]")
     left = jnp.where(mode == SLOW, z < leave, z > -leave)
     mode = jnp.where(left, HOLD, mode)
     return jnp.where(z > enter, SLOW, jnp.where(z < -enter, FAST, mode)).astype(jnp.int32)
@@ -156,6 +165,7 @@ def hysteresis_gate(
     _checks.check("floor", floor, lambda x: 0 < x <= 1, "in (0, 1]")
     _checks.check("ceiling", ceiling, lambda x: 1 <= x < math.inf, "at least 1 and finite")
     _checks.check_integer("window", window, 5)
+    window = int(window)
 
     def init() -> tuple[jax.Array, GateState]:
         state = GateState(
@@ -181,13 +191,16 @@ def hysteresis_gate(
         factor = jnp.where(finite, factor, down)
         scale = jnp.clip(state.scale * factor, floor, ceiling)
         # 3. The distance joins the history.
-        pushed = state.history.at[state.measurements % window].set(logarithm)
+        # At 2^31 a turn of the ring is taken off the count: it is large enough, and the place stays.
+        most = jnp.iinfo(jnp.int32).max
+        count = jnp.where(state.measurements == most, state.measurements - window, state.measurements)
+        pushed = state.history.at[count % window].set(logarithm)
         state = GateState(
             scale=scale.astype(jnp.float32),
             phase=mode.astype(jnp.int32),
             z=z.astype(jnp.float32),
             history=jnp.where(finite, pushed, state.history),
-            measurements=state.measurements + finite.astype(jnp.int32),
+            measurements=count + finite.astype(jnp.int32),
         )
         return state.scale, state
 

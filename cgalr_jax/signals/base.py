@@ -70,8 +70,10 @@ def check_signal(name: str, signal: Any) -> Signal:
     """The signal, or a ValueError that says what is wrong with it."""
     _checks.check_kind(name, signal, Signal)
     _checks.check_function(f"{name}.read", signal.read, "(layers, params) -> reading")
-    _checks.check_function(f"{name}.compare", signal.compare, "(before, after) -> distance")
+    _checks.check_function(f"{name}.compare", signal.compare, "(before, after) -> distance", 2)
     _checks.check(f"{name}.set_point", signal.set_point, lambda x: 0 < x < math.inf, "positive and finite")
+    _checks.check_flag(f"{name}.reads_activations", signal.reads_activations)
+    _checks.check_flag(f"{name}.reads_params", signal.reads_params)
     return _of_the_first_edition(signal)
 
 
@@ -101,8 +103,10 @@ def from_connectomes(
     Raises:
         ValueError: if `over` or `set_point` is outside its range.
     """
-    if over not in get_args(Over):
-        raise ValueError(f"over must be 'min', 'median', 'max' or 'pooled', got {over!r}.")
+    _checks.check_function("summarise", summarise, "connectome -> summary", 1)
+    _checks.check_function("compare", compare, "(before, after) -> distance", 2)
+    _checks.check_choice("over", over, get_args(Over))
+    _checks.check("default", default, lambda x: 0 < x < math.inf, "positive and finite")
 
     def read(layers: Layers, params: Any) -> dict[str, Any]:
         del params

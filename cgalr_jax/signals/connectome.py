@@ -75,7 +75,7 @@ def _sub_samples(width: int, size: int) -> np.ndarray:
     return np.concatenate(orders)[:count]
 
 
-def deaths(over: Over = "pooled", *, set_point: float | None = None) -> Signal:
+def deaths(over: Over = "pooled", *, set_point: float | None = None, normalise: bool = True) -> Signal:
     """The TOP distance of the deaths of cycles: all correlations outside of the maximum spanning tree.
 
     They are sorted exactly, P(P-1)/2 numbers a connectome: the quantiles of `barcode(bins=)` are cheaper, but
@@ -83,7 +83,9 @@ def deaths(over: Over = "pooled", *, set_point: float | None = None) -> Signal:
 
     Args:
         over: as for `births`.
-        set_point: distance that is fast enough; positive. Default: 0.016.
+        set_point: distance that is fast enough; positive. Default: 0.016; without `normalise` 1, since a sum
+            grows with the number of units: a relative controller needs no set-point.
+        normalise: False for the published distance, the plain L2 norm: see `topology.top_distance`.
 
     Returns:
         A `Signal`; its reading are deaths, f32[(P - 1)(P - 2) / 2] a connectome. Reading raises a ValueError
@@ -98,15 +100,17 @@ def deaths(over: Over = "pooled", *, set_point: float | None = None) -> Signal:
         # Edges that are not numbers count as the heaviest: the tree has them, and no death would show it.
         return jnp.where(jnp.isnan(found.births).any(), jnp.inf, found.deaths)
 
-    return from_connectomes(summarise, topology.top_distance, over, set_point, 0.016)
+    compare = functools.partial(topology.top_distance, normalise=normalise)
+    return from_connectomes(summarise, compare, over, set_point, 0.016 if normalise else 1.0)
 
 
-def barcode(over: Over = "pooled", *, set_point: float | None = None) -> Signal:
+def barcode(over: Over = "pooled", *, set_point: float | None = None, normalise: bool = True) -> Signal:
     """The TOP distance of births and deaths together, half of the weight each (`topology.barcode_distance`).
 
     Args:
         over: as for `births`.
-        set_point: distance that is fast enough; positive. Default: 0.028.
+        set_point: distance that is fast enough; positive. Default: 0.028; without `normalise` 1, as `deaths`.
+        normalise: False for the published distance, the plain L2 norm of births and deaths side by side.
 
     Returns:
         A `Signal`; its reading are a `Barcode` a connectome, f32[P(P - 1) / 2] in all. Reading raises a
@@ -115,7 +119,8 @@ def barcode(over: Over = "pooled", *, set_point: float | None = None) -> Signal:
     Raises:
         ValueError: if an argument is outside its range.
     """
-    return from_connectomes(_with_cycles, topology.barcode_distance, over, set_point, 0.028)
+    compare = functools.partial(topology.barcode_distance, normalise=normalise)
+    return from_connectomes(_with_cycles, compare, over, set_point, 0.028 if normalise else 1.0)
 
 
 def frobenius(over: Over = "min", *, set_point: float | None = None) -> Signal:

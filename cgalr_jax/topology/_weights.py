@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+from cgalr_jax import _checks
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Bool, Float32, Int32
@@ -24,20 +27,20 @@ _Carry = TypeVar("_Carry")
 
 def as_real(name: str, values: jax.typing.ArrayLike) -> Float32[Array, " ..."]:
     """An array of any real dtype as float32; complex ones are refused, not robbed of their imaginary part."""
-    array = jnp.asarray(values)
-    if jnp.issubdtype(array.dtype, jnp.complexfloating):
-        raise ValueError(
-            f"{name} must be real, got {array.dtype}: pass absolute values, or real and imaginary parts."
-        )
-    return array.astype(jnp.float32)
+    return jnp.asarray(_checks.real_array(name, values)).astype(jnp.float32)
+
+
+def check_square(name: str, connectome: jax.typing.ArrayLike, least: int = 1) -> jax.Array | np.ndarray:
+    """The connectome as it came, after a check of its shape and kind: at least so many units."""
+    array = _checks.real_array(name, connectome)
+    if array.ndim != 2 or array.shape[0] != array.shape[1] or array.shape[0] < least:
+        raise ValueError(f"{name} must be [P, P] with P at least {least}, got shape {array.shape!r}.")
+    return array
 
 
 def as_square(name: str, connectome: jax.typing.ArrayLike, least: int = 1) -> Float32[Array, "P P"]:
     """A connectome of at least so many units as f32[P, P]."""
-    array = as_real(name, connectome)
-    if array.ndim != 2 or array.shape[0] != array.shape[1] or array.shape[0] < least:
-        raise ValueError(f"{name} must be [P, P] with P at least {least}, got shape {array.shape!r}.")
-    return array
+    return jnp.asarray(check_square(name, connectome, least)).astype(jnp.float32)
 
 
 def mirrored(connectome: Float32[Array, "P P"]) -> Float32[Array, "P P"]:

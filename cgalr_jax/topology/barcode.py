@@ -9,16 +9,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cgalr_jax import _checks
 from cgalr_jax.topology._weights import (
     LOWEST,
     as_square,
+    check_square,
     from_keys,
     keys_of,
     mirrored,
     nan_where,
     varying_like,
 )
-from cgalr_jax.topology.spanning_tree import spanning_tree
+from cgalr_jax.topology.spanning_tree import check_options, spanning_tree
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float32, Int, Int32, Shaped
@@ -39,7 +41,6 @@ class Barcode(NamedTuple):
     deaths: Float32[Array, " deaths"]
 
 
-@functools.partial(jax.jit, static_argnames=("bins", "method", "symmetrise"))
 def compute_barcode(
     connectome: jax.typing.ArrayLike,
     bins: int | None = None,
@@ -82,8 +83,19 @@ def compute_barcode(
         >>> compute_barcode(connectome, bins=2).deaths  # 0.2 lies in [0, 0.5)
         Array([0.25, 0.25], dtype=float32)
     """
-    if bins is not None and not 1 <= bins <= 1024:
-        raise ValueError(f"bins must be None or from 1 to 1024, got {bins!r}.")
+    connectome = check_square("connectome", connectome)
+    if bins is not None:
+        _checks.check_integer("bins", bins, 1, 1024)
+        bins = int(bins)
+    check_options(method, symmetrise)
+    return _compute_barcode(connectome, bins, method, bool(symmetrise))
+
+
+@functools.partial(jax.jit, static_argnames=("bins", "method", "symmetrise"))
+def _compute_barcode(
+    connectome: jax.typing.ArrayLike, bins: int | None, method: str, symmetrise: bool
+) -> Barcode:
+    """`compute_barcode` of checked arguments, compiled as one."""
     connectome = as_square("connectome", connectome)
     if symmetrise:
         connectome = mirrored(connectome)

@@ -9,11 +9,12 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Hashable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from cgalr_jax import _checks
 from cgalr_jax._sharding import replicated
 from cgalr_jax.topology._weights import as_real
 
@@ -52,7 +53,6 @@ class Moments(NamedTuple):
     comoment: Float32[Array, "P P"]
 
 
-@functools.partial(jax.jit, static_argnames="axis_name")
 def functional_connectome(
     units: jax.typing.ArrayLike, axis_name: Hashable | None = None
 ) -> Float32[Array, "P P"]:
@@ -85,10 +85,18 @@ def functional_connectome(
                [1., 0., 0.],
                [0., 0., 0.]], dtype=float32)
     """
+    units = _checks.real_array("units", units)
+    _check_axis_name(axis_name)
+    return _functional_connectome(units, axis_name)
+
+
+@functools.partial(jax.jit, static_argnames="axis_name")
+def _functional_connectome(units: jax.typing.ArrayLike, axis_name: Hashable | None) -> Float32[Array, "P P"]:
+    """`functional_connectome` of checked arguments, compiled as one."""
     mean, centred = _centre(units)
     if axis_name is not None:
         local = Moments(jnp.float32(centred.shape[0]), mean, _gram(centred))
-        return connectome_from_moments(gather_moments(local, axis_name))
+        return _connectome_from_moments(gather_moments(local, axis_name))
     # A unit is brought to peak 1 first, so that its squares neither underflow nor overflow.
     peak = jnp.max(jnp.abs(centred), axis=0)
     scaled = centred / jnp.where(peak == 0, 1, peak)[None, :]
@@ -104,14 +112,13 @@ def init_moments(units: int) -> Moments:
         units: P, at least 1.
 
     Raises:
-        ValueError: if `units` is less than 1.
+        ValueError: if `units` is no integer of at least 1.
 
     Example:
         >>> init_moments(2).comoment.shape
         (2, 2)
     """
-    if units < 1:
-        raise ValueError(f"units must be at least 1, got {units!r}.")
+    _checks.check_integer("units", units, 1)
     return Moments(
         count=jnp.zeros((), jnp.float32),
         mean=jnp.zeros((units,), jnp.float32),
@@ -119,7 +126,6 @@ def init_moments(units: int) -> Moments:
     )
 
 
-@jax.jit
 def update_moments(moments: Moments, units: jax.typing.ArrayLike) -> Moments:
     """Takes a further batch of samples into the moments.
 
@@ -136,6 +142,13 @@ def update_moments(moments: Moments, units: jax.typing.ArrayLike) -> Moments:
         >>> bool(jnp.allclose(connectome_from_moments(moments), functional_connectome(units)))
         True
     """
+    _check_moments("moments", moments)
+    return _update_moments(moments, _checks.real_array("units", units))
+
+
+@jax.jit
+def _update_moments(moments: Moments, units: jax.typing.ArrayLike) -> Moments:
+    """`update_moments` of checked arguments, compiled as one."""
     mean, centred = _centre(units)
     if mean.shape != moments.mean.shape:
         raise ValueError(
@@ -153,12 +166,25 @@ def merge_moments(a: Moments, b: Moments) -> Moments:
 
     which subtracts nothing large from anything large. Associative up to rounding.
 
+    Args:
+        a: of P units.
+        b: of P units.
+
+    Raises:
+        ValueError: if the two are no `Moments` of the same units.
+
     Example:
         >>> a, b = (update_moments(init_moments(1), jnp.array([[x]])) for x in (1.0, 3.0))
         >>> merge_moments(a, b)
         Moments(count=Array(2., dtype=float32), mean=Array([2.], dtype=float32),
                 comoment=Array([[2.]], dtype=float32))
     """
+    _check_moments("a", a)
+    _check_moments("b", b)
+    if jnp.shape(a.mean) != jnp.shape(b.mean):
+        raise ValueError(
+            f"b must be of as many units as a, {jnp.shape(a.mean)[0]}, got {jnp.shape(b.mean)[0]}."
+        )
     count = a.count + b.count
     share = b.count / jnp.maximum(count, 1)
     delta = b.mean - a.mean
@@ -182,13 +208,24 @@ def gather_moments(moments: Moments, axis_name: Hashable | Sequence[Hashable]) -
     Returns:
         The moments of all samples, the same on every device.
 
+    Raises:
+        ValueError: if `moments` are none, or the axis is not there.
+
     Example:
         >>> units = jnp.arange(12.0).reshape(3, 4, 1)
         >>> local = lambda units: gather_moments(update_moments(init_moments(1), units), "data")
         >>> jax.vmap(local, axis_name="data")(units).mean[:, 0]
         Array([5.5, 5.5, 5.5], dtype=float32)
     """
-    count = jax.lax.psum(moments.count, axis_name)
+    _check_moments("moments", moments)
+    _check_axis_name(axis_name)
+    try:
+        count = jax.lax.psum(moments.count, axis_name)
+    except NameError as error:
+        raise ValueError(
+            "axis_name must be an axis of the shard_map, pmap or vmap around it, None under plain jit, "
+            f"got {axis_name!r}: {error}."
+        ) from error
     weight = moments.count / jnp.maximum(count, 1)
     mean = jax.lax.psum(weight * moments.mean, axis_name)
     mean = mean + jax.lax.psum(weight * (moments.mean - mean), axis_name)
@@ -196,7 +233,6 @@ def gather_moments(moments: Moments, axis_name: Hashable | Sequence[Hashable]) -
     return Moments(count, mean, jax.lax.psum(moved, axis_name))
 
 
-@jax.jit
 def connectome_from_moments(moments: Moments) -> Float32[Array, "P P"]:
     """The functional connectome of all samples that went into the moments.
 
@@ -206,14 +242,36 @@ def connectome_from_moments(moments: Moments) -> Float32[Array, "P P"]:
     Returns:
         f32[P, P], as from `functional_connectome`.
 
+    Raises:
+        ValueError: if `moments` are none.
+
     Example:
         >>> connectome_from_moments(init_moments(2))
         Array([[0., 0.],
                [0., 0.]], dtype=float32)
     """
+    _check_moments("moments", moments)
+    return _connectome_from_moments(moments)
+
+
+@jax.jit
+def _connectome_from_moments(moments: Moments) -> Float32[Array, "P P"]:
+    """`connectome_from_moments` of a checked argument, compiled as one."""
     norm = jnp.sqrt(jnp.diagonal(moments.comoment))
     inverse = _reciprocal(norm, _dead(moments.mean, norm / jnp.sqrt(jnp.maximum(moments.count, 1))))
     return _bounded(moments.comoment * inverse[:, None] * inverse[None, :])
+
+
+def _check_axis_name(axis_name: Any) -> None:
+    _checks.check_hashable("axis_name", axis_name, "the name of a mapped axis, a tuple of names, or None")
+
+
+def _check_moments(name: str, moments: Any) -> None:
+    _checks.check_kind(name, moments, Moments, "cgalr_jax.topology")
+    shapes = tuple(_checks.real_array(f"{name}.{field}", x).shape for field, x in moments._asdict().items())
+    units = shapes[1][:1]
+    if shapes != ((), units, units * 2) or not units:
+        raise ValueError(f"{name} must have shapes [], [P] and [P, P], got {shapes}.")
 
 
 def _centre(units: jax.typing.ArrayLike) -> tuple[Float32[Array, " P"], Float32[Array, "N P"]]:

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cgalr_jax import _checks
 from cgalr_jax.topology._weights import as_real, as_square
 from cgalr_jax.topology.barcode import Barcode
 
@@ -75,7 +76,7 @@ def top_distance(
       >>> print(top_distance(a, jnp.repeat(a, 4)))  # the same distribution, four times the units
       0.0
     """
-    _check_order(order)
+    _check_options(order, normalise)
     a, b = _as_sorted_array("births_a", births_a), _as_sorted_array("births_b", births_b)
     if a.size == b.size:
         gaps = jnp.abs(a - b)
@@ -132,6 +133,8 @@ def barcode_distance(
       >>> print(f"{barcode_distance(a, b, normalise=False):.2f}")
       0.50
     """
+    _checks.check_kind("barcode_a", barcode_a, Barcode, "cgalr_jax.topology")
+    _checks.check_kind("barcode_b", barcode_b, Barcode, "cgalr_jax.topology")
     of_births = top_distance(barcode_a.births, barcode_b.births, order=order, normalise=normalise)
     if jnp.size(barcode_a.deaths) == 0 and jnp.size(barcode_b.deaths) == 0:
         return of_births
@@ -176,9 +179,11 @@ def frobenius_distance(
     return jnp.sqrt(jnp.sum(jnp.triu(a - b, k=1) ** 2) / edges)
 
 
-def _check_order(order: float) -> None:
-    if order not in _ORDERS:
-        raise ValueError(f"order must be 1, 2 or infinity, got {order!r}.")
+def _check_options(order: float, normalise: bool) -> None:
+    if isinstance(order, jax.core.Tracer):
+        raise ValueError("order must be 1, 2 or infinity, a static number, got a traced value.")
+    _checks.check("order", order, lambda x: x in _ORDERS, "1, 2 or infinity")
+    _checks.check_flag("normalise", normalise)
 
 
 def _as_sorted_array(name: str, values: jax.typing.ArrayLike) -> Float32[Array, " n"]:

@@ -19,7 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.optimize
 
-from cgalr_jax.topology._weights import as_square
+from cgalr_jax import _checks
+from cgalr_jax.topology._weights import as_square, check_square
 
 __all__ = ["check_installed", "diagram_distance", "vietoris_rips", "wasserstein_distance"]
 
@@ -68,12 +69,10 @@ def vietoris_rips(
     """
     ripser_parallel = _ripser_parallel()
     _check_filtration(maxdim, metric)
-    # NumPy only: a callback that called JAX could wait for itself.
-    matrix = np.asarray(connectome)
-    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or matrix.shape[0] == 0:
-        raise ValueError(f"connectome must be [P, P] with P at least 1, got shape {matrix.shape!r}.")
-    if np.iscomplexobj(matrix):
-        raise ValueError(f"connectome must be real, got {matrix.dtype}.")
+    if isinstance(connectome, jax.core.Tracer):
+        raise ValueError("connectome must be a concrete array, as the host computes, got a traced one.")
+    # NumPy only, if it came as such: a callback that called JAX could wait for itself.
+    matrix = np.asarray(check_square("connectome", connectome))
     upper = np.triu(matrix.astype(np.float32), k=1)
     if not _in_range(upper):
         raise ValueError(f"connectome must be in [0, 1], got values in [{upper.min()}, {upper.max()}].")
@@ -183,8 +182,8 @@ def wasserstein_distance(
     check_installed()
     _check_filtration(maxdim, metric)
     _check_norms(order, internal_p)
-    if not 0 <= mindim <= maxdim:
-        raise ValueError(f"mindim must be in [0, maxdim] = [0, {maxdim}], got {mindim!r}.")
+    _checks.check_integer("mindim", mindim, 0, maxdim)
+    _checks.check_flag("normalise", normalise)
     pair = [
         jax.lax.stop_gradient(as_square(name, connectome, least=2))
         for name, connectome in (("connectome_a", connectome_a), ("connectome_b", connectome_b))
@@ -211,17 +210,13 @@ def check_installed() -> None:
 
 
 def _check_filtration(maxdim: int, metric: str) -> None:
-    if maxdim < 0:
-        raise ValueError(f"maxdim must be 0 or more, got {maxdim!r}.")
-    if metric not in _METRICS:
-        raise ValueError(f"metric must be one of {tuple(_METRICS)}, got {metric!r}.")
+    _checks.check_integer("maxdim", maxdim, 0)
+    _checks.check_choice("metric", metric, tuple(_METRICS))
 
 
 def _check_norms(order: float, internal_p: float) -> None:
-    if not 1 <= order < np.inf:
-        raise ValueError(f"order must be in [1, infinity), got {order!r}.")
-    if internal_p not in _NORMS:
-        raise ValueError(f"internal_p must be 1, 2 or infinity, got {internal_p!r}.")
+    _checks.check("order", order, lambda x: 1 <= x < np.inf, "in [1, infinity)")
+    _checks.check("internal_p", internal_p, lambda x: x in _NORMS, "1, 2 or infinity")
 
 
 def _in_range(weights: np.ndarray) -> bool:
@@ -229,7 +224,7 @@ def _in_range(weights: np.ndarray) -> bool:
 
 
 def _as_diagram(name: str, diagram: np.ndarray | Sequence[Sequence[float]]) -> np.ndarray:
-    array = np.asarray(diagram, dtype=np.float64)
+    array = np.asarray(_checks.real_array(name, diagram), dtype=np.float64)
     if array.ndim != 2 or array.shape[1] != 2:
         raise ValueError(f"{name} must have shape [n, 2], got {array.shape}.")
     if not (np.isfinite(array).all() and np.all(array[:, 0] <= array[:, 1])):

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from cgalr_jax.topology._weights import LOWEST, as_square, from_keys, keys_of, mirrored, varying_like
+from cgalr_jax import _checks
+from cgalr_jax.topology._weights import (
+    LOWEST,
+    as_square,
+    check_square,
+    from_keys,
+    keys_of,
+    mirrored,
+    varying_like,
+)
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float32, Int, Int32
@@ -32,7 +41,6 @@ class Tree(NamedTuple):
     weights: Float32[Array, " P-1"]
 
 
-@functools.partial(jax.jit, static_argnames=("method", "symmetrise"))
 def spanning_tree(connectome: jax.typing.ArrayLike, method: str = "auto", *, symmetrise: bool = True) -> Tree:
     """The maximum spanning tree: the P - 1 heaviest edges that join all units without a cycle.
 
@@ -59,13 +67,11 @@ def spanning_tree(connectome: jax.typing.ArrayLike, method: str = "auto", *, sym
         Array([[1, 2],
                [0, 1]], dtype=int32)
     """
-    connectome = as_square("connectome", connectome)
-    found = _edges(mirrored(connectome) if symmetrise else connectome, method)
-    edges = _Edges(*jax.lax.sort(tuple(found), num_keys=1))
-    return Tree(jnp.stack([edges.low, edges.high], axis=1), from_keys(edges.key))
+    connectome = check_square("connectome", connectome)
+    check_options(method, symmetrise)
+    return _spanning_tree(connectome, method, bool(symmetrise))
 
 
-@functools.partial(jax.jit, static_argnames=("method", "symmetrise"))
 def compute_births(
     connectome: jax.typing.ArrayLike, method: str = "auto", *, symmetrise: bool = True
 ) -> Float32[Array, " births"]:
@@ -87,6 +93,21 @@ def compute_births(
         Array([0.4, 0.9], dtype=float32)
     """
     return spanning_tree(connectome, method, symmetrise=symmetrise).weights
+
+
+def check_options(method: str, symmetrise: bool) -> None:
+    """Raises a ValueError unless these two are what `spanning_tree` takes."""
+    _checks.check_choice("method", method, _METHODS)
+    _checks.check_flag("symmetrise", symmetrise)
+
+
+@functools.partial(jax.jit, static_argnames=("method", "symmetrise"))
+def _spanning_tree(connectome: jax.typing.ArrayLike, method: str, symmetrise: bool) -> Tree:
+    """`spanning_tree` of checked arguments, compiled as one."""
+    connectome = as_square("connectome", connectome)
+    found = _edges(mirrored(connectome) if symmetrise else connectome, method)
+    edges = _Edges(*jax.lax.sort(tuple(found), num_keys=1))
+    return Tree(jnp.stack([edges.low, edges.high], axis=1), from_keys(edges.key))
 
 
 class _Edges(NamedTuple):
@@ -116,8 +137,6 @@ class _Forest(NamedTuple):
 
 def _edges(connectome: Float32[Array, "P P"], method: str) -> _Edges:
     """The P - 1 edges of a maximum spanning tree of a symmetric connectome."""
-    if method not in _METHODS:
-        raise ValueError(f"method must be one of {_METHODS}, got {method!r}.")
     if connectome.shape[0] == 1:
         none = jnp.zeros(0, jnp.int32)
         return _Edges(none, none, none)

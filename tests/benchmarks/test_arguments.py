@@ -14,7 +14,7 @@ from benchmarks import arguments  # noqa: E402  after what they need
 from benchmarks.training import __main__ as training  # noqa: E402
 
 ROOT = pathlib.Path(__file__).parents[2]
-MODULES = [f"benchmarks.{name}" for name in ("training", "rate_finder", "early_stopping")]
+MODULES = [f"benchmarks.{name}" for name in ("training", "paper", "rate_finder", "early_stopping")]
 MODULES += [f"benchmarks.speed.{name}" for name in ("kernels", "step")]
 
 
@@ -74,7 +74,7 @@ def test_importing_the_benchmarks_does_nothing():
     script = f"""
 import importlib, os, sys
 before = dict(os.environ), list(sys.path), getattr(os, "sched_getaffinity", lambda _: 0)(0)
-for name in {[*MODULES, "benchmarks.training.__main__"]}:
+for name in {[*MODULES, "benchmarks.training.__main__", "benchmarks.paper.__main__"]}:
     importlib.import_module(name)
 import jax
 from jax._src import xla_bridge

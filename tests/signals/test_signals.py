@@ -160,13 +160,13 @@ def test_where_one_half_of_the_hybrid_stands_still_the_other_counts_half(still):
     signal = signals.hybrid()
     moving = 1 - still
     before, after = (
-        read(signal, layers(0), {"w": jnp.ones(4)}),
-        read(signal, layers(1), {"w": jnp.full(4, 1.3)}),
+        read(signal, layers(0), {"w": jnp.ones((4, 4))}),
+        read(signal, layers(1), {"w": jnp.full((4, 4), 1.3)}),
     )
     after = tuple(
         new if half == moving else old for half, (old, new) in enumerate(zip(before, after, strict=True))
     )
-    half = (signals.frobenius(), signals.update_norm())[moving]
+    half = (signals.births("max", sample=16), signals.relative_update())[moving]
     expected = half.compare(before[moving], after[moving]) / half.set_point / 2
     np.testing.assert_allclose(signal.compare(before, after), expected, rtol=1e-5)
     assert after[still] is before[still]

@@ -184,7 +184,7 @@ def test_units_of_the_wrong_shape_are_refused(shape):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: topology.init_moments(0), "units must be at least 1, got 0"),
+        (lambda: topology.init_moments(0), "units must be an integer of at least 1, got 0"),
         (
             lambda: topology.update_moments(topology.init_moments(2), np.zeros((4, 3))),
             r"units must be \[N, 2\]",

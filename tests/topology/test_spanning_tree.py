@@ -1,5 +1,6 @@
 """Barcodes against SciPy and giotto-ph, bit for bit, by both spanning-tree algorithms."""
 
+import functools
 import logging
 
 import hypothesis
@@ -233,7 +234,12 @@ def test_auto_lowers_to_the_algorithm_of_the_platform(platform, method):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_trip_count_is_static(method):
-    text = topology.compute_births.lower(symmetric(8), method=method).compile().as_text()
+    text = (
+        jax.jit(functools.partial(topology.compute_births, method=method))
+        .lower(symmetric(8))
+        .compile()
+        .as_text()
+    )
     assert text.count(" while(") == text.count("known_trip_count") > 0
 
 
@@ -326,9 +332,12 @@ def test_histogram_counts_every_edge_once(size, by_rows):
         (lambda: topology.compute_barcode(np.zeros(4)), r"connectome must be \[P, P\]"),
         (
             lambda: topology.compute_births(np.eye(3), method="kruskal"),
-            r"method must be one of .*, got 'kruskal'",
+            r"method must be 'auto', 'prim' or 'boruvka', got 'kruskal'",
         ),
-        (lambda: topology.compute_barcode(np.eye(3), bins=0), "bins must be None or from 1 to 1024, got 0"),
+        (
+            lambda: topology.compute_barcode(np.eye(3), bins=0),
+            "bins must be an integer from 1 to 1024, got 0",
+        ),
     ],
 )
 def test_arguments_out_of_range_are_refused(call, message):

@@ -1,0 +1,124 @@
+"""Mutation testing of a room: each mutant is tried by the tests of that room only.
+
+    python -m benchmarks.mutation controllers/gate topology/distance
+    python -m benchmarks.mutation signals/combined --every 3      # every third mutant
+
+A mutant is killed by a test that fails, or that does not come to its end in time. The project is copied, and
+nothing of it is changed. Needs a system with `fork`.
+"""
+
+import os
+import pathlib
+import shutil
+import signal
+import sys
+import tempfile
+import time
+
+from benchmarks import arguments
+from benchmarks.mutation.mutants import mutants
+
+ROOT = pathlib.Path(__file__).parents[2]
+# {room: its tests}
+ROOMS = {
+    "topology/connectome": ["tests/topology/test_connectome.py", "tests/topology/test_types.py"],
+    "topology/spanning_tree": ["tests/topology/test_spanning_tree.py"],
+    "topology/barcode": ["tests/topology/test_spanning_tree.py", "tests/topology/test_types.py"],
+    "topology/distance": ["tests/topology/test_distance.py"],
+    "topology/_weights": ["tests/topology/test_spanning_tree.py"],
+    "signals/base": ["tests/signals/test_signals.py"],
+    "signals/connectome": ["tests/signals/test_signals.py"],
+    "signals/combined": ["tests/signals/test_signals.py"],
+    "signals/update": ["tests/signals"],
+    "controllers/base": ["tests/controllers/test_base.py"],
+    "controllers/calibrated": ["tests/controllers/test_calibrated.py"],
+    "controllers/envelope": ["tests/controllers/test_envelope.py", "tests/regressions/test_states.py"],
+    "controllers/gate": ["tests/controllers/test_gate.py", "tests/regressions/test_states.py"],
+    "arguments": ["tests/test_transform.py", "tests/regressions/test_casts.py"],
+    "averaging": ["tests/test_averaging.py", "tests/regressions/test_casts.py"],
+    "stopping": ["tests/test_stopping.py"],
+    "state": ["tests/regressions/test_states.py"],
+    "transform": ["tests/test_transform.py", "tests/regressions/test_trees.py"],
+}
+
+
+def tested(folder: pathlib.Path, tests: list[str], seconds: float) -> bool:
+    """Whether these tests pass in time, in a process that has JAX already."""
+    child = os.fork()
+    if child == 0:
+        os.setsid()
+        os.chdir(folder)
+        sys.path.insert(0, str(folder))
+        os.environ["PYTHONPATH"] = str(folder)  # of the programs that tests start
+        silence = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(silence, 1)
+        os.dup2(silence, 2)
+        import pytest
+
+        os._exit(int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "--no-header", *tests])))
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status) == 0
+        time.sleep(0.05)
+    os.killpg(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return False
+
+
+def run(room: str, every: int, slowest: float, folder: pathlib.Path) -> list[arguments.Record]:
+    """The mutants of a room, each with what became of it."""
+    path = folder / "cgalr_jax" / f"{room}.py"
+    source = path.read_text()
+    start = time.monotonic()
+    if not tested(folder, ROOMS[room], 1e9):
+        raise SystemExit(f"The tests of {room} fail without a mutant: {' '.join(ROOMS[room])}")
+    # A mutant compiles what it changes; a loop that never ends shall not cost more than a few times that.
+    limit = min(slowest, 30 + 5 * (time.monotonic() - start))
+    records = []
+    for mutant in list(mutants(source))[::every]:
+        path.write_text(mutant.source)
+        killed = not tested(folder, ROOMS[room], limit)
+        records.append({"room": room, "line": mutant.line, "change": mutant.change, "killed": killed})
+        print(f"{'killed' if killed else 'SURVIVED'}  {room}:{mutant.line}  {mutant.change}", flush=True)
+    path.write_text(source)
+    return records
+
+
+def main(given: list[str] | None = None) -> None:
+    parser = arguments.parser(
+        "benchmarks.mutation", __doc__, quick="every tenth mutant", records="for each mutant"
+    )
+    parser.add_argument("rooms", nargs="*", metavar="ROOM", help=f"of {', '.join(ROOMS)}; default: all")
+    parser.add_argument("--every", type=arguments.positive_integer, default=1, metavar="N")
+    parser.add_argument(
+        "--seconds", type=arguments.positive_integer, default=300, metavar="N", help="at most, for a mutant"
+    )
+    options = parser.parse_args(given)
+    if unknown := [room for room in options.rooms if room not in ROOMS]:
+        parser.error(f"ROOM must be one of {', '.join(ROOMS)}, got {', '.join(unknown)}")
+    # Before the first fork, so that no mutant waits for them; no device is touched.
+    import hypothesis  # noqa: F401
+    import jax  # noqa: F401
+    import optax  # noqa: F401
+    import pytest  # noqa: F401
+
+    records = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        for part in ("cgalr_jax", "tests", "docs", "benchmarks", "examples"):
+            shutil.copytree(ROOT / part, folder / part)
+        for part in ("pyproject.toml", "README.md"):
+            shutil.copy(ROOT / part, folder / part)
+        for room in options.rooms or ROOMS:
+            records += run(room, 10 if options.quick else options.every, options.seconds, folder)
+    print()
+    for room in dict.fromkeys(record["room"] for record in records):
+        tried = [record["killed"] for record in records if record["room"] == room]
+        print(f"{room:24} {sum(tried):4} of {len(tried):4} killed, {sum(tried) / len(tried):.0%}")
+    arguments.write(options.json, records)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""Does the paper hold? Its own configuration on real data, tuned like all others, with intervals.
+
+    python -m benchmarks.paper --data ~/data                      # everything; resumable, see --out
+    python -m benchmarks.paper --data ~/data --tasks cora --methods "paper deaths" "SGD cosine" --seeds 3
+    python -m benchmarks.paper --report                           # the table and plots of what is there
+
+Every method is tried at five base rates, and the one with the least validation error, mean over seeds, is
+reported, on test data that nothing was chosen on. Where to put the data, and where to get it:
+
+"""
+
+import argparse
+import pathlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from rich import progress
+
+from benchmarks import arguments
+from benchmarks.paper import figures, methods, report, runner, store, tasks
+from benchmarks.speed import one_core
+from examples import datasets
+
+PLACES = "\n".join(f"    FOLDER/{name:22}{source}" for name, source in datasets.SOURCES.items())
+SEEDS_AT_ONCE = 5
+QUICK_TASKS, QUICK_METHODS, QUICK_SEEDS = ("cora",), ("paper deaths", "gate on noise", "SGD cosine"), 2
+
+
+class Job(NamedTuple):
+    """One outcome: seeds that are trained together, at one base rate."""
+
+    task: str
+    method: str
+    rate: float
+    seeds: tuple[int, ...]
+    path: pathlib.Path
+
+
+def _options(given: list[str] | None) -> argparse.Namespace:
+    parser = arguments.parser(
+        "benchmarks.paper",
+        (__doc__ or "") + PLACES,
+        quick=f"{' '.join(QUICK_TASKS)}, {len(QUICK_METHODS)} methods, {QUICK_SEEDS} seeds",
+        records="for each task, method, base rate and seed",
+    )
+    parser.add_argument("--data", type=pathlib.Path, metavar="FOLDER", help="where the data sets lie")
+    parser.add_argument(
+        "--out",
+        type=arguments.output_folder,
+        default="out/paper",
+        metavar="FOLDER",
+        help="results and report; default: %(default)s",
+    )
+    parser.add_argument("--tasks", nargs="+", metavar="TASK", choices=list(tasks.TASKS))
+    parser.add_argument("--methods", nargs="+", metavar="METHOD", choices=list(methods.METHODS))
+    parser.add_argument(
+        "--seeds", type=arguments.positive_integer, metavar="N", help=f"0 ... N - 1; default: {SEEDS_AT_ONCE}"
+    )
+    parser.add_argument("--one-core", action="store_true", help="leave the other cores to others")
+    parser.add_argument("--report", action="store_true", help="train nothing, report what is there")
+    options = parser.parse_args(given)
+    options.tasks = options.tasks or list(QUICK_TASKS if options.quick else tasks.TASKS)
+    options.methods = options.methods or list(QUICK_METHODS if options.quick else methods.METHODS)
+    options.seeds = options.seeds or (QUICK_SEEDS if options.quick else SEEDS_AT_ONCE)
+    if not options.report:
+        if options.data is None:
+            parser.error(f"argument --data: must name the folder of the data sets:\n{PLACES}")
+        if options.one_core:
+            one_core.keep()  # before JAX starts its threads
+        try:
+            options.problems = {name: tasks.TASKS[name].load(options.data) for name in options.tasks}
+        except (FileNotFoundError, ValueError) as error:
+            parser.error(f"argument --data: {error}")
+    return options
+
+
+def batches(seeds: int) -> list[tuple[int, ...]]:
+    """Seeds that are trained together: more seeds later only add batches."""
+    return [
+        tuple(range(first, min(first + SEEDS_AT_ONCE, seeds))) for first in range(0, seeds, SEEDS_AT_ONCE)
+    ]
+
+
+def jobs(folder: pathlib.Path, task: str, names: list[str], seeds: int) -> Iterator[Job]:
+    """All of a task, the first batch of seeds of every method first."""
+    for batch in batches(seeds):
+        for name in names:
+            for rate in methods.METHODS[name].rates(tasks.TASKS[task]):
+                yield Job(task, name, rate, batch, store.path_of(folder, task, name, rate, batch))
+
+
+def _train(options: argparse.Namespace) -> None:
+    """Trains what is missing, with a progress bar that knows the time left."""
+    columns = (
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TimeElapsedColumn(),
+        progress.TimeRemainingColumn(),
+    )
+    missing = {
+        name: [
+            job for job in jobs(options.out, name, options.methods, options.seeds) if not job.path.exists()
+        ]
+        for name in options.tasks
+    }
+    with progress.Progress(*columns) as bar:
+        meter = bar.add_task("", total=sum(map(len, missing.values())))
+        for name, todo in missing.items():
+            trainer = runner.Runner(tasks.TASKS[name], options.problems.pop(name))
+            for job in todo:
+                bar.update(meter, description=f"{name}: {job.method} at {job.rate:.2g}"[:44].ljust(44))
+                store.save(job.path, trainer.train(methods.METHODS[job.method], job.rate, job.seeds))
+                bar.advance(meter)
+
+
+def main(given: list[str] | None = None) -> None:
+    options = _options(given)
+    if not options.report:
+        _train(options)
+    found = report.collect(options.out, options.tasks, options.methods, batches(options.seeds))
+    text = report.text(found)
+    print(text)
+    (options.out / "report.md").write_text(text)
+    figures.draw(options.out, found)
+    arguments.write(options.json, report.records(found))
+
+
+if __name__ == "__main__":
+    main()

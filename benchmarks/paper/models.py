@@ -1,0 +1,124 @@
+"""Networks of ordinary size, as pure functions that hand out their hidden units behind the nonlinearity.
+
+A model is a pair ``init(key) -> params`` and ``apply(params, inputs, key) -> (outputs, units)``; ``key`` is
+of the dropout, None in evaluation. ``units`` maps a hidden layer to its activations [N, ..., F].
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from benchmarks.training import models
+
+Params = Any
+Units = dict[str, jax.Array]
+
+
+class Model(NamedTuple):
+    """A network: ``init(key) -> params`` and ``apply(params, inputs, key) -> (outputs, units)``."""
+
+    init: Callable[[jax.Array], Params]
+    apply: Callable[[Params, Any, jax.Array | None], tuple[jax.Array, Units]]
+
+
+def mlp(sizes: tuple[int, ...]) -> Model:
+    """Dense layers with LeakyReLU, as the group's code has them; both hidden layers are measured."""
+    inner = models.mlp(sizes, activation=jax.nn.leaky_relu)
+
+    def apply(params: Params, inputs: jax.Array, key: jax.Array | None) -> tuple[jax.Array, Units]:
+        del key
+        outputs, layers = inner.apply(params, inputs.reshape(len(inputs), -1))
+        return outputs, {name: jax.nn.leaky_relu(layer) for name, layer in layers.items()}
+
+    return Model(inner.init, apply)
+
+
+def cnn(side: int, channels: tuple[int, ...], sizes: tuple[int, ...], *, dense_only: bool) -> Model:
+    """Blocks of a 3 x 3 convolution, ReLU and 2 x 2 max pooling, then dense layers.
+
+    Args:
+        side: of the images, which are square.
+        channels: of the images, then of each block.
+        sizes: of the dense layers, then the number of classes.
+        dense_only: whether the dense layers only are measured (the group's code), or the channels too.
+    """
+    flat = channels[-1] * (side // 2 ** (len(channels) - 1)) ** 2
+    head = mlp((flat, *sizes))
+
+    def init(key: jax.Array) -> Params:
+        keys = jax.random.split(key, len(channels))
+        kernels = [
+            jnp.sqrt(2 / (9 * before)) * jax.random.normal(each, (3, 3, before, after))
+            for each, before, after in zip(keys[1:], channels[:-1], channels[1:], strict=True)
+        ]
+        biases = [jnp.zeros(after) for after in channels[1:]]
+        return {"convolutions": list(zip(kernels, biases, strict=True)), "head": head.init(keys[0])}
+
+    def apply(params: Params, inputs: jax.Array, key: jax.Array | None) -> tuple[jax.Array, Units]:
+        units = {}
+        for index, (kernel, bias) in enumerate(params["convolutions"]):
+            inputs = jax.lax.conv_general_dilated(
+                inputs, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+            )
+            units[f"conv{index}"] = inputs = jax.nn.relu(inputs + bias)
+            n, height, width, features = inputs.shape
+            inputs = inputs.reshape(n, height // 2, 2, width // 2, 2, features).max((2, 4))
+        outputs, dense = head.apply(params["head"], inputs, key)
+        return outputs, dense if dense_only else units | dense
+
+    return Model(init, apply)
+
+
+class View(NamedTuple):
+    """What the outputs of some nodes depend on: R nodes with what the first layer reads of each.
+
+    Attributes:
+        features: f32[R, F], already propagated: the first layer's propagation does not depend on parameters.
+        propagate: f32[K, N, R], from the hidden units of R nodes to what the second layer reads for N nodes.
+    """
+
+    features: jax.Array
+    propagate: jax.Array
+
+
+def graph_network(features: int, width: int, classes: int, terms: int, dropout: float = 0.5) -> Model:
+    """Two graph convolutions over a `View`: GCN with one term of propagation, GraphSAGE with two.
+
+    Dropout is on the hidden units only: that of the inputs (Kipf & Welling) would ask for as many random
+    numbers as there are features, at every step.
+    """
+
+    def init(key: jax.Array) -> Params:
+        first, second = jax.random.split(key)
+        glorot = jax.nn.initializers.glorot_uniform()
+        return {
+            "first": glorot(first, (features, width)),
+            "bias": jnp.zeros(width),
+            "second": glorot(second, (terms * width, classes)),
+            "head": jnp.zeros(classes),
+        }
+
+    def apply(params: Params, inputs: View, key: jax.Array | None) -> tuple[jax.Array, Units]:
+        hidden = jax.nn.relu(inputs.features @ params["first"] + params["bias"])
+        kept = hidden
+        if key is not None:
+            kept = hidden * jax.random.bernoulli(key, 1 - dropout, hidden.shape) / (1 - dropout)
+        read = jnp.concatenate([term @ kept for term in inputs.propagate], -1)
+        return read @ params["second"] + params["head"], {"hidden": hidden}
+
+    return Model(init, apply)
+
+
+def transformer(vocabulary: int, width: int, context: int, blocks: int) -> Model:
+    """A causal transformer; the hidden units of its feed-forward layers are measured."""
+    inner = models.transformer(vocabulary, width, context, blocks, heads=4)
+
+    def apply(params: Params, inputs: jax.Array, key: jax.Array | None) -> tuple[jax.Array, Units]:
+        del key
+        outputs, layers = inner.apply(params, inputs)
+        hidden = {name: jax.nn.relu(x) for name, x in layers.items() if name.endswith("/expand")}
+        return outputs, hidden
+
+    return Model(inner.init, apply)

@@ -1,0 +1,130 @@
+"""Trains a method on a task: vmapped over seeds, scanned over steps, compiled once for a family."""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from benchmarks.paper import methods, tasks
+
+
+class Outcome(NamedTuple):
+    """What S seeds gave at one base rate; curves at C points along the run, the last at its end."""
+
+    validation: np.ndarray  # f32[S], at the end
+    test: np.ndarray  # f32[S], at the end, all test samples
+    validation_curve: np.ndarray  # f32[S, C]
+    test_curve: np.ndarray  # f32[S, C], of some test samples
+    rate: np.ndarray  # f32[S, C], base rate times schedule times scale
+    distance: np.ndarray  # f32[S, C], 0 without a connectome
+
+
+class _Run(NamedTuple):
+    params: Any
+    state: Any
+
+
+_CURVE_SAMPLES = 2000
+
+
+class Runner:
+    """A task with its data; keeps one compilation for each family and number of seeds."""
+
+    def __init__(self, task: tasks.Task, problem: tasks.Problem):
+        self.task, self.problem = task, problem
+        self.steps_per_epoch = len(problem.split(0)["train"]) // task.batch
+        self.steps = task.epochs * self.steps_per_epoch
+        self._shapes = methods.shapes(self.steps, self.steps_per_epoch)
+        self._compiled = functools.cache(self._compile)
+
+    def train(self, method: methods.Method, rate: float, seeds: tuple[int, ...]) -> Outcome:
+        """All these seeds at one base rate."""
+        config = {
+            "rate": np.float32(rate),
+            "shape": self._shapes[method.shape],
+            "listen": np.float32(method.listen),
+        }
+        parts = jax.tree.map(lambda *each: np.stack(each), *map(self.problem.split, seeds))
+        outcome = self._compiled(method.family)(self.problem.data, parts, np.array(seeds), config)
+        return jax.tree.map(np.asarray, outcome)
+
+    def _compile(self, family: str) -> Any:
+        def train_all(data: Any, parts: Any, seeds: jax.Array, config: methods.Config) -> Outcome:
+            def train_seed(each: tuple[Any, jax.Array]) -> Outcome:
+                return self._train(methods.FAMILIES[family], data, *each, config)
+
+            # A batch as large as there are seeds is a vmap, none a loop.
+            together = None if self.task.one_by_one else len(seeds)
+            return jax.lax.map(train_seed, (parts, seeds), batch_size=together)
+
+        return jax.jit(train_all)
+
+    def _train(
+        self, family: methods.Family, data: Any, parts: Any, seed: jax.Array, config: methods.Config
+    ) -> Outcome:
+        task, problem = self.task, self.problem
+        init_key, order_key, dropout_key, method_key = jax.random.split(jax.random.key(seed), 4)
+        params = problem.model.init(init_key)
+
+        def units(params: Any, inputs: Any) -> Any:
+            return problem.model.apply(params, inputs, None)[1]
+
+        # 1. The optimizer, and what it is told at each step.
+        probed = problem.take(data, "probe", parts["probe"])[0]
+        paired = family.source == "paired" and task.paired
+        setting = methods.Setting(
+            config=config,
+            example=jax.eval_shape(units, params, probed),
+            samples=problem.take(data, "train", parts["train"][: task.batch])[0] if paired else None,
+            steps=self.steps,
+            steps_per_epoch=self.steps_per_epoch,
+            key=method_key,
+        )
+        optimizer = optax.with_extra_args_support(family.build(setting))
+
+        def told(inputs: Any) -> dict[str, Any]:
+            if family.source is None:
+                return {}
+            if paired:
+                return {"probe": units, "samples": inputs}
+            return {"probe": lambda params: units(params, probed)}
+
+        # 2. Steps, epochs, stretches of epochs with a score at the end of each.
+        def step(run: _Run, given: tuple[jax.Array, jax.Array]) -> tuple[_Run, None]:
+            numbers, key = given
+            inputs, targets = problem.take(data, "train", numbers)
+
+            def objective(params: Any) -> jax.Array:
+                return problem.loss(params, problem.model.apply(params, inputs, key)[0], targets)
+
+            gradient = jax.grad(objective)(run.params)
+            updates, state = optimizer.update(gradient, run.state, run.params, **told(inputs))
+            return _Run(optax.apply_updates(run.params, updates), state), None
+
+        def epoch(run: _Run, number: jax.Array) -> tuple[_Run, None]:
+            order = jax.random.permutation(jax.random.fold_in(order_key, number), parts["train"])
+            order = order[: self.steps_per_epoch * task.batch].reshape(self.steps_per_epoch, task.batch)
+            keys = jax.random.split(jax.random.fold_in(dropout_key, number), self.steps_per_epoch)
+            return jax.lax.scan(step, run, (order, keys))
+
+        def score(run: _Run, part: str, samples: int | None = None) -> jax.Array:
+            inputs, targets = problem.take(data, part, parts[part][:samples])
+            outputs, _ = problem.model.apply(methods.evaluated(run.state, run.params), inputs, None)
+            value = problem.score(outputs, targets)
+            return jnp.where(value < task.chance, value, task.chance)  # NaN counts as chance too
+
+        def stretch(run: _Run, numbers: jax.Array) -> tuple[_Run, tuple]:
+            run, _ = jax.lax.scan(epoch, run, numbers)
+            scale, distance = methods.observe(run.state)
+            last = (numbers[-1] + 1) * self.steps_per_epoch - 1
+            rate = config["rate"] * config["shape"][last] * scale
+            scores = (score(run, part, _CURVE_SAMPLES) for part in ("validation", "test"))
+            return run, (*scores, rate, distance)
+
+        run = _Run(params, optimizer.init(params))
+        numbers = jnp.arange(task.epochs).reshape(task.points, -1)
+        run, curves = jax.lax.scan(stretch, run, numbers)
+        return Outcome(score(run, "validation"), score(run, "test"), *curves)

@@ -1,0 +1,242 @@
+"""The tasks: real images, citation graphs and a text, from the files that `examples.datasets` reads.
+
+Of every seed's data three parts are apart: what is trained on, what base rates are chosen on (validation),
+and what is reported (test). Methods share the seed's split, initial parameters and order of the data.
+"""
+
+import pathlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from benchmarks.paper import models
+from examples import datasets
+
+Parts = dict[str, np.ndarray]  # "train", "validation", "test", "probe": numbers of samples, i32[n]
+
+
+class Problem(NamedTuple):
+    """A task with its data in memory; all functions but `split` are pure.
+
+    Attributes:
+        data: a pytree of arrays that all seeds share.
+        split: `seed -> Parts`.
+        take: `(data, part, numbers) -> (inputs, targets)` of samples of a part.
+        model: the network.
+        loss: `(params, outputs, targets) -> f32[]`, the training objective.
+        score: `(outputs, targets) -> f32[]`, what is reported: error, or nats.
+    """
+
+    data: Any
+    split: Callable[[int], Parts]
+    take: Callable[[Any, str, jax.Array], tuple[Any, jax.Array]]
+    model: models.Model
+    loss: Callable[[Any, jax.Array, jax.Array], jax.Array]
+    score: Callable[[jax.Array, jax.Array], jax.Array]
+
+
+class Task(NamedTuple):
+    """The numbers of a protocol.
+
+    Attributes:
+        load: `folder -> Problem`; FileNotFoundError where the data is not there.
+        epochs: how long.
+        batch: samples a step.
+        sgd: the middle of the grid of base rates for SGD and what scales it.
+        adam: the same for Adam.
+        chance: a score that is not finite or above counts as this.
+        points: times along the run that the curves are taken.
+        paired: whether our default forwards the batch's own samples; a graph has only one set of them.
+        one_by_one: seeds are not vmapped: convolutions vmapped over their kernels are slow on a CPU.
+        unit: of the score.
+    """
+
+    load: Callable[[pathlib.Path], Problem]
+    epochs: int
+    batch: int
+    sgd: float
+    adam: float
+    chance: float
+    points: int
+    paired: bool = True
+    one_by_one: bool = False
+    unit: str = "error"
+
+
+def cross_entropy(params: Any, outputs: jax.Array, targets: jax.Array) -> jax.Array:
+    """The mean negative log likelihood, nats."""
+    del params
+    return optax.softmax_cross_entropy_with_integer_labels(outputs, targets).mean()
+
+
+def error(outputs: jax.Array, targets: jax.Array) -> jax.Array:
+    """The share of samples whose largest output is not the true class; NaN where an output is not finite."""
+    wrong = jnp.mean(jnp.argmax(outputs, -1) != targets)
+    return jnp.where(jnp.all(jnp.isfinite(outputs)), wrong, jnp.nan)
+
+
+# ------------------------------------------------------------------------------------------------------------
+# Images: a tenth of the training set, another sub-sample for each seed
+# ------------------------------------------------------------------------------------------------------------
+
+PROBE = 1000  # samples that the paper's connectome is measured on; ours, its number is not known
+
+
+def _images(held: datasets.Images, model: models.Model, train: int, validation: int, pool: int) -> Problem:
+    """Classifies images: the first `pool` of the training set to draw from, all of the test set."""
+    data = {
+        name: jnp.concatenate([jnp.asarray(first[:pool]), jnp.asarray(last)])
+        for name, first, last in (("x", held.x, held.x_test), ("y", held.y, held.y_test))
+    }
+
+    def split(seed: int) -> Parts:
+        order = np.random.default_rng(seed).permutation(pool).astype(np.int32)
+        return {
+            "train": order[:train],
+            "validation": order[train : train + validation],
+            "test": np.arange(pool, len(data["x"]), dtype=np.int32),
+            "probe": order[: min(PROBE, train)],
+        }
+
+    def take(data: Any, part: str, numbers: jax.Array) -> tuple[jax.Array, jax.Array]:
+        del part
+        return data["x"][numbers], data["y"][numbers]
+
+    return Problem(data, split, take, model, cross_entropy, error)
+
+
+def _fashion_mlp(folder: pathlib.Path) -> Problem:
+    model = models.mlp((784, 256, 128, 10))
+    return _images(datasets.fashion_mnist(folder), model, train=6000, validation=2000, pool=60000)
+
+
+def _fashion_cnn(folder: pathlib.Path) -> Problem:
+    model = models.cnn(28, (1, 8, 16), (64, 10), dense_only=False)
+    return _images(datasets.fashion_mnist(folder), model, train=6000, validation=2000, pool=60000)
+
+
+def _cifar(folder: pathlib.Path) -> Problem:
+    model = models.cnn(32, (3, 16, 32, 64), (256, 128, 10), dense_only=True)
+    return _images(datasets.cifar10(folder), model, train=5000, validation=2000, pool=20000)
+
+
+# ------------------------------------------------------------------------------------------------------------
+# Graphs: the public split; seeds differ in initial parameters and dropout
+# ------------------------------------------------------------------------------------------------------------
+
+_DECAY = 5e-4  # L2 of the first layer (Kipf & Welling)
+
+
+def _graph(folder: pathlib.Path, name: str, *, sage: bool) -> Problem:
+    """Kipf & Welling's network of 16 hidden units, or GraphSAGE's mean, on a Planetoid graph.
+
+    The words of a document are 0 or 1, as published. With rows that sum to one, as Adam likes them, SGD with
+    momentum needs rates at which it diverges.
+    """
+    held = datasets.planetoid(folder, name)
+    nodes = len(held.labels)
+    adjacency = np.zeros((nodes, nodes), np.float32)
+    adjacency[held.edges[:, 0], held.edges[:, 1]] = adjacency[held.edges[:, 1], held.edges[:, 0]] = 1
+    if sage:
+        terms = [np.eye(nodes, dtype=np.float32), adjacency / np.maximum(adjacency.sum(1, keepdims=True), 1)]
+    else:
+        looped = adjacency + np.eye(nodes, dtype=np.float32)
+        terms = [looped / np.sqrt(looped.sum(1)[:, None] * looped.sum(1)[None, :])]
+    words = (held.features > 0).astype(np.float32)
+    features = np.concatenate([term @ words for term in terms], 1)
+    propagate = np.stack(terms)
+
+    def view(outputs: np.ndarray) -> models.View:
+        read = np.flatnonzero(propagate[:, outputs].any((0, 1)))
+        return models.View(jnp.asarray(features[read]), jnp.asarray(propagate[:, outputs][:, :, read]))
+
+    data = {
+        part: (view(getattr(held, part)), jnp.asarray(held.labels[getattr(held, part)]))
+        for part in ("train", "validation", "test")
+    }
+    # Hidden units only are read: a sub-sample of nodes, the same for all seeds.
+    probed = np.random.default_rng(0).permutation(nodes)[:PROBE]
+    unread = jnp.zeros((len(terms), 1, len(probed)), jnp.float32)
+    data["probe"] = (models.View(jnp.asarray(features[probed]), unread), jnp.zeros(1, jnp.int32))
+
+    def split(seed: int) -> Parts:
+        del seed
+        return dict.fromkeys(("train", "validation", "test", "probe"), np.zeros(1, np.int32))  # one graph
+
+    def take(data: Any, part: str, numbers: jax.Array) -> tuple[models.View, jax.Array]:
+        del numbers
+        return data[part]
+
+    def loss(params: Any, outputs: jax.Array, targets: jax.Array) -> jax.Array:
+        return cross_entropy(params, outputs, targets) + _DECAY / 2 * jnp.sum(params["first"] ** 2)
+
+    classes = int(held.labels.max()) + 1
+    model = models.graph_network(features.shape[1], 16, classes, len(terms))
+    return Problem(data, split, take, model, loss, error)
+
+
+# ------------------------------------------------------------------------------------------------------------
+# Text
+# ------------------------------------------------------------------------------------------------------------
+
+_CONTEXT = 64
+
+
+def _shakespeare(folder: pathlib.Path) -> Problem:
+    """The next character; 200 thousand characters to train on, in windows that start at any of them."""
+    letters, codes = np.unique(datasets.tiny_shakespeare(folder), return_inverse=True)
+    regions = {"train": (0, 200_000), "validation": (900_000, 950_000), "test": (1_000_000, 1_100_000)}
+    data = jnp.asarray(codes, jnp.int32)
+
+    def split(seed: int) -> Parts:
+        generator = np.random.default_rng(seed)
+        first, last = regions["train"]
+        parts = {"train": generator.integers(first, last - _CONTEXT, 6400).astype(np.int32)}
+        for part in ("validation", "test"):
+            parts[part] = np.arange(*regions[part], 4 * _CONTEXT, dtype=np.int32)[:-1]
+        return parts | {"probe": parts["train"][:64]}
+
+    def take(data: Any, part: str, numbers: jax.Array) -> tuple[jax.Array, jax.Array]:
+        del part
+        windows = data[numbers[:, None] + jnp.arange(_CONTEXT + 1)]
+        return windows[:, :-1], windows[:, 1:]
+
+    def nats(outputs: jax.Array, targets: jax.Array) -> jax.Array:
+        return cross_entropy(None, outputs, targets)
+
+    model = models.transformer(len(letters), 64, _CONTEXT, blocks=2)
+    return Problem(data, split, take, model, cross_entropy, nats)
+
+
+def _graph_task(name: str, chance: float, *, sage: bool = False) -> Task:
+    """200 epochs of one step each."""
+    return Task(
+        lambda folder: _graph(folder, name, sage=sage),
+        epochs=200,
+        batch=1,
+        sgd=0.1,
+        adam=0.01,
+        chance=chance,
+        points=40,
+        paired=False,
+    )
+
+
+TASKS: dict[str, Task] = {
+    "cora": _graph_task("cora", 0.70),
+    "citeseer": _graph_task("citeseer", 0.79),
+    "cora-sage": _graph_task("cora", 0.70, sage=True),
+    "citeseer-sage": _graph_task("citeseer", 0.79, sage=True),
+    "fashion-mlp": Task(_fashion_mlp, epochs=20, batch=50, sgd=0.03, adam=1e-3, chance=0.9, points=20),
+    "fashion-cnn": Task(
+        _fashion_cnn, epochs=10, batch=50, sgd=0.03, adam=1e-3, chance=0.9, points=10, one_by_one=True
+    ),
+    "cifar": Task(_cifar, epochs=20, batch=50, sgd=0.03, adam=1e-3, chance=0.9, points=20, one_by_one=True),
+    "shakespeare": Task(
+        _shakespeare, epochs=10, batch=32, sgd=0.1, adam=3e-3, chance=4.17, points=10, unit="nats"
+    ),
+}

@@ -1,0 +1,182 @@
+"""Whole configurations by name: the paper's, as far as it is known, in one call.
+
+The text of the paper that could be read (He & Songdechakraiwut, "Connectome-Guided Automatic Learning Rates
+for Deep Networks", arXiv 2510.23781) gives the parts, not all of their numbers. Where the public code of its
+group (topo-fcnn, topo-clustering) has a number it is taken from there; the rest is our choice, and marked.
+"""
+
+import functools
+from collections.abc import Callable, Hashable
+from typing import Any, Literal
+
+import jax
+import optax
+
+from cgalr_jax import _checks, controllers, signals, transform
+from cgalr_jax.controllers import Controller, Measurement
+
+__all__ = ["paper", "paper_gate", "paper_signal"]
+
+Topology = Literal["deaths", "barcode", "wasserstein"]
+
+# The band of the envelope at step 0, in base rates: the base rate is the largest that is ever applied.
+_LOWER, _UPPER = 0.1, 1.0
+# The gate's own floor: out of the way, the envelope bounds the scale.
+_FLOOR = 1e-6
+
+
+def paper(
+    learning_rate: float | jax.Array,
+    example: Any,
+    *,
+    steps_per_epoch: int,
+    optimizer: Callable[[optax.ScalarOrSchedule], optax.GradientTransformation] | None = None,
+    topology: Topology = "deaths",
+    window: int = 10,
+    tau: float = 10.0,
+    max_units: int = 512,
+    axis_name: Hashable | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """The paper's optimizer: once an epoch a relative gate looks at one connectome of all hidden layers.
+
+    To be called with `probe=` on a large, fixed set of training samples: `probe(params) -> activations` of
+    the hidden layers behind their nonlinearity, in evaluation mode (the group's code). What each part is, and
+    from where:
+
+    | part | here | from |
+    |---|---|---|
+    | `"deaths"` | TOP: L2 norm of the sorted deaths' changes | the paper, read between its lines |
+    | `"barcode"` | TOP: the same of births and deaths | the group's code |
+    | `"wasserstein"` | WD: H1 of Vietoris-Rips, lengths 1 / (1 + M) | the paper; lengths and H1 the group's |
+    | connectome | one, of the units of all layers, convolutions averaged over positions | both |
+    | measured | once an epoch, `every = steps_per_epoch` | the paper, read between its lines |
+    | z-score | median and MAD | the paper |
+    | `window` | 10 epochs | ours |
+    | gate with hysteresis | enters at 1, leaves at 0; times 1.1 and 0.8 | the paper; numbers ours |
+    | envelope | Robbins-Monro, `[0.1, 1] / (1 + epoch / tau)` base rates | the paper; numbers ours |
+    | `tau` | 10 epochs | ours |
+    | optimizer | SGD with momentum 0.9 | the group's code |
+
+    The gate is relative to its own past: it cannot see that a base rate is 100 times wrong. For a rate that
+    is found, use `cgalr_jax.cgalr`.
+
+    Args:
+        learning_rate: the base rate, and the largest that is ever applied. A number: under a decaying
+            schedule the envelope would promise nothing.
+        example: what the probe returns, see `scale_by_connectome`. Three units or more in all.
+        steps_per_epoch: optimizer steps of an epoch; at least 1.
+        optimizer: `learning_rate -> optimizer`, as in `cgalr`; default SGD with momentum 0.9.
+        topology: `"deaths"`, `"barcode"` or `"wasserstein"`, see `paper_signal`.
+        window: epochs among whose distances one is unusual; at least 5.
+        tau: epochs after which the envelope has halved; positive.
+        max_units: units per layer that are measured, a static sub-sample above. Deaths sort P(P - 1)/2
+            numbers a measurement; take 32 or so for `"wasserstein"`.
+        axis_name: see `scale_by_connectome`.
+
+    Returns:
+        An optimizer that takes the extra arguments of `scale_by_connectome`.
+
+    Raises:
+        ValueError: if an argument is outside its range.
+        ImportError: for `"wasserstein"` without giotto-ph.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, optax, cgalr_jax
+        >>> from cgalr_jax import presets
+        >>> x = jax.random.normal(jax.random.key(0), (64, 4))
+        >>> params = {"w": jax.random.normal(jax.random.key(1), (4, 8))}
+        >>> hidden = lambda params: {"hidden": jax.nn.relu(x @ params["w"])}
+        >>> tx = presets.paper(0.1, {"hidden": 8}, steps_per_epoch=20)
+        >>> state = tx.init(params)
+        >>> updates, state = tx.update(params, state, params, probe=hidden)
+        >>> print(cgalr_jax.metrics(state)["cgalr/learning_rate"])  # until there is a history, the base rate
+        0.1
+    """
+    _checks.check_integer("steps_per_epoch", steps_per_epoch, 1)
+    if callable(learning_rate):
+        raise ValueError(
+            f"learning_rate must be a number, the envelope anneals it; got {_checks.shown(learning_rate)}."
+        )
+    return transform.cgalr(
+        learning_rate,
+        example,
+        optimizer=optimizer,
+        every=steps_per_epoch,
+        controller=paper_gate(steps_per_epoch, window=window, tau=tau),
+        signal=paper_signal(topology),
+        max_units=max_units,
+        axis_name=axis_name,
+    )
+
+
+def paper_signal(topology: Topology = "deaths") -> signals.Signal:
+    """The published distances, of one connectome of all layers.
+
+    Args:
+        topology: `"deaths"`, the L2 norm of the sorted deaths' differences; `"barcode"`, of births and deaths
+            side by side; `"wasserstein"`, WD of H1 only, on the lengths 1 / (1 + M), on the host.
+
+    Returns:
+        A `Signal` in the distance's own unit (set-point 1): for a relative controller.
+
+    Raises:
+        ValueError: for another topology.
+        ImportError: for `"wasserstein"` without giotto-ph.
+
+    Example:
+        >>> from cgalr_jax.layers import Layers
+        >>> deaths = paper_signal("deaths")
+        >>> units = jax.random.normal(jax.random.key(0), (50, 4))
+        >>> reading = deaths.read(Layers({"hidden": units}), None)
+        >>> print(deaths.compare(reading, reading))
+        0.0
+    """
+    if topology == "deaths":
+        return signals.deaths(normalise=False)
+    if topology == "barcode":
+        return signals.barcode(normalise=False)
+    if topology != "wasserstein":
+        raise ValueError(f"topology must be 'deaths', 'barcode' or 'wasserstein', got {topology!r}.")
+    from cgalr_jax.topology import rips  # giotto-ph and SciPy are optional
+
+    rips.check_installed()
+    distance = functools.partial(
+        rips.wasserstein_distance, mindim=1, maxdim=1, metric="reciprocal", normalise=False
+    )
+    return signals.from_connectomes(lambda connectome: connectome, distance, "pooled", None, 1.0)
+
+
+def paper_gate(steps_per_epoch: int, *, window: int = 10, tau: float = 10.0) -> Controller:
+    """The paper's controller: `hysteresis_gate` inside `robbins_monro_bounds`.
+
+    Where the envelope has clipped the scale the gate goes on from there, so that it is heard at once when it
+    turns: a gate with a scale of its own would first have to come back from outside. For the first five
+    measurements there is no history, and the scale is 1 or what the envelope leaves of it.
+
+    Args:
+        steps_per_epoch: optimizer steps of an epoch; at least 1.
+        window: measurements, one an epoch, among which a distance is unusual; at least 5. Ours.
+        tau: epochs after which the envelope `[0.1, 1] / (1 + epoch / tau)` has halved; positive. Ours.
+
+    Returns:
+        A `Controller`.
+
+    Raises:
+        ValueError: if an argument is outside its range.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> gate = paper_gate(100, tau=10.0)
+        >>> scale, state = gate.init()
+        >>> print(gate.update(Measurement(jnp.float32(1), jnp.int32(1000)), state)[0])  # after ten epochs
+        0.5
+    """
+    _checks.check_integer("steps_per_epoch", steps_per_epoch, 1)
+    bounds = controllers.robbins_monro_bounds(_LOWER, _UPPER, tau=tau * steps_per_epoch)
+    bounded = controllers.envelope(controllers.hysteresis_gate(floor=_FLOOR, window=window), bounds)
+
+    def update(measurement: Measurement, state: Any) -> tuple[jax.Array, Any]:
+        scale, state = bounded.update(measurement, state)
+        return scale, state._replace(controller=state.controller._replace(scale=state.scale))
+
+    return Controller(bounded.init, update)

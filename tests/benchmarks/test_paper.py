@@ -1,0 +1,182 @@
+"""The paper's benchmark: parts that do not meet, rates chosen on validation only, a run that goes on."""
+
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+for needed in ("sklearn", "networkx", "rich", "matplotlib"):
+    pytest.importorskip(needed)
+
+from benchmarks.paper import __main__ as paper  # noqa: E402  after what they need
+from benchmarks.paper import figures, methods, models, report, runner, store, tasks  # noqa: E402
+from examples import datasets  # noqa: E402
+
+SEEDS = (0, 1)
+
+
+def problem(folder=None):
+    """Ten classes of blobs, as images of 4 x 4."""
+    generator = np.random.default_rng(0)
+    y = generator.integers(0, 10, 400).astype(np.int32)
+    x = (generator.normal(size=(10, 4, 4, 1))[y] + generator.normal(size=(400, 4, 4, 1))).astype(np.float32)
+    held = datasets.Images(x[:300], y[:300], x[300:], y[300:])
+    return tasks._images(held, models.mlp((16, 12, 8, 10)), train=200, validation=100, pool=300)
+
+
+TASK = tasks.Task(problem, epochs=4, batch=20, sgd=0.03, adam=1e-2, chance=0.9, points=2)
+
+
+@pytest.fixture
+def small(monkeypatch):
+    monkeypatch.setitem(tasks.TASKS, "small", TASK)
+
+
+def outcome(validation, test):
+    curve = np.full((len(test), 2), 0.5, np.float32)
+    arrays = (np.float32(validation), np.float32(test))
+    return runner.Outcome(*arrays, curve, curve, curve, curve)
+
+
+def test_what_is_trained_chosen_and_reported_on_does_not_meet():
+    parts = problem().split(0)
+    apart = [set(parts[name]) for name in ("train", "validation", "test")]
+    assert sum(map(len, apart)) == len(set.union(*apart)) == 400
+    assert set(parts["probe"]) <= apart[0]
+    assert set(problem().split(1)["train"]) != apart[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "epochs"),
+    [("paper deaths", 4), ("gate on noise", 4), ("DoG, averaged", 40), ("our default", 40)],
+)
+def test_a_method_learns(name, epochs):
+    method = methods.METHODS[name]
+    found = runner.Runner(TASK._replace(epochs=epochs), problem()).train(method, method.rates(TASK)[2], SEEDS)
+    assert found.test.shape == (2,)
+    assert found.test_curve.shape == (2, TASK.points)
+    assert found.test.mean() < 0.6
+    np.testing.assert_allclose(found.test, found.test_curve[:, -1], atol=1e-6)
+    if "paper" in name:
+        assert np.all(found.distance > 0)
+
+
+def test_one_seed_after_the_other_is_the_same():
+    method = methods.METHODS["SGD cosine"]
+    together, apart = (
+        runner.Runner(task, problem()).train(method, 0.03, SEEDS)
+        for task in (TASK, TASK._replace(one_by_one=True))
+    )
+    np.testing.assert_allclose(together.test, apart.test, atol=0.011)  # a sample at the border
+
+
+def test_the_control_that_hears_the_distance_is_the_paper():
+    method = methods.METHODS["paper deaths"]
+    trainer = runner.Runner(TASK._replace(epochs=8), problem())
+    presets, controlled = (
+        trainer.train(each, 0.03, SEEDS) for each in (method, method._replace(family="gate control"))
+    )
+    np.testing.assert_allclose(presets.rate, controlled.rate, rtol=1e-5)
+    np.testing.assert_allclose(presets.distance, controlled.distance, rtol=1e-4)
+
+
+def test_a_graph_view_holds_what_its_nodes_read():
+    nodes, width = 6, 3
+    generator = np.random.default_rng(0)
+    features = jnp.asarray(generator.normal(size=(nodes, 5)), jnp.float32)
+    propagate = jnp.asarray(generator.random((1, nodes, nodes)) < 0.3, jnp.float32)
+    model = models.graph_network(5, width, 2, terms=1)
+    params = model.init(jax.random.key(0))
+    whole, _ = model.apply(params, models.View(features, propagate), None)
+    read = np.flatnonzero(propagate[0, 1])
+    part, _ = model.apply(params, models.View(features[read], propagate[:, 1:2][:, :, read]), None)
+    np.testing.assert_allclose(part[0], whole[1], rtol=1e-5)
+
+
+def test_convolutions_hand_out_their_units():
+    for dense_only, names in ((True, {"dense0", "dense1"}), (False, {"conv0", "conv1", "dense0", "dense1"})):
+        model = models.cnn(8, (3, 4, 5), (7, 6, 10), dense_only=dense_only)
+        outputs, units = model.apply(model.init(jax.random.key(0)), jnp.ones((2, 8, 8, 3)), None)
+        assert outputs.shape == (2, 10)
+        assert set(units) == names
+
+
+def test_all_methods_have_the_same_budget():
+    for task in tasks.TASKS.values():
+        grids = [np.array(method.rates(task)) for method in methods.METHODS.values()]
+        assert {len(grid) for grid in grids} == {5}
+        for grid in grids:
+            np.testing.assert_allclose(grid / grid[2], grids[0] / grids[0][2], rtol=1e-5)
+
+
+def test_a_rate_is_chosen_on_validation_and_reported_on_test():
+    line = report.Line((0.1, 0.2), (outcome([0.3, 0.3], [0.1, 0.1]), outcome([0.2, 0.2], [0.25, 0.35])))
+    assert line.best == 1
+    text = report.text({"cora": {"SGD cosine": line}})
+    assert "| SGD cosine | 0.2 (edge) | 30.00 %" in text
+    chosen = [record["chosen"] for record in report.records({"cora": {"SGD cosine": line}})]
+    assert chosen == [0, 0, 1, 1]
+
+
+def test_a_batch_of_seeds_that_a_method_lacks_is_left_out_of_all(tmp_path, small):
+    batches = [(0, 1), (2, 3)]
+    for name, held in (("SGD cosine", batches), ("SGD step", batches[:1])):
+        for rate in methods.METHODS[name].rates(TASK):
+            for batch in held:
+                path = store.path_of(tmp_path, "small", name, rate, batch)
+                store.save(path, outcome([0.2, 0.2], [0.2, 0.2]))
+    found = report.collect(tmp_path, ["small"], ["SGD cosine", "SGD step", "Prodigy"], batches)
+    assert {name: len(line.chosen.test) for name, line in found["small"].items()} == {
+        "SGD cosine": 2,
+        "SGD step": 2,
+    }
+    figures.draw(tmp_path, found)
+    assert (tmp_path / "distance.png").exists()
+
+
+def test_a_run_goes_on_where_it_stopped(tmp_path, small, monkeypatch, capsys):
+    given = ["--tasks", "small", "--methods", "SGD cosine", "--seeds", "2", "--out", str(tmp_path)]
+    paper.main([*given, "--data", str(tmp_path), "--json", str(tmp_path / "records.json")])
+    first = capsys.readouterr().out
+    assert "### small, 2 paired seeds, 4 epochs" in first
+    monkeypatch.setattr(runner.Runner, "train", lambda *_: pytest.fail("trained again"))
+    paper.main([*given, "--data", str(tmp_path)])
+    paper.main([*given, "--report"])
+    assert (tmp_path / "records.json").stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ([], "--data: must name the folder of the data sets"),
+        (
+            ["--data", "nowhere", "--tasks", "cora"],
+            "is not there. You find it at https://github.com/kimiyoung",
+        ),
+        (["--tasks", "unheard"], "--tasks: invalid choice"),
+        (["--seeds", "0"], "--seeds: must be an integer of at least 1"),
+    ],
+)
+def test_it_refuses(given, said, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        paper.main([*given, "--out", str(tmp_path)])
+    assert stopped.value.code == 2
+    assert said in " ".join(capsys.readouterr().err.split())
+
+
+def test_nothing_to_report(tmp_path, capsys):
+    paper.main(["--report", "--out", str(tmp_path)])
+    assert "Nothing to report" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_real_data_where_it_is():
+    folder = pathlib.Path("/usr/share/datasets")
+    if not (folder / "fashion-mnist").exists():
+        pytest.skip("needs Debian's dataset-fashion-mnist")
+    trainer = runner.Runner(
+        tasks.TASKS["fashion-mlp"]._replace(epochs=1, points=1), tasks.TASKS["fashion-mlp"].load(folder)
+    )
+    assert trainer.train(methods.METHODS["SGD cosine"], 0.03, (0,)).test[0] < 0.35

@@ -1,0 +1,984 @@
+"""Every argument of every public callable, given what it cannot be: one table.
+
+Each row asserts a ValueError whose first line begins with the name of the argument (or of the part of it
+that is wrong), says what is allowed, and shows what came in; and that good values of unusual types pass. That
+nothing public is missing from the table is a test of its own.
+"""
+
+import importlib
+import inspect
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import matplotlib.figure
+import numpy as np
+import optax
+import pytest
+from flax import linen, nnx
+
+import cgalr_jax
+from cgalr_jax import capture, controllers, layers, plotting, recorder, signals, stopping, topology
+from cgalr_jax.topology import rips
+
+MODULES = (
+    "",
+    ".capture",
+    ".controllers",
+    ".layers",
+    ".plotting",
+    ".recorder",
+    ".signals",
+    ".stopping",
+    ".topology",
+    ".topology.rips",
+)
+
+
+def function(anything, *more):
+    return anything
+
+
+def too_many(a, b, c, d):
+    return a
+
+
+X = jax.random.normal(jax.random.key(0), (8, 4))
+PARAMS = {"w": jnp.ones((4, 3))}
+EXAMPLE = {"hidden": 3}
+SQUARE = np.array([[0, 0.9, 0.2], [0.9, 0, 0.4], [0.2, 0.4, 0]], np.float32)
+SORTED = np.array([0.1, 0.5], np.float32)
+BARS = topology.Barcode(np.array([0.4, 0.9], np.float32), np.array([0.2], np.float32))
+TREE = topology.Tree(np.array([[1, 2], [0, 1]], np.int32), np.array([0.4, 0.9], np.float32))
+MOMENTS = topology.Moments(jnp.float32(0), jnp.zeros(3), jnp.zeros((3, 3)))
+LAYOUT = layers.layout_of(EXAMPLE, 16)
+GATE = cgalr_jax.hysteresis_gate()
+CURVE = cgalr_jax.LearningRateCurve(0.1, 0.08, 0.13, True, np.array([0.1, 1.0]), np.array([0.5, 2.0]))
+LINEN = linen.Sequential([linen.Dense(3), jnp.tanh, linen.Dense(2)])
+VARIABLES = LINEN.init(jax.random.key(0), X)
+NNX = nnx.Sequential(nnx.Linear(4, 3, rngs=nnx.Rngs(0)), jnp.tanh, nnx.Linear(3, 2, rngs=nnx.Rngs(0)))
+STATE = cgalr_jax.cgalr(0.1, EXAMPLE).init(PARAMS)
+AVERAGED = cgalr_jax.polynomial_averaging().init(PARAMS)
+AX = matplotlib.figure.Figure().subplots()
+AXES = matplotlib.figure.Figure().subplots(3)
+TRACE = {"loss": np.ones(3), "cgalr/scale": np.ones(3)}
+
+# --- what comes in, by what was wanted
+
+NUMBERS = {
+    "nothing": None,
+    "a text": "0.5",
+    "NaN": math.nan,
+    "NaN of NumPy": np.float32(math.nan),
+    "NaN of JAX": jnp.float32(math.nan),
+    "infinite": math.inf,
+    "minus infinity": jnp.float32(-math.inf),
+    "negative": -1,
+    "zero": 0,
+    "a fraction": 2.5,
+    "a truth value": True,
+    "a truth value of JAX": jnp.array(True),
+    "complex": 1j,
+    "an array": jnp.ones(3),
+    "an array of one": np.ones(1),
+    "a list": [1],
+    "a function": function,
+    "too large for a float": 10**400,
+    "too small for float32": 1e-300,
+}
+RECORDS = {
+    "nothing": None,
+    "a text": "births",
+    "a number": 3,
+    "an array": jnp.ones(3),
+    "a function": function,
+    "an optimizer": optax.sgd(0.1),
+    "a mapping": {"a": 1},
+}
+FUNCTIONS = {
+    "nothing": None,
+    "a text": "relu",
+    "a number": 0.5,
+    "an array": jnp.ones(3),
+    "a mapping": {"a": 1},
+    "a function of other arguments": too_many,
+}
+ARRAYS = {
+    "nothing": None,
+    "a text": "abc",
+    "a function": function,
+    "objects": np.array([None, {}], object),
+    "texts": np.array([["a", "b"], ["c", "d"]]),
+    "complex": np.eye(3, dtype=np.complex64),
+    "a key": jax.random.key(0),
+    "another rank": np.ones((2, 2, 2), np.float32),
+    "a number": 3.0,
+    "no entries": np.zeros((0, 0), np.float32),
+}
+WORDS = {
+    "nothing": None,
+    "another word": "nosuch",
+    "no word": "",
+    "a number": 3,
+    "a truth value": True,
+    "a list": ["min"],
+    "an array": jnp.ones(3),
+    "a function": function,
+}
+FLAGS = {
+    "nothing": None,
+    "one": 1,
+    "zero": 0.0,
+    "a text": "yes",
+    "an array": jnp.ones(3),
+    "a function": function,
+}
+PATHS = {"nothing": None, "a number": 3, "a truth value": True, "empty": "", "an array": jnp.ones(3)}
+TREES = {
+    "nothing": None,
+    "a text": "abc",
+    "a number": 3,
+    "a function": function,
+    "an array": jnp.ones((2, 2)),
+}
+
+
+class Row(NamedTuple):
+    """One argument: the call, what the first line has to say beside it, what is tried, what must pass."""
+
+    call: Callable[[Any], Any]
+    allowed: str
+    kinds: dict[str, Any]
+    fine: tuple[str, ...] = ()  # kinds that this argument may be
+    good: tuple[Any, ...] = ()
+    called: str = ""  # what the sentence calls it, where that is not its name
+
+
+def scaled(**options):
+    return cgalr_jax.scale_by_connectome(**{"example": EXAMPLE, **options})
+
+
+def found(**options):
+    given = {"step": lambda state, rate: state, "state": PARAMS, "probe": lambda p: {"hidden": X @ p["w"]}}
+    return cgalr_jax.find_learning_rate(**{**given, **options})
+
+
+def integers(call, least, **more):
+    fine = ("zero",) * (least <= 0)
+    good = tuple(kind(max(least, 6)) for kind in (int, np.int64, np.uint8, jnp.int32, np.array))
+    return Row(call, f"an integer of at least {least}", NUMBERS, fine, **{"good": good, **more})
+
+
+def numbers(call, allowed, fine=(), good=0.5):
+    goods = tuple(kind(good) for kind in (float, np.float32, np.float64, jnp.float32, np.array))
+    return Row(call, allowed, NUMBERS, fine, goods)
+
+
+def records(call, kind, fine=(), good=()):
+    return Row(call, f"must be a {kind}", RECORDS, fine, good)
+
+
+def functions(call, signature, fine=(), good=()):
+    return Row(call, signature, FUNCTIONS, fine, good)
+
+
+def flags(call, good=(True, False, np.True_)):
+    return Row(call, "True or False", FLAGS, (), good)
+
+
+def words(call, allowed, good=()):
+    return Row(call, allowed, WORDS, (), good)
+
+
+def drawn(name, *arguments, ax=AX, **options):
+    return lambda value: getattr(plotting, name)(*(value if a is ... else a for a in arguments), **{
+        key: value if option is ... else option for key, option in options.items()
+    })  # fmt: skip
+
+
+EXAMPLES = {
+    **TREES,
+    "a list": [],
+    "one unit": {"a": 1},
+    "minus": {"a": -4},
+    "a fraction": {"a": 2.5},
+    "NaN": math.nan,
+}
+SAMPLES = {"a text": "abc", "a function": function, "no rows": np.zeros((0, 4)), "an object": object()}
+MAPPED = {"a list": ["data"], "an array": np.ones(3), "a tuple of lists": (["data"],), "a mapping": {}}
+SCHEDULES = {**NUMBERS, "a function": too_many}
+OPTIMIZERS = {**FUNCTIONS, "an optimizer": optax.sgd(0.1)}
+OPTIMIZERS.pop("a function of other arguments")
+TRANSFORMATION = {
+    "example": Row(
+        lambda v: scaled(example=v),
+        "",
+        EXAMPLES,
+        ("a number", "an array"),
+        good=(3, {"a": np.int64(3)}, X, [3, 4]),
+    ),
+    "samples": Row(
+        lambda v: scaled(samples=v), "an example of the batches", SAMPLES, good=(None, X, {"x": X, "n": 3})
+    ),
+    "every": integers(lambda v: scaled(every=v), 1),
+    "controller": records(lambda v: scaled(controller=v), "cgalr_jax.Controller", ("nothing",), (GATE,)),
+    "signal": records(lambda v: scaled(signal=v), "cgalr_jax.Signal", ("nothing",), (signals.births(),)),
+    "max_units": integers(lambda v: scaled(max_units=v), 2),
+    "axis_name": Row(lambda v: scaled(axis_name=v), "a mapped axis", MAPPED, good=("data", ("a", "b"), 3)),
+}
+LEARNING_RATES = ("zero", "a fraction", "too small for float32")
+
+
+def rate_row(call):
+    kinds = {key: value for key, value in SCHEDULES.items() if key != "too small for float32"}
+    return Row(call, "a schedule", kinds, ("zero", "a fraction"), (0.1, np.float32(0.1), jnp.float32(0.1)))
+
+
+OVER = "'min', 'median' or 'pooled'"
+SET_POINT = "positive and finite"
+
+
+def signal_rows(factory):
+    return {
+        "over": words(lambda v: factory(v), OVER, ("min", "median", "pooled")),
+        "set_point": numbers(lambda v: factory(set_point=v), SET_POINT, ("nothing", "a fraction")),
+    }
+
+
+def array_row(call, allowed="", fine=(), good=(), called=""):
+    return Row(call, allowed, ARRAYS, fine, good, called)
+
+
+def matrix(call, called="connectome"):
+    good = (SQUARE, SQUARE.tolist(), jnp.asarray(SQUARE, jnp.bfloat16), SQUARE > 0.5)
+    return array_row(call, "", (), good, called)
+
+
+METHOD, SYMMETRISE = "'auto', 'prim' or 'boruvka'", (True, False, np.True_)
+DISTANCES = {
+    "order": Row(
+        lambda v: topology.top_distance(SORTED, SORTED, order=v),
+        "1, 2 or infinity",
+        NUMBERS,
+        ("infinite",),
+        (1, np.float32(2), jnp.inf),
+    ),
+    "normalise": flags(lambda v: topology.top_distance(SORTED, SORTED, normalise=v)),
+}
+RIPS = {
+    "maxdim": lambda call: Row(call, "an integer of at least 0", NUMBERS, ("zero",)),
+    "metric": lambda call: words(call, "'correlation' or 'reciprocal'"),
+    "order": lambda call: Row(call, "in [1, infinity)", NUMBERS, ("a fraction",)),
+    "internal_p": lambda call: Row(call, "1, 2 or infinity", NUMBERS, ("infinite",)),
+}
+MODELS = {"nothing": None, "a text": "mlp", "a number": 3, "a class": nnx.Linear, "the other Flax": None}
+CHOICES = {
+    "layers": Row(
+        lambda v: capture.nnx_probe(NNX, layers=v),
+        "a list of names and types",
+        {"a text": "a", "a number": 3, "a class": nnx.Linear, "instances": [3]},
+    ),
+    "activation": Row(
+        lambda v: capture.nnx_probe(NNX, activation=v),
+        "a function",
+        {"a text": "relu", "a number": 3, "an array": X},
+    ),
+    "forward": Row(
+        lambda v: capture.linen_probe(LINEN, forward=v),
+        "a function",
+        {"a text": "f", "a number": 3, "an array": X},
+    ),
+    "logits": flags(lambda v: capture.nnx_probe(NNX, logits=v)),
+    "pooled": flags(lambda v: capture.linen_probe(LINEN, pooled=v)),
+}
+LIST_OF_MODELS = {"nothing": None, "a text": "mlp", "a number": 3, "a class": linen.Dense}
+COLLECTIONS = {"a text": "params", "a number": 3, "an array": X, "a list": [X]}
+LABELS = {"a number": 3, "nothing": None, "a list": ["loss"], "an array": X}
+
+TABLE: dict[str, dict[str, Row]] = {
+    "scale_by_connectome": TRANSFORMATION,
+    "cgalr": {
+        "learning_rate": rate_row(lambda v: cgalr_jax.cgalr(v, EXAMPLE)),
+        "optimizer": Row(
+            lambda v: cgalr_jax.cgalr(0.1, EXAMPLE, optimizer=v),
+            "learning_rate -> optax.GradientTransformation",
+            {**OPTIMIZERS, "no optimizer": lambda rate: rate},
+            ("nothing",),
+            (optax.adamw,),
+        ),
+        "momentum": numbers(
+            lambda v: cgalr_jax.cgalr(0.1, EXAMPLE, momentum=v), "None or in [0, 1)", ("nothing", "zero")
+        ),
+        **{
+            name: row._replace(
+                call=lambda v, name=name: cgalr_jax.cgalr(0.1, **{"example": EXAMPLE, name: v})
+            )
+            for name, row in TRANSFORMATION.items()
+        },
+    },
+    "connectome_schedule": {
+        "learning_rate": rate_row(lambda v: cgalr_jax.connectome_schedule(v, EXAMPLE)),
+        **{
+            name: row._replace(
+                call=lambda v, name=name: cgalr_jax.connectome_schedule(0.1, **{"example": EXAMPLE, name: v})
+            )
+            for name, row in TRANSFORMATION.items()
+        },
+    },
+    "calibrated": {
+        "schedule": functions(
+            lambda v: cgalr_jax.calibrated(v),
+            "step -> learning rate",
+            ("nothing", "a function of other arguments"),
+            (optax.constant_schedule(1.0),),
+        ),
+        "target": numbers(lambda v: cgalr_jax.calibrated(target=v), "positive and finite", ("a fraction",)),
+        "start": numbers(lambda v: cgalr_jax.calibrated(start=v), "in (0, 1]"),
+        "gain": numbers(lambda v: cgalr_jax.calibrated(gain=v), "in (0, 1]"),
+        "patience": integers(lambda v: cgalr_jax.calibrated(patience=v), 1),
+        "guard": numbers(lambda v: cgalr_jax.calibrated(guard=v), "greater than 1", ("a fraction",), 20.0),
+    },
+    "hysteresis_gate": {
+        "enter": numbers(
+            lambda v: cgalr_jax.hysteresis_gate(enter=v), "positive and finite", ("a fraction",)
+        ),
+        "leave": numbers(lambda v: cgalr_jax.hysteresis_gate(leave=v), "in [0, enter]", ("zero",)),
+        "up": numbers(
+            lambda v: cgalr_jax.hysteresis_gate(up=v), "at least 1 and finite", ("a fraction",), 1.5
+        ),
+        "down": numbers(lambda v: cgalr_jax.hysteresis_gate(down=v), "in (0, 1]"),
+        "floor": numbers(lambda v: cgalr_jax.hysteresis_gate(floor=v), "in (0, 1]"),
+        "ceiling": numbers(
+            lambda v: cgalr_jax.hysteresis_gate(ceiling=v), "at least 1 and finite", ("a fraction",), 1.5
+        ),
+        "window": integers(lambda v: cgalr_jax.hysteresis_gate(window=v), 5),
+    },
+    "robbins_monro_bounds": {
+        "lower": numbers(
+            lambda v: cgalr_jax.robbins_monro_bounds(v, 3.0, tau=9), "positive and finite", ("a fraction",)
+        ),
+        "upper": numbers(
+            lambda v: cgalr_jax.robbins_monro_bounds(0.1, v, tau=9),
+            "finite and at least lower",
+            ("a fraction",),
+        ),
+        "tau": numbers(
+            lambda v: cgalr_jax.robbins_monro_bounds(0.1, 1.0, tau=v), "positive and finite", ("a fraction",)
+        ),
+        "exponent": numbers(
+            lambda v: cgalr_jax.robbins_monro_bounds(0.1, 1.0, tau=9, exponent=v), "in (1/2, 1]", good=0.75
+        ),
+    },
+    "envelope": {
+        "controller": records(controllers.envelope, "cgalr_jax.Controller", good=(GATE,)),
+        "bounds": Row(
+            lambda v: controllers.envelope(GATE, v),
+            "",
+            {
+                **FUNCTIONS,
+                "NaN": lambda s: (math.nan, 1.0),
+                "crossed": lambda s: (2.0, 1.0),
+                "negative": lambda s: (-1.0, 1.0),
+                "one": lambda s: 1.0,
+                "infinite": lambda s: (0.1, math.inf),
+            },
+            ("nothing",),
+            (lambda s: (jnp.float32(0.1), 1),),
+        ),
+    },
+    "robust_z_score": {
+        "value": array_row(
+            lambda v: controllers.robust_z_score(v, SORTED, 2),
+            "",
+            ("a number",),
+            (np.float32(1), jnp.float32(1)),
+        ),
+        "history": array_row(lambda v: controllers.robust_z_score(1.0, v, 2), "", (), (SORTED,)),
+        "count": array_row(
+            lambda v: controllers.robust_z_score(1.0, SORTED, v),
+            "",
+            ("a number",),
+            (np.int32(1), jnp.int32(1)),
+        ),
+        "min_count": integers(lambda v: controllers.robust_z_score(1.0, SORTED, 2, min_count=v), 0),
+    },
+    "schmitt_trigger": {
+        "mode": array_row(
+            lambda v: controllers.schmitt_trigger(v, 1.0, enter=1.0, leave=0.5),
+            "",
+            ("a number",),
+            (0, jnp.int32(1)),
+        ),
+        "z": array_row(
+            lambda v: controllers.schmitt_trigger(0, v, enter=1.0, leave=0.5),
+            "",
+            ("a number",),
+            (0.5, jnp.float32(1)),
+        ),
+        "enter": numbers(
+            lambda v: controllers.schmitt_trigger(0, 1.0, enter=v, leave=0.1),
+            "positive and finite",
+            ("a fraction",),
+        ),
+        "leave": numbers(
+            lambda v: controllers.schmitt_trigger(0, 1.0, enter=1.0, leave=v), "in [0, enter]", ("zero",)
+        ),
+    },
+    "find_learning_rate": {
+        "step": functions(lambda v: found(step=v), "step(state, learning_rate) -> state"),
+        "probe": functions(lambda v: found(probe=v), "probe(state) -> activations"),
+        "signal": records(lambda v: found(signal=v), "cgalr_jax.Signal", ("nothing",)),
+        "every": integers(lambda v: found(every=v), 1, good=()),
+        "lowest": numbers(lambda v: found(lowest=v), "positive and finite", ("a fraction",))._replace(
+            good=()
+        ),
+        "highest": numbers(lambda v: found(highest=v), "finite and above lowest", ("a fraction",))._replace(
+            good=()
+        ),
+        "measurements": integers(lambda v: found(measurements=v), 5, good=()),
+    },
+    "polynomial_averaging": {
+        "eta": numbers(
+            lambda v: cgalr_jax.polynomial_averaging(v), "finite and at least 0", ("zero", "a fraction")
+        ),
+    },
+    "averaged_params": {
+        "opt_state": Row(
+            lambda v: cgalr_jax.averaged_params(v, PARAMS),
+            "one state of polynomial_averaging",
+            TREES,
+            good=(AVERAGED, [AVERAGED]),
+        ),
+        "params": Row(
+            lambda v: cgalr_jax.averaged_params(AVERAGED, v),
+            "those that polynomial_averaging has seen",
+            {k: TREES[k] for k in ("nothing", "an array")},
+            good=(PARAMS,),
+        ),
+    },
+    "metrics": {
+        "opt_state": Row(
+            cgalr_jax.metrics, "the state of scale_by_connectome", TREES, good=(STATE, {"a": STATE})
+        )
+    },
+    "check_checkpoint": {
+        "stored": Row(lambda v: cgalr_jax.check_checkpoint(v, STATE), "as many states", TREES, good=(STATE,)),
+        "opt_state": Row(
+            lambda v: cgalr_jax.check_checkpoint(STATE, v),
+            "the state of scale_by_connectome",
+            TREES,
+            good=(STATE,),
+        ),
+    },
+    "frobenius": signal_rows(signals.frobenius),
+    "births": signal_rows(signals.births),
+    "deaths": signal_rows(signals.deaths),
+    "barcode": signal_rows(signals.barcode),
+    "update_norm": {"set_point": signal_rows(lambda over=None, **o: signals.update_norm(**o))["set_point"]},
+    "hybrid": {
+        "connectome": records(
+            lambda v: signals.hybrid(connectome=v), "cgalr_jax.Signal", ("nothing",), (signals.births(),)
+        ),
+        "update": records(
+            lambda v: signals.hybrid(update=v), "cgalr_jax.Signal", ("nothing",), (signals.update_norm(),)
+        ),
+    },
+    "weigh": {
+        "motion": array_row(lambda v: signals.weigh(v, 1.0), "", ("a number",), (0.5, jnp.float32(1))),
+        "change": array_row(lambda v: signals.weigh(1.0, v), "", ("a number",), (0.5, jnp.float32(1))),
+        "share": numbers(lambda v: signals.weigh(1.0, 1.0, v), "in [0, 1]", ("zero",)),
+    },
+    "from_connectomes": {
+        "summarise": functions(
+            lambda v: signals.from_connectomes(v, topology.top_distance, "min", None, 1.0),
+            "connectome -> summary",
+        ),
+        "compare": functions(
+            lambda v: signals.from_connectomes(topology.compute_births, v, "min", None, 1.0),
+            "(before, after) -> distance",
+        ),
+        "over": words(
+            lambda v: signals.from_connectomes(topology.compute_births, topology.top_distance, v, None, 1.0),
+            OVER,
+            ("min",),
+        ),
+        "set_point": numbers(
+            lambda v: signals.from_connectomes(topology.compute_births, topology.top_distance, "min", v, 1.0),
+            SET_POINT,
+            ("nothing", "a fraction"),
+        ),
+        "default": numbers(
+            lambda v: signals.from_connectomes(
+                topology.compute_births, topology.top_distance, "min", None, v
+            ),
+            SET_POINT,
+            ("a fraction",),
+        ),
+    },
+    "functional_connectome": {
+        "units": array_row(
+            topology.functional_connectome, "", (), (X, X.tolist(), jnp.asarray(X, jnp.bfloat16))
+        ),
+        "axis_name": Row(
+            lambda v: topology.functional_connectome(X, v),
+            "",
+            {**MAPPED, "an axis that is not there": "nosuch"},
+            good=(None,),
+        ),
+    },
+    "init_moments": {"units": integers(topology.init_moments, 1)},
+    "update_moments": {
+        "moments": records(
+            lambda v: topology.update_moments(v, SQUARE), "cgalr_jax.topology.Moments", good=(MOMENTS,)
+        ),
+        "units": array_row(lambda v: topology.update_moments(MOMENTS, v), "", (), (SQUARE,)),
+    },
+    "merge_moments": {
+        "a": records(
+            lambda v: topology.merge_moments(v, MOMENTS), "cgalr_jax.topology.Moments", good=(MOMENTS,)
+        ),
+        "b": Row(
+            lambda v: topology.merge_moments(MOMENTS, v),
+            "",
+            {**RECORDS, "of other units": topology.init_moments(4)},
+            good=(MOMENTS,),
+        ),
+    },
+    "gather_moments": {
+        "moments": records(lambda v: topology.gather_moments(v, "data"), "cgalr_jax.topology.Moments"),
+        "axis_name": Row(
+            lambda v: topology.gather_moments(MOMENTS, v),
+            "",
+            {**MAPPED, "an axis that is not there": "nosuch"},
+        ),
+    },
+    "connectome_from_moments": {
+        "moments": records(topology.connectome_from_moments, "cgalr_jax.topology.Moments", good=(MOMENTS,))
+    },
+    "spanning_tree": {
+        "connectome": matrix(topology.spanning_tree),
+        "method": words(lambda v: topology.spanning_tree(SQUARE, v), METHOD, ("prim",)),
+        "symmetrise": flags(lambda v: topology.spanning_tree(SQUARE, symmetrise=v)),
+    },
+    "compute_births": {
+        "connectome": matrix(topology.compute_births),
+        "method": words(lambda v: topology.compute_births(SQUARE, v), METHOD, ("boruvka",)),
+        "symmetrise": flags(lambda v: topology.compute_births(SQUARE, symmetrise=v)),
+    },
+    "compute_barcode": {
+        "connectome": matrix(topology.compute_barcode),
+        "bins": Row(
+            lambda v: topology.compute_barcode(SQUARE, v),
+            "an integer from 1 to 1024",
+            {**NUMBERS, "too many": 1025},
+            ("nothing",),
+            (np.int64(2), jnp.int32(2), None),
+        ),
+        "method": words(lambda v: topology.compute_barcode(SQUARE, method=v), METHOD, ("auto",)),
+        "symmetrise": flags(lambda v: topology.compute_barcode(SQUARE, symmetrise=v)),
+    },
+    "top_distance": {
+        "births_a": array_row(
+            lambda v: topology.top_distance(v, SORTED), "", (), (SORTED, [0.1, 0.2], (0, 1))
+        ),
+        "births_b": array_row(lambda v: topology.top_distance(SORTED, v), "", (), (SORTED, [0.1, 0.2, 0.3])),
+        **DISTANCES,
+    },
+    "barcode_distance": {
+        "barcode_a": records(
+            lambda v: topology.barcode_distance(v, BARS), "cgalr_jax.topology.Barcode", good=(BARS,)
+        ),
+        "barcode_b": records(
+            lambda v: topology.barcode_distance(BARS, v), "cgalr_jax.topology.Barcode", good=(BARS,)
+        ),
+        "order": DISTANCES["order"]._replace(call=lambda v: topology.barcode_distance(BARS, BARS, order=v)),
+        "normalise": flags(lambda v: topology.barcode_distance(BARS, BARS, normalise=v)),
+    },
+    "frobenius_distance": {
+        "connectome_a": matrix(lambda v: topology.frobenius_distance(v, SQUARE), "connectome_a"),
+        "connectome_b": matrix(lambda v: topology.frobenius_distance(SQUARE, v), "connectome_b"),
+    },
+    "layer_units": {
+        "activation": array_row(layers.layer_units, "", ("complex", "another rank", "no entries"), (X,)),
+        "max_samples": integers(lambda v: layers.layer_units(X, v), 1),
+    },
+    "layout_of": {
+        "example": TRANSFORMATION["example"]._replace(call=lambda v: layers.layout_of(v, 16)),
+        "max_units": integers(lambda v: layers.layout_of(EXAMPLE, v), 2),
+    },
+    "measured_layers": {
+        "activations": Row(
+            lambda v: layers.measured_layers(v, LAYOUT),
+            "",
+            {
+                **TREES,
+                "another layer": {"b": X[:, :3]},
+                "other units": {"hidden": X},
+                "a text in it": {"hidden": "abc"},
+            },
+            good=({"hidden": X[:, :3]},),
+        ),
+        "layout": records(
+            lambda v: layers.measured_layers({"hidden": X[:, :3]}, v),
+            "cgalr_jax.layers.Layout",
+            good=(LAYOUT,),
+        ),
+    },
+    "pooled_units": {
+        "layers": Row(
+            layers.pooled_units,
+            "",
+            {
+                **RECORDS,
+                "one axis": {"a": jnp.ones(3)},
+                "of other samples": {"a": X, "b": X[:3]},
+                "texts": {"a": "b"},
+                "complex": {"a": X * 1j},
+            },
+            good=({"a": X},),
+        )
+    },
+    "Layers": {"activations": Row(layers.Layers, "a mapping of names to arrays", TREES, good=({"a": X},))},
+    "vietoris_rips": {
+        "connectome": array_row(rips.vietoris_rips, "", (), (SQUARE,)),
+        "maxdim": RIPS["maxdim"](lambda v: rips.vietoris_rips(SQUARE, v)),
+        "metric": RIPS["metric"](lambda v: rips.vietoris_rips(SQUARE, metric=v)),
+    },
+    "diagram_distance": {
+        "diagram_a": array_row(
+            lambda v: rips.diagram_distance(v, [[0, 1]]), "", (), ([[0, 1]], np.zeros((0, 2)))
+        ),
+        "diagram_b": array_row(
+            lambda v: rips.diagram_distance([[0, 1]], v), "", (), ([[0, 1]], np.zeros((0, 2)))
+        ),
+        "order": RIPS["order"](lambda v: rips.diagram_distance([[0, 1]], [[0, 1]], v)),
+        "internal_p": RIPS["internal_p"](lambda v: rips.diagram_distance([[0, 1]], [[0, 1]], 2, v)),
+    },
+    "wasserstein_distance": {
+        "connectome_a": array_row(lambda v: rips.wasserstein_distance(v, SQUARE)),
+        "connectome_b": array_row(lambda v: rips.wasserstein_distance(SQUARE, v)),
+        "mindim": Row(
+            lambda v: rips.wasserstein_distance(SQUARE, SQUARE, mindim=v),
+            "an integer from 0 to 1",
+            NUMBERS,
+            ("zero",),
+        ),
+        "normalise": flags(lambda v: rips.wasserstein_distance(SQUARE, SQUARE, normalise=v), ()),
+        **{
+            name: row(lambda v, name=name: rips.wasserstein_distance(SQUARE, SQUARE, **{name: v}))
+            for name, row in RIPS.items()
+        },
+    },
+    "levelled": {
+        "distances": array_row(stopping.levelled, "", ("another rank", "no entries"), (SORTED, [[1, 2]])),
+        "window": integers(lambda v: stopping.levelled(SORTED, window=v), 1),
+        "tolerance": numbers(lambda v: stopping.levelled(SORTED, tolerance=v), "in (0, 1)"),
+    },
+    "tree_order": {
+        "tree": Row(plotting.tree_order, "edges i32[P - 1, 2] and weights f32[P - 1]", RECORDS, good=(TREE,))
+    },
+    "plot_connectome": {
+        "ax": Row(drawn("plot_connectome", ..., SQUARE), "matplotlib Axes", RECORDS),
+        "matrix": array_row(drawn("plot_connectome", AX, ...), "", (), (SQUARE,)),
+        "layers": Row(
+            drawn("plot_connectome", AX, SQUARE, layers=...),
+            "",
+            {"a text": "a", "a list": [3], "too few": {"a": 2}, "negative": {"a": 4, "b": -1}},
+            good=({"a": np.int64(3)}, None),
+        ),
+        "order": Row(
+            drawn("plot_connectome", AX, SQUARE, order=...),
+            "",
+            {"a text": "a", "twice": [0, 0, 1], "a function": function},
+            good=([2, 1, 0], None),
+        ),
+        "colorbar": flags(drawn("plot_connectome", AX, SQUARE, colorbar=...)),
+    },
+    "plot_film": {
+        "axes": Row(drawn("plot_film", ..., [SQUARE]), "matplotlib Axes", RECORDS),
+        "connectomes": Row(
+            drawn("plot_film", [AX], ...),
+            "",
+            {"nothing": None, "a text": "a", "a number": 3, "texts": ["a"], "too many": [SQUARE, SQUARE]},
+            good=([SQUARE], SQUARE[None]),
+            called="connectomes|axes, connectomes",
+        ),
+        "titles": Row(
+            drawn("plot_film", [AX], [SQUARE], titles=...),
+            "",
+            {"a text": "a", "a number": 3, "too many": ["a", "b"]},
+            good=(["a"], ("b",)),
+            called="titles|axes, connectomes",
+        ),
+        "layers": Row(
+            drawn("plot_film", [AX], [SQUARE], layers=...),
+            "",
+            {"a text": "a", "a list": [3], "too few": {"a": 2}},
+        ),
+        "colorbar": flags(drawn("plot_film", [AX], [SQUARE], colorbar=...)),
+    },
+    "plot_barcode": {
+        "ax": Row(drawn("plot_barcode", ..., BARS), "matplotlib Axes", RECORDS),
+        "bars": Row(drawn("plot_barcode", AX, ...), "", RECORDS, good=(BARS,)),
+    },
+    "plot_betti_curve": {
+        "ax": Row(drawn("plot_betti_curve", ..., SORTED), "matplotlib Axes", RECORDS),
+        "births": array_row(drawn("plot_betti_curve", AX, ...), "", (), (SORTED, [0.1])),
+        "color": Row(
+            drawn("plot_betti_curve", AX, SORTED, color=...),
+            "a colour",
+            {"nothing": None, "a word": "nosuch", "a number": 3},
+            good=("red", (0, 0, 1)),
+        ),
+    },
+    "plot_spanning_tree": {
+        "ax": Row(drawn("plot_spanning_tree", ..., TREE), "matplotlib Axes", RECORDS),
+        "tree": Row(
+            drawn("plot_spanning_tree", AX, ...),
+            "edges i32[P - 1, 2] and weights f32[P - 1]",
+            RECORDS,
+            good=(TREE,),
+        ),
+        "layers": Row(
+            drawn("plot_spanning_tree", AX, TREE, layers=...),
+            "",
+            {"a text": "a", "a list": [3], "too few": {"a": 2}},
+        ),
+    },
+    "plot_training_trace": {
+        "axes": Row(
+            drawn("plot_training_trace", ..., TRACE),
+            "",
+            {**RECORDS, "two": [AX, AX], "numbers": [1, 2, 3]},
+            good=(AXES, list(AXES)),
+        ),
+        "trace": Row(
+            drawn("plot_training_trace", AXES, ...),
+            "",
+            {
+                **{k: v for k, v in RECORDS.items() if k != "a mapping"},
+                "texts": {"a": ["b"]},
+                "ragged": {"a": [1], "b": [1, 2]},
+            },
+            good=(TRACE, {}, {"loss": [1, 2]}),
+        ),
+        "loss": Row(
+            drawn("plot_training_trace", AXES, TRACE, loss=...),
+            "a key of the trace",
+            LABELS,
+            good=("nosuch",),
+        ),
+        "prefix": Row(drawn("plot_training_trace", AXES, TRACE, prefix=...), "a key of the trace", LABELS),
+        "base_learning_rate": Row(
+            drawn("plot_training_trace", AXES, TRACE, base_learning_rate=...),
+            "",
+            {"a text": "a", "a function": function, "other rows": np.ones(4)},
+            good=(0.1, np.ones(3), jnp.float32(0.1)),
+        ),
+        "set_point": numbers(
+            drawn("plot_training_trace", AXES, TRACE, set_point=...), SET_POINT, ("nothing", "a fraction")
+        ),
+        "bounds": functions(
+            drawn("plot_training_trace", AXES, TRACE, bounds=...), "step -> (low, high)", ("nothing",)
+        ),
+    },
+    "plot_learning_rate_curve": {
+        "ax": Row(drawn("plot_learning_rate_curve", ..., CURVE), "matplotlib Axes", RECORDS),
+        "curve": records(
+            drawn("plot_learning_rate_curve", AX, ...), "cgalr_jax.LearningRateCurve", good=(CURVE,)
+        ),
+    },
+    "TraceRecorder": {
+        "jsonl": Row(lambda v: recorder.TraceRecorder(jsonl=v), "a file", PATHS, ("nothing",)),
+        "tensorboard": Row(lambda v: recorder.TraceRecorder(tensorboard=v), "a folder", PATHS, ("nothing",)),
+    },
+    "TraceRecorder.save": {"path": Row(recorder.TraceRecorder().save, "a file", PATHS)},
+    "TraceRecorder.load": {"path": Row(recorder.TraceRecorder.load, "a file", PATHS)},
+    "TraceRecorder.report": {"path": Row(recorder.TraceRecorder().report, "a file", PATHS)},
+    "TraceRecorder.to_tensorboard": {
+        "directory": Row(recorder.TraceRecorder().to_tensorboard, "a folder", PATHS),
+        "step": Row(lambda v: recorder.TraceRecorder().to_tensorboard("nosuch", step=v), "a key", LABELS),
+    },
+    "TraceRecorder.summary": {"keys": Row(recorder.TraceRecorder().summary, "strings", LABELS)},
+    "TraceRecorder.record": {
+        "metrics": Row(
+            recorder.TraceRecorder().record,
+            "a mapping",
+            {"a text": "a", "a number": 3, "a list": [1], "an array": X},
+            good=(None, {}),
+        ),
+        "scalars": Row(
+            lambda v: recorder.TraceRecorder().record(loss=v),
+            "",
+            {"nothing": None, "a text": "a", "an array": X, "complex": 1j, "a function": function},
+            good=(1, True, np.float16(1), jnp.bfloat16(1)),
+            called="loss",
+        ),
+    },
+    "nnx_probe": {
+        "model": Row(capture.nnx_probe, "flax.nnx.Module", {**MODELS, "the other Flax": LINEN}, good=(NNX,)),
+        **CHOICES,
+    },
+    "linen_probe": {
+        "model": Row(
+            capture.linen_probe, "flax.linen.Module", {**MODELS, "the other Flax": NNX}, good=(LINEN,)
+        ),
+        "variables": Row(
+            lambda v: capture.linen_probe(LINEN, v),
+            "a mapping of collections",
+            COLLECTIONS,
+            good=(None, VARIABLES),
+        ),
+        **CHOICES,
+    },
+    "nnx_samples": {
+        "model": Row(
+            lambda v: capture.nnx_samples(v, X), "flax.nnx.Module", {**MODELS, "the other Flax": LINEN}
+        )
+    },
+    "linen_samples": {
+        "variables": Row(
+            lambda v: capture.linen_samples(v, X), "a mapping of collections", COLLECTIONS, good=(VARIABLES,)
+        )
+    },
+    "nnx_forward": {
+        "model": Row(
+            lambda v: capture.nnx_forward(v, X), "flax.nnx.Module", {**MODELS, "the other Flax": LINEN}
+        ),
+        **CHOICES,
+    },
+    "linen_forward": {
+        "model": Row(
+            lambda v: capture.linen_forward(v, VARIABLES, X),
+            "flax.linen.Module",
+            {**MODELS, "the other Flax": NNX},
+        ),
+        "variables": Row(lambda v: capture.linen_forward(LINEN, v, X), "", COLLECTIONS),
+        "mutable": Row(
+            lambda v: capture.linen_forward(LINEN, VARIABLES, X, mutable=v),
+            "a list of collections",
+            {"a text": "batch_stats"},
+            good=((), ["batch_stats"]),
+        ),
+        **CHOICES,
+    },
+    "example": {
+        "model": Row(
+            lambda v: capture.example(v, X),
+            "a Flax model",
+            {"nothing": None, "a text": "a", "a number": 3, "a class": linen.Dense},
+            good=(NNX,),
+        )
+    },
+}
+
+# What needs no row, and why.
+EXEMPT = {
+    "bounds of scale_by_connectome, cgalr": "deprecated",
+    "window of scale_by_connectome, cgalr": "deprecated",
+    "label of plot_betti_curve": "matplotlib takes anything for a label",
+    "state of find_learning_rate": "any tree",
+    "samples, rngs, arguments of capture": "whatever the model takes",
+    "axis_name of Layers, measured_layers": "handed on to functional_connectome, which checks it",
+    "kwargs of connectome_schedule": "those of scale_by_connectome, each in its rows",
+}
+# Records, types and constants: they hold what they are given, and whoever takes them checks.
+HOLD = {
+    "Barcode", "Bounds", "Choice", "ConnectomeState", "Controller", "LearningRateCurve", "Layout",
+    "Measurement",
+    "Moments", "Over", "Signal", "TrainState", "Tree", "check_installed",
+}  # fmt: skip
+
+
+def public():
+    """{name: callable} of all public modules."""
+    found = {}
+    for name in MODULES:
+        module = importlib.import_module(f"cgalr_jax{name}")
+        for each in module.__all__:
+            member = getattr(module, each)
+            if callable(member) and each not in HOLD:
+                found[each] = member
+    return found
+
+
+@pytest.mark.parametrize("name", public())
+def test_the_table_is_complete(name):
+    exempt = {argument.strip() for key in EXEMPT for argument in key.partition(" of ")[0].split(",")}
+    arguments = inspect.signature(public()[name]).parameters
+    tried = TABLE[name].keys() | ({"choice"} if "layers" in TABLE[name] else set())
+    missing = arguments.keys() - tried - exempt - {"choice"}
+    assert not missing, f"{name}: {missing}"
+
+
+ROWS = [
+    pytest.param(row, argument, kind, id=f"{name}-{argument}-{kind}")
+    for name, rows in TABLE.items()
+    for argument, row in rows.items()
+    for kind in row.kinds
+    if kind not in row.fine
+]
+
+
+# Where a part of what came in is shown, or that it has none of what was asked for.
+ANOTHER = (
+    "layer",
+    "shape",
+    "axes",
+    "none of",
+    "got one w",
+    "got 0",
+    "got ''",
+    "got 4",
+    "equally many",
+    "three or",
+)
+
+
+def told(value):
+    """Words of which one says what came in."""
+    if isinstance(value, (jax.Array, np.ndarray)) and value.ndim:
+        return str(value.shape), str(value.dtype), *ANOTHER
+    if callable(value):
+        return (
+            "function",
+            getattr(value, "__name__", "?"),
+            type(value).__name__,
+            "<class",
+            "returns",
+            *ANOTHER,
+        )
+    if isinstance(value, float) or getattr(value, "ndim", None) == 0:
+        return str(value), repr(value), "()", str(getattr(value, "dtype", "?"))
+    return repr(value)[:12], type(value).__name__, *ANOTHER
+
+
+@pytest.mark.parametrize(("row", "argument", "kind"), ROWS)
+def test_a_wrong_argument(row, argument, kind, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # whatever should be written
+    value = row.kinds[kind]
+    with pytest.raises(ValueError) as error:  # noqa: PT011, what it says is looked at below
+        row.call(value)
+    assert type(error.value) is ValueError
+    line = str(error.value).splitlines()[0]
+    names = (row.called or argument).split("|")
+    assert line.startswith(tuple(names)), line
+    assert row.allowed in line, line
+    assert "got " in line, line
+    assert any(word in line for word in told(value)), line
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("row", "value"),
+    [
+        pytest.param(row, value, id=f"{name}-{argument}-{number}")
+        for name, rows in TABLE.items()
+        for argument, row in rows.items()
+        for number, value in enumerate(row.good)
+    ],
+)
+def test_a_good_argument(row, value):
+    row.call(value)
