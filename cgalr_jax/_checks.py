@@ -93,6 +93,8 @@ def real_or_complex(name: str, values: Any) -> jax.Array | np.ndarray:
     array = values
     if not isinstance(values, (jax.Array, np.ndarray)):
         try:
+            if isinstance(values, (str, bytes)):  # which JAX would take for a dtype
+                raise TypeError
             array = jnp.asarray(values)
         except (TypeError, ValueError, OverflowError):
             raise ValueError(f"{name} must be an array of numbers, got {shown(values)}.") from None

@@ -322,8 +322,6 @@ class TestConstructor:
             ({"every": "10"}, "^every must be .* got '10'"),
             ({"max_units": 1}, "^max_units must be an integer of at least 2, got 1"),
             ({"max_units": 16.0}, "^max_units must be an integer of at least 2, got 16.0"),
-            ({"window": 4}, "^window must be an integer of at least 5, got 4"),
-            ({"window": 10.0}, "^window must be an integer of at least 5, got 10.0"),
             ({"controller": optax.sgd(0.1)}, "^controller must be a cgalr_jax.Controller, got"),
             ({"signal": "births"}, "^signal must be a cgalr_jax.Signal, got 'births'"),
             ({"example": {}}, "^example must hold at least one layer"),

@@ -886,7 +886,8 @@ EXEMPT = {
 }
 # Records, types and constants: they hold what they are given, and whoever takes them checks.
 HOLD = {
-    "Barcode", "Bounds", "Choice", "ConnectomeState", "Controller", "LearningRateCurve", "Layout",
+    "Barcode", "Bounds", "COLOR_MAP", "Choice", "ConnectomeState", "Controller", "LearningRateCurve",
+    "Layout",
     "Measurement",
     "Moments", "Over", "Signal", "TrainState", "Tree", "check_installed",
 }  # fmt: skip
@@ -934,6 +935,9 @@ ANOTHER = (
     "got 4",
     "equally many",
     "three or",
+    "numbers",
+    "bounds",
+    "Axes",
 )
 
 

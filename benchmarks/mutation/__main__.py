@@ -46,16 +46,20 @@ def tested(folder: pathlib.Path, tests: list[str], seconds: float) -> bool:
     """Whether these tests pass in time, in a process that has JAX already."""
     child = os.fork()
     if child == 0:
-        os.setsid()
-        os.chdir(folder)
-        sys.path.insert(0, str(folder))
-        os.environ["PYTHONPATH"] = str(folder)  # of the programs that tests start
-        silence = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(silence, 1)
-        os.dup2(silence, 2)
-        import pytest
+        code = 1
+        try:  # whatever happens, this process ends here
+            os.setsid()
+            os.chdir(folder)
+            sys.path.insert(0, str(folder))
+            os.environ["PYTHONPATH"] = str(folder)  # of the programs that tests start
+            silence = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(silence, 1)
+            os.dup2(silence, 2)
+            import pytest
 
-        os._exit(int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "--no-header", *tests])))
+            code = int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "--no-header", *tests]))
+        finally:
+            os._exit(code)
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         done, status = os.waitpid(child, os.WNOHANG)
@@ -98,19 +102,21 @@ def main(given: list[str] | None = None) -> None:
     options = parser.parse_args(given)
     if unknown := [room for room in options.rooms if room not in ROOMS]:
         parser.error(f"ROOM must be one of {', '.join(ROOMS)}, got {', '.join(unknown)}")
-    # Before the first fork, so that no mutant waits for them; no device is touched.
-    import hypothesis  # noqa: F401
-    import jax  # noqa: F401
-    import optax  # noqa: F401
-    import pytest  # noqa: F401
-
     records = []
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         for part in ("cgalr_jax", "tests", "docs", "benchmarks", "examples"):
             shutil.copytree(ROOT / part, folder / part)
+        compiled = ".pytest_cache/d/jax"  # what the tests have compiled before, see tests/conftest.py
+        if (ROOT / compiled).is_dir():
+            shutil.copytree(ROOT / compiled, folder / compiled)
         for part in ("pyproject.toml", "README.md"):
             shutil.copy(ROOT / part, folder / part)
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder / compiled)
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+        # Before the first fork, so that no mutant waits for them; no device is touched.
+        import optax  # noqa: F401, and JAX with it
+
         for room in options.rooms or ROOMS:
             records += run(room, 10 if options.quick else options.every, options.seconds, folder)
     print()

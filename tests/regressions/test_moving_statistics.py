@@ -42,8 +42,8 @@ class NnxNet(nnx.Module):
 
     def __call__(self, x):
         if self.own:
-            self.size.value = 0.9 * self.size.value + 0.1 * jnp.abs(x).mean()
-            x = x / self.size.value
+            self.size.set_value(0.9 * self.size.get_value() + 0.1 * jnp.abs(x).mean())
+            x = x / self.size.get_value()
         else:
             x = self.norm(x)
         return self.second(jnp.tanh(self.first(x)))

@@ -145,7 +145,7 @@ def wide(params):
 @pytest.mark.parametrize("momentum", [None, 0.9])
 def test_inject_hyperparams_gives_the_same_updates_and_state(momentum):
     arguments = {"learning_rate": 1e-2, "example": {"seen": 3}, "every": 4, "momentum": momentum}
-    static = ("every", "momentum") if momentum is None else ("every",)
+    static = ("every", "max_units", "momentum") if momentum is None else ("every", "max_units")
     tx, injected = (
         cgalr_jax.cgalr(**arguments),
         optax.inject_hyperparams(cgalr_jax.cgalr, static_args=static)(**arguments),

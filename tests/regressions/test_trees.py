@@ -82,14 +82,14 @@ def test_narrow_parameters_under_strict_promotion(dtype):
 @pytest.mark.parametrize("dtype", [jnp.float8_e4m3fn, jnp.float8_e5m2])
 @pytest.mark.parametrize("strict", [False, True], ids=["standard", "strict"])
 def test_updates_of_eight_bits(dtype, strict):
-    params = {"w": jnp.ones((4, 8), dtype)}
+    params = {"w": jnp.full((4, 8), 64, dtype)}
     with jax.numpy_dtype_promotion("strict" if strict else "standard"):
         tx = block(every=1)
         updates, state = tx.update(
             params, tx.init(params), params, probe=lambda p: {"hidden": X @ PARAMS["w"]}
         )
     assert updates["w"].dtype == dtype
-    expected = np.float32(cgalr_jax.metrics(state)["cgalr/scale"])
+    expected = 64 * np.float32(cgalr_jax.metrics(state)["cgalr/scale"])
     np.testing.assert_allclose(updates["w"].astype(jnp.float32), expected, rtol=0.2)
 
 
@@ -238,9 +238,17 @@ def test_the_finder_meets_narrow_parameters(dtype):
 
 
 def test_inject_hyperparams_of_the_factory_itself():
-    tx = optax.inject_hyperparams(cgalr_jax.cgalr, static_args=("every",))(
+    tx = optax.inject_hyperparams(cgalr_jax.cgalr, static_args=("every", "max_units"))(
         learning_rate=0.1, example=EXAMPLE, every=3
     )
     _, state, _ = train(PARAMS, tx=tx)
     found = cgalr_jax.metrics(state)
     np.testing.assert_allclose(found["cgalr/learning_rate"], 0.1 * found["cgalr/scale"], rtol=1e-6)
+
+
+def test_inject_hyperparams_says_what_it_must_not_inject():
+    injected = optax.inject_hyperparams(cgalr_jax.cgalr)(learning_rate=0.1, example=EXAMPLE)
+    with pytest.raises(
+        ValueError, match=r"^(every|max_units) must be static, .*inject_hyperparams.*static_args"
+    ):
+        train(PARAMS, tx=injected)
