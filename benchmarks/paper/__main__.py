@@ -4,7 +4,7 @@
     python -m benchmarks.paper --data ~/data --tasks cora --methods "paper deaths" "SGD cosine" --seeds 3
     python -m benchmarks.paper --report                           # the table and plots of what is there
 
-Every method is tried at five base rates, and the one with the least validation error, mean over seeds, is
+Every method is tried at six base rates, and the one with the least validation error, mean over seeds, is
 reported, on test data that nothing was chosen on. Where to put the data, and where to get it:
 
 """

@@ -38,7 +38,7 @@ def _plot(
     curve: Callable[[runner.Outcome], np.ndarray],
 ) -> None:
     """The median over seeds, a panel for each task; of the distance one seed: a median hides its peaks."""
-    chart = figures.Figure((3.4 * len(found), 2.8), layout="constrained")  # no window, no backend
+    chart = figures.Figure((max(3.4 * len(found), 6.0), 3.0), layout="constrained")  # no window, no backend
     panels = chart.subplots(1, len(found), squeeze=False)[0]
     handles = {}
     for panel, (label, lines) in zip(panels, found.items(), strict=True):

@@ -1,7 +1,7 @@
 """The methods: the paper's preset, ours, the schedules that it is compared with, and the controls.
 
 A `Family` is one computation; the methods of a family differ in numbers only and share a compilation. Every
-method is tried at five base rates over a range of 100x, around a middle that the task gives for its kind of
+method is tried at six base rates over a range of 300x, around a middle that the task gives for its kind of
 rate: the same budget for all.
 """
 
@@ -20,7 +20,7 @@ from benchmarks.training.controllers import listening
 from cgalr_jax import presets, signals
 
 Config = dict[str, Any]  # "rate": f32[], "shape": f32[steps], "listen": f32[]
-FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0)
+FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 
 
 class Setting(NamedTuple):
