@@ -108,7 +108,7 @@ def calibrated(
     it: its sensitivity. One set-point serves many networks if it is read along a whole ramp.
 
     - **Calibrating.** The scale climbs from `start`, fast as long as the motion is below a thirtieth of the
-      set-point, then slowly and evenly, by a factor of 30 in 10 % of the run (in 50 steps if its length is
+      set-point, then slowly and evenly, by a factor of 30 in 10 % of the run (in 30 steps if its length is
       not known). Once it reaches the scale at which the median of all sensitivities on the way says that the
       network moves at its set-point, that becomes the **anchor**. A network that has learnt its data stops
       answering; the median remembers how it answered before.
@@ -179,8 +179,8 @@ def calibrated(
         _checks.check_integer("steps", steps, 1)
     _checks.check("target", target, lambda x: 0 < x < math.inf, "positive and finite")
     _checks.check("start", start, lambda x: 0 < x <= 1, "in (0, 1]")
-    # A shorter ramp leaves more of a short run; a longer one reads a network that has settled, and warms it up.
-    ramp_steps = 50.0 if steps is None else min(max(0.1 * steps, 7.0), 60.0)
+    # A shorter ramp leaves more of a short run; a longer one reads a network that has settled, and warms up.
+    ramp_steps = 30.0 if steps is None else min(max(0.1 * steps, 7.0), 60.0)
 
     def init() -> tuple[jax.Array, CalibrationState]:
         def f32(value: float) -> jax.Array:  # a fresh buffer each: shared ones cannot be donated

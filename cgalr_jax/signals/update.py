@@ -190,7 +190,7 @@ def _motion(before: _Matrix, after: _Matrix) -> jax.Array:
 def _matrices(params: Any) -> dict[str, _Matrix]:
     """What is kept of each matrix, by its place in the tree; of a tree without one, the vectors as one."""
     leaves = {
-        jax.tree_util.keystr(path, simple=True, separator="/"): jnp.asarray(leaf)
+        jax.tree_util.keystr(path, simple=True, separator="/").removesuffix("/value"): jnp.asarray(leaf)
         for path, leaf in jax.tree_util.tree_leaves_with_path(params)
         if _leaves.is_inexact(leaf)
     }

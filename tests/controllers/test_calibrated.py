@@ -11,7 +11,7 @@ import pytest
 
 from cgalr_jax import controllers
 from cgalr_jax.controllers import ANNEALING, CALIBRATING, Measurement
-from cgalr_jax.controllers.calibrated import BY_GUARD, REACHED, UNFINISHED
+from cgalr_jax.controllers.calibrated import BY_GUARD, BY_TIME, REACHED, UNFINISHED
 
 pytestmark = pytest.mark.usefixtures("strict")
 
@@ -105,9 +105,9 @@ def test_the_target_is_in_set_points(target, found):
 @pytest.mark.parametrize("right", [1e-1, 1.0, 1e2, 1e4])
 @pytest.mark.parametrize("steps", [200, 500, 2000, 20_000])
 def test_a_ramp_that_knows_the_run_takes_little_of_it(right, steps):
-    """A twentieth; of 200 steps the five sensitivities and the way to them leave no room for less than 14."""
+    """A tenth, and a few steps on the way to it; of long runs no more than some seventy."""
     _, _, phases = simulate(calibrated(steps=steps), right)
-    assert np.sum(phases[0] == CALIBRATING) <= max(0.05 * steps, 14)
+    assert np.sum(phases[0] == CALIBRATING) <= min(0.1 * steps, 60) + 12
 
 
 def test_a_network_that_stops_answering_is_calibrated_by_its_whole_ramp():
@@ -142,7 +142,9 @@ def test_no_bad_measurement_of_the_ramp_decides_nor_do_two_in_a_row(right, steps
     for each in (factors, factors * noise):
         state, scales, _ = simulate(controller, right, each, length=100, calibrating=calibrating)
         off = np.abs(np.log(np.asarray(state.anchor) / right))
-        assert np.all(np.asarray(state.ended) == REACHED)
+        # Measured every tenth step the clock may be first; it says so, and the anchor holds.
+        good = (REACHED,) if calibrating == 1 else (REACHED, BY_TIME)
+        assert np.all(np.isin(np.asarray(state.ended), good))
         assert off.max() < math.log(2)
         assert scales.max() < 3 * right
 
