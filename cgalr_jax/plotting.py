@@ -335,8 +335,7 @@ def plot_training_trace(
       ValueError: a number of axes other than three or four, arrays of several lengths, or an argument out of
         range.
     """
-    axes = _as_list("axes", axes)
-    if len(axes) not in (3, 4):
+    if len(_as_list("axes", axes)) not in (3, 4):
         raise ValueError(f"axes must be three or four, got {len(axes)}.")
     for ax in axes:
         _check_axes("axes", ax)
@@ -525,14 +524,14 @@ def _as_matrix(name: str, matrix: jax.typing.ArrayLike) -> np.ndarray:
         raise ValueError(f"{name} must have shape [P, P], got {numbers.shape}.")
     if not _in_unit_interval(numbers):
         raise ValueError(f"{name} must lie in [0, 1], got {numbers.min()} to {numbers.max()}.")
-    return numbers
+    return np.asarray(matrix)
 
 
 def _as_weights(name: str, weights: Any) -> np.ndarray:
     numbers = _as_numbers(name, weights)
     if numbers.ndim != 1 or not _in_unit_interval(numbers):
         raise ValueError(f"{name} must be a row of numbers in [0, 1], got {_checks.shown(weights)}.")
-    return numbers
+    return np.asarray(weights)
 
 
 def _as_tree(tree: topology.Tree) -> tuple[np.ndarray, np.ndarray]:

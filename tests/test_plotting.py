@@ -116,7 +116,7 @@ def test_a_given_order_is_kept(ax, matrix):
 def test_a_film_keeps_each_unit_in_its_place(axes, matrix):
     frames = [matrix, np.roll(matrix, 1, axis=(0, 1)), 0.5 * matrix, matrix**2]
     order = plotting.tree_order(topology.spanning_tree(frames[-1]))
-    assert plotting.plot_film(axes, frames, titles="abcd") == list(axes)
+    assert plotting.plot_film(axes, frames, titles=list("abcd")) == list(axes)
     for ax, frame, title in zip(axes, frames, "abcd", strict=True):
         np.testing.assert_array_equal(ax.images[0].get_array(), frame[np.ix_(order, order)])
         assert ax.get_title() == title
@@ -396,7 +396,7 @@ def test_learning_rate_curve_says_that_it_ended_early(ax):
             r"layers\['b'\] must be an integer of at least 1, got -1",
         ),
         (lambda axes, m: plotting.plot_film(axes[:2], [m, m[:3, :3]]), r"the same units, got \[3, 12\]"),
-        (lambda axes, m: plotting.plot_barcode(axes[0], m), "bars.births must be"),
+        (lambda axes, m: plotting.plot_barcode(axes[0], m), "bars must be a cgalr_jax.topology.Barcode"),
         (
             lambda axes, m: plotting.plot_betti_curve(axes[0], m),
             r"births must be a row of numbers in \[0, 1\]",

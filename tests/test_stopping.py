@@ -95,3 +95,19 @@ def test_many_series_at_once():
 def test_errors_name_the_argument_and_what_was_received(options, message):
     with pytest.raises(ValueError, match=message):
         stopping.levelled(**{"distances": [1.0, 2.0], **options})
+
+
+def test_the_defaults_are_those_of_the_benchmark():
+    series = np.concatenate([np.full(8, 8.0), np.ones(30)])
+    assert stopping.levelled(series).argmax() == 17  # five epochs at the end of the fall, and five more
+    falling = 8 * 0.975 ** np.arange(60)  # 12 % in five epochs, 14 % in six
+    assert not stopping.levelled(falling).any()
+    assert stopping.levelled(falling, tolerance=0.2).any()
+
+
+def test_two_windows_are_enough_and_no_tolerance_is_none():
+    assert stopping.levelled([2, 8, 8, 1.5], window=2).tolist() == [False, False, False, True]
+    assert stopping.levelled([4, 1, 1, 1], window=1, tolerance=0.1)[1:].tolist() == [False, True, True]
+    assert stopping.levelled([8, 1], window=1).shape == (2,)
+    with pytest.raises(ValueError, match=r"^tolerance must be in \(0, 1\), got 0"):
+        stopping.levelled([1.0], tolerance=0)

@@ -486,8 +486,18 @@ TABLE: dict[str, dict[str, Row]] = {
         ),
     },
     "weigh": {
-        "motion": array_row(lambda v: signals.weigh(v, 1.0), "", ("a number",), (0.5, jnp.float32(1))),
-        "change": array_row(lambda v: signals.weigh(1.0, v), "", ("a number",), (0.5, jnp.float32(1))),
+        "motion": array_row(
+            lambda v: signals.weigh(v, 1.0),
+            "",
+            ("a number", "another rank", "no entries"),
+            (0.5, jnp.float32(1)),
+        ),
+        "change": array_row(
+            lambda v: signals.weigh(1.0, v),
+            "",
+            ("a number", "another rank", "no entries"),
+            (0.5, jnp.float32(1)),
+        ),
         "share": numbers(lambda v: signals.weigh(1.0, 1.0, v), "in [0, 1]", ("zero",)),
     },
     "from_connectomes": {

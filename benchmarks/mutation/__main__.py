@@ -32,8 +32,14 @@ ROOMS = {
     "signals/update": ["tests/signals"],
     "controllers/base": ["tests/controllers/test_base.py"],
     "controllers/calibrated": ["tests/controllers/test_calibrated.py"],
-    "controllers/envelope": ["tests/controllers/test_envelope.py", "tests/regressions/test_states.py"],
-    "controllers/gate": ["tests/controllers/test_gate.py", "tests/regressions/test_states.py"],
+    "controllers/envelope": [
+        "tests/controllers/test_envelope.py",
+        "tests/regressions/test_states.py::test_refusals_are_counted_to_the_largest_integer",
+    ],
+    "controllers/gate": [
+        "tests/controllers/test_gate.py",
+        "tests/regressions/test_states.py::test_counters_stop_at_the_largest_integer",
+    ],
     "arguments": ["tests/test_transform.py", "tests/regressions/test_casts.py"],
     "averaging": ["tests/test_averaging.py", "tests/regressions/test_casts.py"],
     "stopping": ["tests/test_stopping.py"],

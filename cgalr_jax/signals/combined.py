@@ -65,15 +65,15 @@ def weigh(motion: jax.Array, change: jax.Array, share: float | jax.Array = _SHAR
         f32[]; infinite where one of the two is not finite.
 
     Raises:
-        ValueError: if an argument is no number, or the share is outside its range.
+        ValueError: if an argument is no array of numbers, or the share is outside its range.
 
     Example:
         >>> import jax.numpy as jnp
         >>> [f"{weigh(jnp.float32(x), jnp.float32(1.0)):.2f}" for x in (0.0, 0.5, 1.0)]
         ['0.50', '0.81', '1.00']
     """
-    _checks.check_scalar("motion", motion)
-    _checks.check_scalar("change", change)
+    _checks.real_array("motion", motion)
+    _checks.real_array("change", change)
     _checks.check("share", share, lambda x: 0 <= x <= 1, "in [0, 1]")
     finite = jnp.isfinite(motion) & jnp.isfinite(change)
     motion, change = (jnp.where(finite, x, 1.0) for x in (motion, change))

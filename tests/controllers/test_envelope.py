@@ -133,3 +133,10 @@ class TestEnvelope:
     def test_bounds_that_are_no_function(self):
         with pytest.raises(ValueError, match=r"^bounds must be a function, .*got \(0.1, 1.0\)"):
             controllers.envelope(echo(), (0.1, 1.0))
+
+
+def test_bounds_are_a_pair_and_may_be_one_number():
+    with pytest.raises(ValueError, match=r"^bounds must return a pair, \(low, high\), got \(0.1, 0.5, 1.0\)"):
+        controllers.envelope(controllers.hysteresis_gate(), lambda step: (0.1, 0.5, 1.0))
+    pinned = controllers.envelope(controllers.hysteresis_gate(), lambda step: (0.5, 0.5))
+    assert float(pinned.init()[0]) == 0.5
