@@ -79,3 +79,10 @@ def test_a_signal_with_three_arguments():
         _, state = tx.update({"w": jnp.ones(3)}, state, {"w": jnp.ones(3)}, activations=acts)
     assert state.cg_measurements == 1
     assert state.cg_distance > 0
+
+
+@pytest.mark.parametrize("name", ["gain", "patience", "guard"])
+def test_arguments_of_the_old_ramp_warn(name):
+    with pytest.warns(DeprecationWarning, match=f"^{name}= has no effect any more") as caught:
+        cgalr_jax.calibrated(**{name: 2})
+    assert caught[0].filename == __file__

@@ -7,16 +7,28 @@ keeps any of them in bounds.
 """
 
 from cgalr_jax.controllers.base import Controller, Measurement
-from cgalr_jax.controllers.calibrated import ANNEALING, CALIBRATING, calibrated
+from cgalr_jax.controllers.calibrated import (
+    ANNEALING,
+    BY_GUARD,
+    BY_TIME,
+    CALIBRATING,
+    REACHED,
+    UNFINISHED,
+    calibrated,
+)
 from cgalr_jax.controllers.envelope import Bounds, envelope, robbins_monro_bounds
 from cgalr_jax.controllers.gate import FAST, HOLD, SLOW, hysteresis_gate, robust_z_score, schmitt_trigger
 
 __all__ = [
     "ANNEALING",
+    "BY_GUARD",
+    "BY_TIME",
     "CALIBRATING",
     "FAST",
     "HOLD",
+    "REACHED",
     "SLOW",
+    "UNFINISHED",
     "Bounds",
     "Controller",
     "Measurement",

@@ -1,6 +1,7 @@
 """Our controller: a ramp up to the scale at which the network moves at its set-point, then annealing."""
 
 import math
+import warnings
 from typing import NamedTuple
 
 import jax
@@ -101,6 +102,9 @@ def calibrated(
     steps: int | None = None,
     target: float = 1.0,
     start: float = 0.001,
+    gain: None = None,
+    patience: None = None,
+    guard: None = None,
 ) -> Controller:
     """The default controller: find the scale at which the network moves at its set-point, then anneal.
 
@@ -153,6 +157,9 @@ def calibrated(
         target: distance to aim at, in set-points of the signal; positive.
         start: first scale; positive, at most 1. Small, because a rate that is too small for some steps does
             no harm, and one that is too large for the first ones does.
+        gain: deprecated, without effect, as are the next two: the ramp is another one now.
+        patience: deprecated.
+        guard: deprecated.
 
     Returns:
         A `Controller`.
@@ -171,6 +178,14 @@ def calibrated(
         >>> bool(900 < scale < 1100), int(state.ended) == REACHED
         (True, True)
     """
+    for name, value in (("gain", gain), ("patience", patience), ("guard", guard)):
+        if value is not None:
+            warnings.warn(
+                f"{name}= has no effect any more, since the ramp is read as a whole, and will go with the "
+                "next release.",
+                DeprecationWarning,
+                stacklevel=2,
+            )
     if schedule is not None:
         _checks.check_function("schedule", schedule, "step -> learning rate, or None")
         first = schedule(jnp.zeros((), jnp.int32))

@@ -198,7 +198,7 @@ def test_set_point_is_proportional_to_every_up_to_ten_steps_and_stays():
 
 @pytest.mark.parametrize("make", [signals.births, signals.frobenius])
 def test_refuses(make):
-    with pytest.raises(ValueError, match="^over must be 'min', 'median' or 'pooled', got 'max'"):
-        make("max")
+    with pytest.raises(ValueError, match="^over must be 'min', 'median', 'max' or 'pooled', got 'largest'"):
+        make("largest")
     with pytest.raises(ValueError, match="^set_point must be positive and finite, got 0"):
         make(set_point=0)
