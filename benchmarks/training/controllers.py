@@ -33,38 +33,6 @@ def _numbers(config: Config) -> dict[str, Any]:
     return {name: config[name] for name in _TUNED if name in config}
 
 
-def anneal_by_noise(config: Config, key: jax.Array) -> library.Controller:
-    """Unknown horizon without a decay: calibrate, hold the anchor, cut it whenever the motion is noise.
-
-    A network that still learns moves less and less at the same rate. Where five measurements are not a
-    twentieth below the five before them, on the mean of their logarithms, the scale is multiplied by ``cut``.
-    """
-    del key
-    shipped = library.calibrated(lambda step: jnp.ones(()), **_numbers(config))
-
-    def init() -> tuple[jax.Array, tuple]:
-        scale, state = shipped.init()
-        return scale, (state, jnp.ones(()), jnp.full((), jnp.inf), jnp.zeros(()), jnp.zeros((), jnp.int32))
-
-    def update(measurement: library.Measurement, held: tuple) -> tuple[jax.Array, tuple]:
-        state, left, before, total, seen = held
-        calibrating = state.phase == library.CALIBRATING
-        scale, after = shipped.update(measurement, state)
-        state = jax.tree.map(lambda new, old: jnp.where(calibrating, new, old), after, state)
-        scale = jnp.where(state.phase == library.CALIBRATING, scale, state.anchor)
-        total, seen = total + jnp.log(jnp.maximum(measurement.distance, 1e-8)), seen + 1
-        look = ~calibrating & (seen == 5)
-        noise = look & (before - total / 5 < 0.05)
-        left = jnp.where(noise, config["cut"] * left, left)
-        # What the cut takes from the motion is no sign of learning.
-        expected = total / 5 + jnp.where(noise, jnp.log(config["cut"]), 0.0)
-        before = jnp.where(look, expected, before)
-        again = look | calibrating
-        return scale * left, (state, left, before, jnp.where(again, 0.0, total), jnp.where(again, 0, seen))
-
-    return library.Controller(init, update)
-
-
 def gate(config: Config, key: jax.Array) -> library.Controller:
     """The paper's gate, or a control: see `listening`."""
     return listening(library.hysteresis_gate(), config["listen"], key)
@@ -108,7 +76,6 @@ def replay(config: Config, key: jax.Array) -> library.Controller:
 CONTROLLERS: dict[str, Callable[[Config, jax.Array], library.Controller]] = {
     "calibrated": calibrated,
     "anytime": anytime,
-    "annealed by noise": anneal_by_noise,
     "gate": gate,
     "random distance": random_distance,
     "replay": replay,

@@ -123,15 +123,6 @@ def _horizon() -> Iterator[Setting]:
         yield _ours(f"a cosine that it is not told, target {target:g}", cosine, averaged=0.0)
 
 
-def _noise() -> Iterator[Setting]:
-    made = methods.connectome_family("hybrid", controller="annealed by noise", averages=True)
-    for averaged, suffix in ((1.0, ""), (0.0, ", not averaged")):
-        yield _ours(f"its own decay{suffix}", methods.ours("hybrid", "anytime"), averaged=averaged)
-        for cut in (0.5, 0.7, 0.85):
-            name = f"cut to {cut} when noise{suffix}"
-            yield _own(name, "cut", made, "constant", averaged=averaged, cut=cut)
-
-
 def _constants() -> Iterator[Setting]:
     for change in CHANGES:
         name = ", ".join(f"{key} {value:g}" for key, value in change.items()) or "as shipped"
@@ -188,7 +179,6 @@ _SETTINGS: dict[str, Callable[[], Iterator[Setting]]] = {
     "long": _long,
     "target": _target,
     "horizon": _horizon,
-    "noise": _noise,
     "constants": _constants,
     "layers": _layers,
     "samples": _samples,

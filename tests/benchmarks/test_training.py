@@ -143,16 +143,6 @@ def test_gate_hears_the_opposite():
         assert np.sign(scale - before) == direction
 
 
-@pytest.mark.parametrize(("fall", "expected"), [(0.995, 0.5), (0.9, 1.0)], ids=["noise", "learning"])
-def test_annealing_by_noise_cuts_where_the_motion_stands_still(fall, expected):
-    controller = controllers.anneal_by_noise({"cut": 0.5}, jax.random.key(0))
-    _, held = controller.init()
-    for number in range(12):  # calibrated at once, then two looks
-        distance = jnp.float32(1.2 * fall**number)
-        scale, held = controller.update(measurement(distance), held)
-    np.testing.assert_allclose(scale / held[0].anchor, expected, rtol=1e-6)
-
-
 def test_a_timed_run_is_not_optimised_away():
     task = seconds.unscored("cancer")._replace(steps=20)
     method = methods.BASELINES["SGD cosine"]._replace(rates=(0.01, 0.1))
