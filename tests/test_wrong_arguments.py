@@ -226,6 +226,7 @@ TRANSFORMATION = {
     "controller": records(lambda v: scaled(controller=v), "cgalr_jax.Controller", ("nothing",), (GATE,)),
     "signal": records(lambda v: scaled(signal=v), "cgalr_jax.Signal", ("nothing",), (signals.births(),)),
     "max_units": integers(lambda v: scaled(max_units=v), 2),
+    "max_share": numbers(lambda v: scaled(max_share=v), "positive and finite", ("nothing", "a fraction")),
     "axis_name": Row(lambda v: scaled(axis_name=v), "a mapped axis", MAPPED, good=("data", ("a", "b"), 3)),
 }
 LEARNING_RATES = ("zero", "a fraction", "too small for float32")
@@ -236,7 +237,7 @@ def rate_row(call):
     return Row(call, "a schedule", kinds, ("zero", "a fraction"), (0.1, np.float32(0.1), jnp.float32(0.1)))
 
 
-OVER = "'min', 'median' or 'pooled'"
+OVER = "'min', 'median', 'max' or 'pooled'"
 SET_POINT = "positive and finite"
 
 
@@ -336,9 +337,7 @@ TABLE: dict[str, dict[str, Row]] = {
         ),
         "target": numbers(lambda v: cgalr_jax.calibrated(target=v), "positive and finite", ("a fraction",)),
         "start": numbers(lambda v: cgalr_jax.calibrated(start=v), "in (0, 1]"),
-        "gain": numbers(lambda v: cgalr_jax.calibrated(gain=v), "in (0, 1]"),
-        "patience": integers(lambda v: cgalr_jax.calibrated(patience=v), 1),
-        "guard": numbers(lambda v: cgalr_jax.calibrated(guard=v), "greater than 1", ("a fraction",), 20.0),
+        "steps": integers(lambda v: cgalr_jax.calibrated(steps=v), 1)._replace(fine=("nothing",)),
     },
     "hysteresis_gate": {
         "enter": numbers(
@@ -473,10 +472,17 @@ TABLE: dict[str, dict[str, Row]] = {
         ),
     },
     "frobenius": signal_rows(signals.frobenius),
-    "births": signal_rows(signals.births),
+    "births": {
+        **signal_rows(signals.births),
+        "sample": integers(lambda v: signals.births(sample=v), 2)._replace(fine=("nothing",)),
+    },
     "deaths": signal_rows(signals.deaths),
     "barcode": signal_rows(signals.barcode),
     "update_norm": {"set_point": signal_rows(lambda over=None, **o: signals.update_norm(**o))["set_point"]},
+    "relative_update": {
+        "set_point": signal_rows(lambda over=None, **o: signals.relative_update(**o))["set_point"]
+    },
+    "largest_share": {},
     "hybrid": {
         "connectome": records(
             lambda v: signals.hybrid(connectome=v), "cgalr_jax.Signal", ("nothing",), (signals.births(),)
@@ -888,6 +894,8 @@ TABLE: dict[str, dict[str, Row]] = {
 EXEMPT = {
     "bounds of scale_by_connectome, cgalr": "deprecated",
     "window of scale_by_connectome, cgalr": "deprecated",
+    "gain, patience, guard of calibrated": "deprecated",
+    "updates, params of largest_share": "any trees: what is no matrix of numbers counts for nothing",
     "label of plot_betti_curve": "matplotlib takes anything for a label",
     "state of find_learning_rate": "any tree",
     "samples, rngs, arguments of capture": "whatever the model takes",
