@@ -66,6 +66,13 @@ class Layout(NamedTuple):
         """Two samples of each layer, as shapes: enough to know the form of a reading."""
         return {name: jax.ShapeDtypeStruct((2, width), jnp.float32) for name, width in self.widths.items()}
 
+    def measured(self) -> dict[str, jax.Array]:
+        """Which units of each layer are measured, {name of the layer: bool[F]}, in fresh buffers."""
+        return {
+            name: jnp.zeros((width,), jnp.bool_).at[self.chosen[name]].set(True)
+            for name, width in self.widths.items()
+        }
+
 
 def layout_of(example: Any, max_units: int) -> Layout:
     """Names, widths and measured units of the layers of an example.

@@ -28,6 +28,7 @@ class ConnectomeState(NamedTuple):
     cg_skipped: jax.Array  # i32[], readings or distances that were not usable, and were left out
     cg_valid: jax.Array  # bool[], whether cg_before holds a reading
     cg_read: jax.Array  # i32[], the step at which cg_before was read
+    cg_layers: Any  # {name of a layer: bool[F]}, which of its units are measured
     cg_before: Any  # reading of the signal at the last measurement: at most one connectome per layer
     cg_samples: Any  # paired: the samples that cg_before was read from; otherwise empty
     cg_rate: Any  # f32[], learning rate of the last step, where the transformation knows it; otherwise empty
@@ -102,7 +103,7 @@ def metrics(opt_state: Any) -> dict[str, jax.Array]:
         >>> import jax.numpy as jnp, optax, cgalr_jax
         >>> tx = optax.chain(optax.adam(1e-3), cgalr_jax.scale_by_connectome({"hidden": 8}))
         >>> sorted(cgalr_jax.metrics(tx.init({"w": jnp.ones(3)})))[:3]
-        ['cgalr/anchor', 'cgalr/distance', 'cgalr/measurements']
+        ['cgalr/anchor', 'cgalr/distance', 'cgalr/ended']
     """
     states = find_states(opt_state, _ALWAYS)
     if not states:
@@ -172,7 +173,7 @@ def check_checkpoint(stored: Any, opt_state: Any) -> None:
         >>> cgalr_jax.check_checkpoint(stored, cgalr_jax.cgalr(0.1, {"hidden": 12}).init(params))
         Traceback (most recent call last):
         ...
-        ValueError: stored must fit the optimizer: layer 'hidden' must have 12 units, got 8 units. Was ...
+        ValueError: stored must fit the optimizer: layer 'hidden' must have 12 units, got 8 units...
     """
     if not isinstance(stored, Mapping):  # Orbax may tell it in a record of the step
         stored = getattr(stored, "item_metadata", getattr(stored, "metadata", stored))
@@ -201,12 +202,12 @@ def check_form(argument: str, found: Any, wanted: Any) -> None:
             f"{len(wanted)}, got {len(found)}. An Orbax CheckpointManager tells what it stored if it is made "
             "with item_handlers=ocp.StandardCheckpointHandler()."
         )
-    wrong = [
+    wrong = dict.fromkeys(  # a layer of another width says so in its connectome, too
         _difference(path, here.get(path), there.get(path))
         for here, there in zip(found, wanted, strict=True)
-        for path in sorted(here.keys() | there.keys())
+        for path in sorted(here.keys() | there.keys(), key=lambda path: (path[0] != "cg_layers", path))
         if here.get(path) != there.get(path)
-    ]
+    )
     if wrong:
         raise ValueError(
             f"{argument} must fit the optimizer: {'; '.join(wrong)}. Was it saved by a run with other "
@@ -217,7 +218,10 @@ def check_form(argument: str, found: Any, wanted: Any) -> None:
 def _difference(path: Path, found: Any, wanted: Any) -> str:
     """What is wrong with one array of the state: a square one in the reading is the connectome of a layer."""
     shapes = [shape for shape in (found, wanted) if shape is not None]
-    if path[0] == "cg_before" and all(len(shape) == 2 and shape[0] == shape[1] for shape in shapes):
+    is_connectome = path[0] == "cg_before" and all(
+        len(shape) == 2 and shape[0] == shape[1] for shape in shapes
+    )
+    if path[0] == "cg_layers" or is_connectome:
         name = f"layer {path[-1]!r}"
         found, wanted = (shape and f"{shape[0]} units" for shape in (found, wanted))
     else:

@@ -241,6 +241,7 @@ def init(
         cg_skipped=jnp.zeros((), jnp.int32),
         cg_valid=jnp.zeros((), jnp.bool_),
         cg_read=jnp.zeros((), jnp.int32),
+        cg_layers=instrument.layout.measured(),
         cg_before=jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), reading),
         cg_samples=optax.tree.zeros_like(samples),
         cg_rate=() if learning_rate is None else _rate(learning_rate, jnp.zeros((), jnp.int32)) * scale,
@@ -263,7 +264,8 @@ def measure(
     Returns:
         The next state; of the steps it knows nothing.
     """
-    states.check_form("opt_state", state, state._replace(cg_before=after))
+    form = state._replace(cg_layers=instrument.layout.measured(), cg_before=after)
+    states.check_form("opt_state", state, form)
     arguments.check_axes(after, state.cg_before, instrument.axis_name)
 
     # 1. The distance; at the first measurement there is nothing to compare with but the reading itself.

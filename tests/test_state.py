@@ -12,6 +12,7 @@ import cgalr_jax
 from cgalr_jax import state as states
 
 PARAMS = {"w": jnp.ones((3, 4))}
+SCHEDULE = optax.linear_schedule(0.1, 0.0, 10)
 
 
 def block(**kwargs):
@@ -42,8 +43,6 @@ class TestFinding:
 class TestLearningRate:
     """What is my learning rate now? The rate of the step that was taken, wherever it can be known."""
 
-    SCHEDULE = staticmethod(optax.linear_schedule(0.1, 0.0, 10))
-
     def applied(self, tx, state, steps=4, **extra):
         """The rate by what became of a gradient of ones, and the rate that metrics tells."""
         grads = jax.tree.map(jnp.ones_like, PARAMS)
@@ -59,7 +58,7 @@ class TestLearningRate:
 
     def test_of_a_connectome_schedule(self):
         acts = {"hidden": jnp.eye(4)}
-        schedule = cgalr_jax.connectome_schedule(self.SCHEDULE, {"hidden": 4}, every=1)
+        schedule = cgalr_jax.connectome_schedule(SCHEDULE, {"hidden": 4}, every=1)
         tx = optax.inject_hyperparams(optax.sgd)(learning_rate=schedule)
         applied, shown = self.applied(tx, tx.init(PARAMS), activations=acts)
         np.testing.assert_allclose(applied, shown, rtol=1e-6)
@@ -67,21 +66,21 @@ class TestLearningRate:
     def test_of_inject_hyperparams_beside_the_block(self):
         signal = cgalr_jax.signals.update_norm()
         tx = optax.chain(
-            optax.inject_hyperparams(optax.sgd)(learning_rate=self.SCHEDULE), block(signal=signal)
+            optax.inject_hyperparams(optax.sgd)(learning_rate=SCHEDULE), block(signal=signal)
         )
         applied, shown = self.applied(tx, tx.init(PARAMS))
         np.testing.assert_allclose(applied, shown, rtol=1e-6)
 
     def test_elsewhere_by_one_line(self):
         signal = cgalr_jax.signals.update_norm()
-        tx = optax.chain(optax.sgd(self.SCHEDULE), block(signal=signal))
+        tx = optax.chain(optax.sgd(SCHEDULE), block(signal=signal))
         state = tx.init(PARAMS)
         grads = jax.tree.map(jnp.ones_like, PARAMS)
         for _ in range(3):
             updates, state = tx.update(grads, state, PARAMS)
         shown = cgalr_jax.metrics(state)
         assert "cgalr/learning_rate" not in shown
-        rate = self.SCHEDULE(shown["cgalr/step"] - 1) * shown["cgalr/scale"]
+        rate = SCHEDULE(shown["cgalr/step"] - 1) * shown["cgalr/scale"]
         np.testing.assert_allclose(-updates["w"][0, 0], rate, rtol=1e-6)
 
 

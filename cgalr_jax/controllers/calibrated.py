@@ -30,6 +30,8 @@ UNFINISHED, REACHED, BY_TIME, BY_GUARD = 0, 1, 2, 3
 
 # The scale stays inside this range whatever happens.
 _SMALLEST_SCALE, _LARGEST_SCALE = 1e-6, 1e6
+# Below the logarithm of every motion: there is none yet. No infinity, which some wrappers multiply by zero.
+_NO_RECORD = -100.0
 # Distances of so many targets or less are none, but the rounding of float32: updates were skipped, or are too
 # small for their type.
 _STILL = 1e-5
@@ -212,7 +214,7 @@ def calibrated(
             sensitivities=jnp.zeros((_KEPT,), jnp.float32),
             counted=i32(),
             climbed=f32(0.0),
-            record=f32(-math.inf),
+            record=f32(_NO_RECORD),
             record_scale=f32(start),
             believed=i32(),
             sensitivity=f32(0.0),
@@ -291,7 +293,7 @@ def _believe(
     state = state._replace(
         believed=jnp.where(forgotten, 0, jnp.where(changed, 1, count)).astype(jnp.int32),
         counted=jnp.where(forgotten, 0, state.counted).astype(jnp.int32),
-        record=jnp.where(forgotten, -jnp.inf, state.record),
+        record=jnp.where(forgotten, _NO_RECORD, state.record),
         sensitivity=jnp.where(believed, value, state.sensitivity),
         suspect=jnp.where(usable, value, state.suspect),
         suspects=jnp.where(usable, jnp.where(believed, 0, suspects), state.suspects).astype(jnp.int32),
@@ -431,7 +433,7 @@ def anneal(sensitivity: Sensitivity, state: CalibrationState) -> CalibrationStat
         ended=jnp.where(reopened, UNFINISHED, state.ended).astype(jnp.int32),
         counted=jnp.where(reopened, 0, state.counted).astype(jnp.int32),
         climbed=jnp.where(reopened, 0.0, state.climbed),
-        record=jnp.where(reopened, -jnp.inf, state.record),
+        record=jnp.where(reopened, _NO_RECORD, state.record),
         recent=recent,
         usual=usual,
         annealed=state.annealed + (sensitivity.believed | (state.annealed > 0)).astype(jnp.int32),

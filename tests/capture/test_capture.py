@@ -459,7 +459,9 @@ def test_nnx_optimizer(how):
     target = jnp.arange(len(x)) % 2
     example = capture.example(capture.nnx_probe(model), model, x)
     stored = x if how == "paired" else None
-    tx = optax.chain(optax.sgd(0.1), cgalr_jax.scale_by_connectome(example, samples=stored, every=2))
+    gate = cgalr_jax.hysteresis_gate()  # it measures by `every` from the first step on
+    block = cgalr_jax.scale_by_connectome(example, samples=stored, every=2, controller=gate)
+    tx = optax.chain(optax.sgd(0.1), block)
     optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
     traces = []
 
@@ -499,7 +501,9 @@ def test_linen_train_state(how):
     forward = lambda model, x: model(x, train=False)  # noqa: E731
     example = capture.example(capture.linen_probe(model, variables, forward=forward), variables["params"], x)
     stored = x if how == "paired" else None
-    tx = optax.chain(optax.sgd(0.1), cgalr_jax.scale_by_connectome(example, samples=stored, every=2))
+    gate = cgalr_jax.hysteresis_gate()  # it measures by `every` from the first step on
+    block = cgalr_jax.scale_by_connectome(example, samples=stored, every=2, controller=gate)
+    tx = optax.chain(optax.sgd(0.1), block)
     state = State.create(apply_fn=model.apply, tx=tx, **variables)
 
     traces = []
@@ -558,7 +562,8 @@ def test_probe_runs_on_measurement_steps_alone():
 
     probe = capture.nnx_probe(model, x, forward=forward)
     params = nnx.state(model, nnx.Param)
-    tx = cgalr_jax.scale_by_connectome(capture.example(probe, params), every=4)
+    gate = cgalr_jax.hysteresis_gate()
+    tx = cgalr_jax.scale_by_connectome(capture.example(probe, params), every=4, controller=gate)
     update = jax.jit(lambda state: tx.update(params, state, params, probe=probe)[1])
     state = tx.init(params)
     for _ in range(9):
