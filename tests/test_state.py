@@ -65,9 +65,7 @@ class TestLearningRate:
 
     def test_of_inject_hyperparams_beside_the_block(self):
         signal = cgalr_jax.signals.update_norm()
-        tx = optax.chain(
-            optax.inject_hyperparams(optax.sgd)(learning_rate=SCHEDULE), block(signal=signal)
-        )
+        tx = optax.chain(optax.inject_hyperparams(optax.sgd)(learning_rate=SCHEDULE), block(signal=signal))
         applied, shown = self.applied(tx, tx.init(PARAMS))
         np.testing.assert_allclose(applied, shown, rtol=1e-6)
 

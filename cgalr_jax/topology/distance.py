@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 
