@@ -221,7 +221,7 @@ def test_record_returns_the_row_as_other_loggers_take_it():
         (lambda r: r.record(loss="low"), "loss must be a real number, got .*'low'"),
         (lambda r: r.record(loss=None), "loss must be a real number, got None"),
         (lambda r: r.record(loss=1j), "loss must be a real number"),
-        (lambda r: r.record([1.0]), "metrics must be a mapping of keys to scalars, got list"),
+        (lambda r: r.record([1.0]), "metrics must be a mapping of keys to scalars, got"),
         (lambda r: r.record({"": 1.0}), "metrics must have keys that are not empty .*got ''"),
         (lambda r: jax.jit(lambda x: r.record(loss=x) and x)(1.0), r"outside of jit.*got traced \['loss'\]"),
         (lambda r: (r.close(), r.record(loss=1.0)), "before the recorder is closed"),

@@ -476,8 +476,14 @@ TABLE: dict[str, dict[str, Row]] = {
         **signal_rows(signals.births),
         "sample": integers(lambda v: signals.births(sample=v), 2)._replace(fine=("nothing",)),
     },
-    "deaths": signal_rows(signals.deaths),
-    "barcode": signal_rows(signals.barcode),
+    "deaths": {
+        **signal_rows(signals.deaths),
+        "normalise": flags(lambda v: signals.deaths(normalise=v)),
+    },
+    "barcode": {
+        **signal_rows(signals.barcode),
+        "normalise": flags(lambda v: signals.barcode(normalise=v)),
+    },
     "update_norm": {"set_point": signal_rows(lambda over=None, **o: signals.update_norm(**o))["set_point"]},
     "relative_update": {
         "set_point": signal_rows(lambda over=None, **o: signals.relative_update(**o))["set_point"]
@@ -524,6 +530,13 @@ TABLE: dict[str, dict[str, Row]] = {
             lambda v: signals.from_connectomes(topology.compute_births, topology.top_distance, "min", v, 1.0),
             SET_POINT,
             ("nothing", "a fraction"),
+        ),
+        "choose": functions(
+            lambda v: signals.from_connectomes(
+                topology.compute_births, topology.top_distance, "min", None, 1.0, v
+            ),
+            "number of units -> indices",
+            ("nothing",),
         ),
         "default": numbers(
             lambda v: signals.from_connectomes(

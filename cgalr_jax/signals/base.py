@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cgalr_jax import _checks, topology
+from cgalr_jax import _checks, _sharding, topology
 from cgalr_jax.layers import Layers, layer_units, pooled_units
 
 __all__ = ["Over", "Signal", "check_signal", "from_connectomes"]
@@ -106,6 +106,8 @@ def from_connectomes(
     _checks.check_function("summarise", summarise, "connectome -> summary", 1)
     _checks.check_function("compare", compare, "(before, after) -> distance", 2)
     _checks.check_choice("over", over, get_args(Over))
+    if choose is not None:
+        _checks.check_function("choose", choose, "number of units -> indices", 1)
     _checks.check("default", default, lambda x: 0 < x < math.inf, "positive and finite")
 
     def read(layers: Layers, params: Any) -> dict[str, Any]:
@@ -116,7 +118,10 @@ def from_connectomes(
             else {name: layer_units(x) for name, x in layers.items()}
         )
         if choose is not None:
-            units = {name: jnp.take(x, choose(x.shape[1]), axis=1) for name, x in units.items()}
+            units = {
+                name: x.at[:, choose(x.shape[1])].get(out_sharding=_sharding.replicated(x, 2))
+                for name, x in units.items()
+            }
         axis_name = getattr(layers, "axis_name", None)  # a plain mapping of arrays will do
         return {
             name: summarise(topology.functional_connectome(x, axis_name=axis_name))

@@ -100,6 +100,7 @@ def deaths(over: Over = "pooled", *, set_point: float | None = None, normalise: 
         # Edges that are not numbers count as the heaviest: the tree has them, and no death would show it.
         return jnp.where(jnp.isnan(found.births).any(), jnp.inf, found.deaths)
 
+    _checks.check_flag("normalise", normalise)
     compare = functools.partial(topology.top_distance, normalise=normalise)
     return from_connectomes(summarise, compare, over, set_point, 0.016 if normalise else 1.0)
 
@@ -119,6 +120,7 @@ def barcode(over: Over = "pooled", *, set_point: float | None = None, normalise:
     Raises:
         ValueError: if an argument is outside its range.
     """
+    _checks.check_flag("normalise", normalise)
     compare = functools.partial(topology.barcode_distance, normalise=normalise)
     return from_connectomes(_with_cycles, compare, over, set_point, 0.028 if normalise else 1.0)
 
