@@ -499,7 +499,7 @@ def test_the_schedule_is_the_true_rate():
         jax.tree.map(lambda u, g, r=rate: np.testing.assert_allclose(u, -r * g, rtol=1e-6), updates, grads)
         params = optax.apply_updates(params, updates)
     found = cgalr_jax.metrics(state)
-    assert found["cgalr/measurements"] == 5
+    assert found["cgalr/measurements"] == 11  # each step, while it calibrates
     # Optax asks for the rate before it hands over the new activations: a measurement acts one step later.
     np.testing.assert_allclose(
         state.hyperparams["learning_rate"], 0.1 * (1 - 11 / 100) * found["cgalr/scale"], rtol=1e-5
@@ -519,7 +519,7 @@ class TestMetrics:
     def test_keys(self):
         tx = cgalr_jax.cgalr(0.1, EXAMPLE)
         names = {"scale", "distance", "measurements", "skipped", "refused", "step"}
-        names |= {"phase", "anchor", "learning_rate"}
+        names |= {"phase", "anchor", "ended", "learning_rate"}
         found = cgalr_jax.metrics(tx.init(PARAMS))
         assert set(found) == {f"cgalr/{name}" for name in names}
         assert all(value.shape == () for value in found.values())
@@ -601,7 +601,7 @@ class TestMeasure:
         tx = cgalr_jax.scale_by_connectome(EXAMPLE, signal=signal, controller=fixed(0.5))
         state = tx.init(PARAMS)
         return transform.Instrument(
-            signal, controllers.envelope(fixed(0.5)), layers.layout_of(EXAMPLE, 256), 10, None
+            signal, controllers.envelope(fixed(0.5)), layers.layout_of(EXAMPLE, 256), 10, None, None
         ), state
 
     def test_a_reading_is_stored_then_compared(self):
