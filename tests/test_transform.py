@@ -501,9 +501,7 @@ def test_the_schedule_is_the_true_rate():
     found = cgalr_jax.metrics(state)
     assert found["cgalr/measurements"] == 11  # each step, while it calibrates
     # Optax asks for the rate before it hands over the new activations: a measurement acts one step later.
-    np.testing.assert_allclose(
-        state.hyperparams["learning_rate"], 0.1 * (1 - 11 / 100) * found["cgalr/scale"], rtol=1e-5
-    )
+    np.testing.assert_allclose(state.hyperparams["learning_rate"], found["cgalr/learning_rate"], rtol=1e-6)
 
 
 def test_the_schedule_refuses_signals_that_read_parameters():
