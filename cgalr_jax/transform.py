@@ -332,9 +332,12 @@ def update(
     def ramping(state: ConnectomeState) -> ConnectomeState:
         return _cond(state.cg_control.calibrating | regular, measuring, state)
 
-    # Two conditions: the outer depends on the step only, so that it stays a branch under a vmap over runs.
     regular = state.cg_step % instrument.every == 0
-    state = _cond(regular | (state.cg_step < instrument.controller.early), ramping, state)
+    if instrument.controller.early:
+        # Two conditions: the outer depends on the step only, so that it stays a branch under a vmap over runs.
+        state = _cond(regular | (state.cg_step < instrument.controller.early), ramping, state)
+    else:
+        state = _cond(regular, measuring, state)
     rate = () if learning_rate is None else _rate(learning_rate, state.cg_step) * state.cg_scale
     scaled = jax.tree.map(functools.partial(_scaled, state.cg_scale), updates)
     if instrument.max_share is not None and params is not None:

@@ -64,6 +64,7 @@ def test_scan_donation_and_one_compilation():
     assert twice[1][1].averaging_step == 10
 
 
+@pytest.mark.slow
 def test_beside_ours_and_on_a_vmapped_rate():
     def train(rate):
         x = jax.random.normal(jax.random.key(0), (16, 4))

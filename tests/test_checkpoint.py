@@ -292,6 +292,7 @@ def test_a_killed_run_is_resumed_bit_for_bit(tmp_path):
     assert resumed.stdout.splitlines()[-1] == unbroken.stdout.splitlines()[-1], f"{kill_at=}"
 
 
+@pytest.mark.slow
 def test_the_example_refuses_to_resume_with_other_units(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(RESUME.parent)
     resume = importlib.import_module("resume")

@@ -189,10 +189,20 @@ CONSTRUCTIONS = {
 }
 
 
-def constructions(law):
-    """The constructions a law is asked of."""
+# One of each way to measure, in a chain and in a schedule: the laws that compile anew are asked of the others
+# by the slow run.
+QUICK = ("alone, paired", "alone, activations", "cgalr", "schedule", "two instances", "MultiSteps outermost")
+
+
+def constructions(law, compiles=False):
+    """The constructions a law is asked of; most of them are slow where it compiles each once more."""
     return pytest.mark.parametrize(
-        "name", [name for name, construction in CONSTRUCTIONS.items() if law not in construction.breaks]
+        "name",
+        [
+            pytest.param(name, marks=pytest.mark.slow if compiles and name not in QUICK else ())
+            for name, construction in CONSTRUCTIONS.items()
+            if law not in construction.breaks
+        ],
     )
 
 
@@ -249,7 +259,7 @@ def test_trains_in_one_compilation_and_measures(name):
             assert float(value) > 0, key
 
 
-@constructions("jit is eager")
+@constructions("jit is eager", compiles=True)
 def test_jit_is_eager(name):
     tx, step, compiled, _ = build(name)
     params = init_params()
@@ -279,7 +289,7 @@ def test_unknown_extra_arguments_are_ignored(name):
     assert with_more.out_avals == jax.make_jaxpr(step)(*carry).out_avals
 
 
-@constructions("stable in a scan")
+@constructions("stable in a scan", compiles=True)
 def test_the_state_is_stable_in_a_scan(name):
     tx, step, _, _ = build(name)
     params = init_params()
@@ -345,7 +355,7 @@ def shapes_of(tree):
     return jax.tree.map(lambda x: (x.shape, x.dtype), tree)
 
 
-@constructions("donation")
+@constructions("donation", compiles=True)
 def test_donation(name):
     tx, step, _, _ = build(name)
     donating = jax.jit(step, donate_argnums=(0, 1))
@@ -360,7 +370,7 @@ def test_donation(name):
     assert_equal(ends[0], trained(name)[:2], rtol=1e-5, atol=1e-6)
 
 
-@constructions("vmap")
+@constructions("vmap", compiles=True)
 def test_vmap_over_seeds(name):
     tx, step, compiled, _ = build(name)
     seeds = [init_params(seed) for seed in range(3)]
@@ -427,7 +437,9 @@ UNDER_FLAGS = (
 
 
 @pytest.mark.parametrize("flag", FLAGS)
-@pytest.mark.parametrize("name", UNDER_FLAGS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in UNDER_FLAGS]
+)
 def test_flags_change_nothing(name, flag):
     construction, params = CONSTRUCTIONS[name], init_params()
     with FLAGS[flag]():
@@ -541,7 +553,7 @@ def test_schedule_is_the_block_one_step_later():
     assert rates[-1] > rates[0]
 
 
-@pytest.mark.parametrize("optimizer", [optax.adam, optax.sgd, optax.adamw, optax.lion])
+@pytest.mark.parametrize("optimizer", [optax.adam, optax.lion])
 def test_schedule_in_any_optimizer(optimizer):
     schedule = cgalr_jax.connectome_schedule(optax.cosine_decay_schedule(0.1, 100), EXAMPLE, every=2)
     tx = optax.inject_hyperparams(optimizer)(learning_rate=schedule)

@@ -80,7 +80,7 @@ class CalibrationState(NamedTuple):
 
     @property
     def calibrating(self) -> jax.Array:
-        """bool[], whether to measure at each step: a ramp of so few steps has none to lose."""
+        """bool[], whether to measure at each step, early in a run whose length is known."""
         return self.phase == CALIBRATING
 
 
@@ -114,8 +114,8 @@ def calibrated(
     it: its sensitivity. One set-point serves many networks if it is read along a whole ramp.
 
     - **Calibrating.** The scale climbs from `start`, fast as long as the motion is below a thirtieth of the
-      set-point, then slowly and evenly, by a factor of 30 in 10 % of the run (in 30 steps if its length is
-      not known). Once it reaches the scale at which the median of all sensitivities on the way says that the
+      set-point, then slowly and evenly, by a factor of 30 in a hundred steps, or in a tenth of the run if its
+      length is known. Once it reaches the scale at which the median of all sensitivities on the way says that the
       network moves at its set-point, that becomes the **anchor**. A network that has learnt its data stops
       answering; the median remembers how it answered before.
     - **Annealing.** The schedule does it. Where the network begins to answer more than it used to, the scale
@@ -147,7 +147,8 @@ def calibrated(
       `refused` counts it. Values below a thousandth of the peak count as a thousandth.
     - The scale stays within [1e-6, 1e6], before the decay that the controller brings itself.
 
-    The transformation asks the state whether it is `calibrating`, and measures at each step while it is.
+    Where the length of the run is known, the transformation measures at each step while calibrating: it asks
+    the state whether it is `calibrating`. Otherwise it measures every `every` steps from the beginning.
 
     Args:
         schedule: the base optimizer's own schedule, `step -> learning rate`, if it has one; only its shape
@@ -197,7 +198,7 @@ def calibrated(
     _checks.check("target", target, lambda x: 0 < x < math.inf, "positive and finite")
     _checks.check("start", start, lambda x: 0 < x <= 1, "in (0, 1]")
     # A shorter ramp leaves more of a short run; a longer one reads a network that has settled, and warms up.
-    ramp_steps = 30.0 if steps is None else min(max(0.1 * steps, 7.0), 60.0)
+    ramp_steps = 100.0 if steps is None else min(max(0.1 * steps, 7.0), 60.0)
 
     def init() -> tuple[jax.Array, CalibrationState]:
         def f32(value: float) -> jax.Array:  # a fresh buffer each: shared ones cannot be donated
@@ -245,8 +246,9 @@ def calibrated(
         state = state._replace(scale=jnp.clip(state.scale, _SMALLEST_SCALE, _LARGEST_SCALE))
         return state.scale * state.value if schedule is None else state.scale, state
 
-    # All steps that a ramp may take: its fast part, and what is allowed for the slow one.
-    return Controller(init, update, early=20 + math.ceil(_ALLOWANCE * ramp_steps))
+    # All steps that a ramp may take: its fast part, and what is allowed for the slow one. Where the length of
+    # the run is not known, the cadence is the one that was asked for.
+    return Controller(init, update, early=0 if steps is None else 20 + math.ceil(_ALLOWANCE * ramp_steps))
 
 
 # ------------------------------------------------------------------------------------------------------------
@@ -293,6 +295,7 @@ def _believe(
     state = state._replace(
         believed=jnp.where(forgotten, 0, jnp.where(changed, 1, count)).astype(jnp.int32),
         counted=jnp.where(forgotten, 0, state.counted).astype(jnp.int32),
+        climbed=jnp.where(forgotten, 0.0, state.climbed),
         record=jnp.where(forgotten, _NO_RECORD, state.record),
         sensitivity=jnp.where(believed, value, state.sensitivity),
         suspect=jnp.where(usable, value, state.suspect),

@@ -1,7 +1,6 @@
 """Signals that read parameters: how far they moved, relative to their size."""
 
 import math
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -85,7 +84,7 @@ def relative_update(*, set_point: float | None = None) -> Signal:
         set_point: distance that is fast enough; positive. Default: 0.5.
 
     Returns:
-        A `Signal`; its reading is {name of the matrix: its entries, and two numbers about its shape}.
+        A `Signal`; its reading is one record: a row of entries per matrix, and two numbers about its shape.
 
     Raises:
         ValueError: if the set-point is not positive.
@@ -98,16 +97,15 @@ def relative_update(*, set_point: float | None = None) -> Signal:
         0.20
     """
 
-    def read(layers: Layers, params: Any) -> dict[str, _Matrix]:
+    def read(layers: Layers, params: Any) -> _Matrices:
         del layers
         return _matrices(params)
 
-    def compare(before: Mapping[str, _Matrix], after: Mapping[str, _Matrix]) -> jax.Array:
-        each = jnp.stack([_motion(before[name], after[name]) for name in after])
-        directions = jnp.stack([matrix.directions for matrix in after.values()])
+    def compare(before: _Matrices, after: _Matrices) -> jax.Array:
+        each = _motions(before, after)
         fastest = jnp.max(each)
         # The comparison is false for NaN: a matrix that overflowed is not left out.
-        weights = jnp.where(each <= _FROZEN * fastest, 0.0, directions)
+        weights = jnp.where(each <= _FROZEN * fastest, 0.0, after.directions)
         logarithms = jnp.log(jnp.maximum(jnp.maximum(each, _SLOWEST * fastest), jnp.finfo(jnp.float32).tiny))
         mean = jnp.sum(weights * logarithms) / jnp.maximum(jnp.sum(weights), 1.0)
         mean = jnp.where(fastest > 0, jnp.exp(mean), 0.0)
@@ -170,42 +168,37 @@ def _norm(x: jax.Array) -> jax.Array:
     return jnp.sqrt(jnp.sum(jnp.square(jnp.abs(x).astype(jnp.float32))))
 
 
-class _Matrix(NamedTuple):
-    """What is kept of a matrix of n inputs and m outputs."""
+class _Matrices(NamedTuple):
+    """What is kept of the matrices, in one record whatever the tree: a row for each."""
 
-    entries: (
-        jax.Array
-    )  # f32[entries], times sqrt n: an initialisation of variance 1 / n gives them variance 1
-    factor: jax.Array  # f32[], sqrt(f) with f = sqrt(n m) / (sqrt n + sqrt m)
-    directions: jax.Array  # f32[], min(n, m)
-
-
-def _motion(before: _Matrix, after: _Matrix) -> jax.Array:
-    """How far one matrix moved, f32[]."""
-    size = jnp.sqrt(jnp.mean(before.entries**2))
-    moved = jnp.sqrt(jnp.mean((after.entries - before.entries) ** 2))
-    return after.factor * moved / jnp.maximum(size, 1.0)
+    # f32[matrices, entries], each row times sqrt(n / entries) and filled up with zeros: its norm is 1 after an
+    # initialisation of variance 1 / n.
+    entries: jax.Array
+    factors: jax.Array  # f32[matrices], sqrt(f) with f = sqrt(n m) / (sqrt n + sqrt m)
+    directions: jax.Array  # f32[matrices], min(n, m)
 
 
-def _matrices(params: Any) -> dict[str, _Matrix]:
-    """What is kept of each matrix, by its place in the tree; of a tree without one, the vectors as one."""
-    leaves = {
-        jax.tree_util.keystr(path, simple=True, separator="/").removesuffix("/value"): jnp.asarray(leaf)
-        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
-        if _leaves.is_inexact(leaf)
-    }
-    found = {}
-    for name, x in leaves.items():
-        if x.ndim >= 2 and x.size:
-            inputs, outputs = _sides(x.shape)
-            entries = jnp.sqrt(jnp.float32(inputs)) * _entries(x, _MAX_ENTRIES_PER_MATRIX)
-            factor = math.sqrt(_rank_one(inputs, outputs))
-            found[name] = _Matrix(entries, _constant(factor), _constant(min(inputs, outputs)))
-    return found or {"vectors": _Matrix(_sample_entries(params), _constant(1.0), _constant(1.0))}
+def _motions(before: _Matrices, after: _Matrices) -> jax.Array:
+    """How far each matrix moved, f32[matrices]."""
+    size = jnp.linalg.norm(before.entries, axis=1)
+    moved = jnp.linalg.norm(after.entries - before.entries, axis=1)
+    return after.factors * moved / jnp.maximum(size, 1.0)
 
 
-def _constant(value: float) -> jax.Array:
-    return jnp.full((), value, jnp.float32)
+def _matrices(params: Any) -> _Matrices:
+    """What is kept of each matrix, in the order of the tree; of a tree without one, the vectors as one."""
+    leaves = map(jnp.asarray, filter(_leaves.is_inexact, jax.tree.leaves(params)))
+    matrices = [x for x in leaves if x.ndim >= 2 and x.size]
+    sides = [_sides(x.shape) for x in matrices] or [(1, 1)]
+    rows = [_entries(x, _MAX_ENTRIES_PER_MATRIX) for x in matrices] or [_sample_entries(params)]
+    rows = [math.sqrt(inputs / row.size) * row for row, (inputs, _) in zip(rows, sides, strict=True)]
+    width = max(row.size for row in rows)
+    factors = [math.sqrt(_rank_one(*pair)) if matrices else 1.0 for pair in sides]
+    return _Matrices(
+        jnp.stack([jnp.pad(row, (0, width - row.size)) for row in rows]),
+        jnp.asarray(factors, jnp.float32),
+        jnp.asarray([min(pair) for pair in sides], jnp.float32),
+    )
 
 
 def _sides(shape: tuple[int, ...]) -> tuple[int, int]:

@@ -52,6 +52,7 @@ def test_what_is_trained_chosen_and_reported_on_does_not_meet():
     ("name", "epochs"),
     [("paper deaths", 4), ("gate on noise", 4), ("DoG, averaged", 40), ("our default", 40)],
 )
+@pytest.mark.slow
 def test_a_method_learns(name, epochs):
     method = methods.METHODS[name]
     found = runner.Runner(TASK._replace(epochs=epochs), problem()).train(method, method.rates(TASK)[2], SEEDS)
@@ -63,6 +64,7 @@ def test_a_method_learns(name, epochs):
         assert np.all(found.distance > 0)
 
 
+@pytest.mark.slow
 def test_one_seed_after_the_other_is_the_same():
     method = methods.METHODS["SGD cosine"]
     together, apart = (
@@ -72,6 +74,7 @@ def test_one_seed_after_the_other_is_the_same():
     np.testing.assert_allclose(together.test, apart.test, atol=0.011)  # a sample at the border
 
 
+@pytest.mark.slow
 def test_the_control_that_hears_the_distance_is_the_paper():
     method = methods.METHODS["paper deaths"]
     trainer = runner.Runner(TASK._replace(epochs=8), problem())
@@ -95,6 +98,7 @@ def test_a_graph_view_holds_what_its_nodes_read():
     np.testing.assert_allclose(part[0], whole[1], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_convolutions_hand_out_their_units():
     for dense_only, names in ((True, {"dense0", "dense1"}), (False, {"conv0", "conv1", "dense0", "dense1"})):
         model = models.cnn(8, (3, 4, 5), (7, 6, 10), dense_only=dense_only)

@@ -100,6 +100,7 @@ def test_schedules_peak_at_one():
 
 
 @pytest.mark.parametrize("name", ["SGD cosine", "DoG", "Prodigy", "schedule-free SGD", "SGD on plateau"])
+@pytest.mark.slow
 def test_every_kind_of_baseline_learns(name):
     task = tasks.catalogue()["graph (karate club)"]
     method = methods.METHODS[name]
@@ -118,6 +119,7 @@ def test_scales_are_recorded_and_replayed():
     np.testing.assert_allclose(train().scale[0, 0], configs["replayed"][0, 0][measured])
 
 
+@pytest.mark.slow
 def test_signals_that_share_a_compilation_are_the_librarys():
     task = tasks.catalogue()["graph (karate club)"]
     for name, single in (
@@ -134,6 +136,7 @@ def test_signals_that_share_a_compilation_are_the_librarys():
         np.testing.assert_allclose(*scales, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_gate_hears_the_opposite():
     for listen, direction in ((1.0, 1), (-1.0, -1)):
         gate = controllers.gate({"listen": listen}, jax.random.key(0))
@@ -143,6 +146,7 @@ def test_gate_hears_the_opposite():
         assert np.sign(scale - before) == direction
 
 
+@pytest.mark.slow
 def test_a_timed_run_is_not_optimised_away():
     task = seconds.unscored("cancer")._replace(steps=20)
     method = methods.BASELINES["SGD cosine"]._replace(rates=(0.01, 0.1))
@@ -166,6 +170,7 @@ def test_what_an_experiment_selects_is_measured():
         assert [layer.shape for layer in layers.values()] == [shape]
 
 
+@pytest.mark.slow
 def test_measurements_stay_a_branch_under_vmap():
     task = tasks.catalogue()["graph (karate club)"]._replace(steps=20)
     family = methods.FAMILIES["ours on SGD"]
@@ -177,6 +182,7 @@ def test_measurements_stay_a_branch_under_vmap():
     assert " cond[" in program
 
 
+@pytest.mark.slow
 def test_quick_run_writes_records_tables_and_plots(tmp_path, monkeypatch):
     monkeypatch.setattr(training, "QUICK_TASKS", ("graph (karate club)",))
     monkeypatch.setattr(training, "QUICK_METHODS", ("SGD cosine", "update norm"))

@@ -143,6 +143,7 @@ def wide(params):
 
 
 @pytest.mark.parametrize("momentum", [None, 0.9])
+@pytest.mark.slow
 def test_inject_hyperparams_gives_the_same_updates_and_state(momentum):
     arguments = {"learning_rate": 1e-2, "example": {"seen": 3}, "every": 4, "momentum": momentum}
     static = ("every", "max_units", "momentum") if momentum is None else ("every", "max_units")

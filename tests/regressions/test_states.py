@@ -189,7 +189,7 @@ def test_counters_stop_at_the_largest_integer():
     for number in range(10):
         activations = bad if number == 4 else x ** (number % 3) + x
         before = old.cg_control.controller.history
-        _, old = tx.update({"w": W}, old, {"w": W * (1 + number % 4)}, activations={"hidden": activations})
+        _, old = tx.update({"w": W}, old, {"w": W * (1 + number)}, activations={"hidden": activations})
         places += np.flatnonzero(before != old.cg_control.controller.history).tolist()
         for field in ("cg_step", "cg_measurements", "cg_skipped"):
             assert getattr(old, field) == largest, field
