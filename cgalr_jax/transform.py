@@ -149,7 +149,8 @@ def cgalr(
     optimizer: Callable[[optax.ScalarOrSchedule], optax.GradientTransformation] | None = None,
     momentum: float | None = 0.9,
     samples: Any = None,
-    every: int = 10,
+    steps: int | None = None,
+    every: int | None = None,
     controller: controllers.Controller | None = None,
     signal: signals.Signal | None = None,
     max_units: int = 256,
@@ -170,10 +171,13 @@ def cgalr(
         optimizer: `learning_rate -> optimizer`, such as `optax.adamw`, or `functools.partial(optax.adamw,
             weight_decay=1e-2)`; default SGD with momentum.
         momentum: of the default optimizer, SGD; None for none.
-        samples: see `scale_by_connectome`, as all that follow.
-        every: optimizer steps between measurements.
-        controller: default `calibrated(learning_rate)` with a schedule and `calibrated()` with a number.
-        signal: what says how far the network moved.
+        samples: see `scale_by_connectome`.
+        steps: optimizer steps of the whole run, if known: of a short one the ramp must not take much, see
+            `controllers.calibrated`. At least 1; goes to the default controller.
+        every: optimizer steps between measurements; default 10, or a fiftieth of `steps` if that is less.
+        controller: default `calibrated(learning_rate, steps=steps)` with a schedule and
+            `calibrated(steps=steps)` with a number.
+        signal: see `scale_by_connectome`, as all that follow.
         max_units: units per layer that are measured.
         axis_name: the mapped axis over which the samples are split.
         max_share: a bound on one step.
@@ -201,8 +205,17 @@ def cgalr(
     arguments.check_rate("learning_rate", learning_rate)
     _checks.check_function("optimizer", optimizer, "learning_rate -> optax.GradientTransformation")
     controller = _deprecated.moved_arguments(controller, bounds, window)
+    if steps is not None:
+        _checks.check_integer("steps", steps, 1)
+        if controller is not None:
+            raise ValueError(
+                "steps must be None beside a controller, which knows the length of the run itself: "
+                f"calibrated(schedule, steps={steps}); got both."
+            )
+    if every is None:
+        every = 10 if steps is None else min(max(steps // 50, 1), 10)
     if controller is None:
-        controller = controllers.calibrated(learning_rate if callable(learning_rate) else None)
+        controller = controllers.calibrated(learning_rate if callable(learning_rate) else None, steps=steps)
     instrument = _instrument(example, every, controller, signal, max_units, axis_name, max_share)
     base = optimizer(learning_rate)
     if not isinstance(base, optax.GradientTransformation):

@@ -580,6 +580,23 @@ class TestCadence:
         assert self.measured(ramping(0)) == [10, 20, 30]
         assert self.measured(fixed(1.0)) == [10, 20, 30]
 
+    def test_the_length_of_the_run_chooses_the_cadence(self):
+        def measurements(taken, **arguments):
+            tx = cgalr_jax.cgalr(0.1, signal=signals.update_norm(), **arguments)
+            step = jax.jit(lambda state: tx.update(PARAMS, state, PARAMS)[1])
+            state = tx.init(PARAMS)
+            for _ in range(taken):
+                state = step(state)
+            return int(cgalr_jax.metrics(state)["cgalr/measurements"])
+
+        assert measurements(12) == 1  # every ten steps
+        assert measurements(12, every=4) == 2
+        assert measurements(12, steps=200) == 11  # the ramp: each step
+
+    def test_a_controller_knows_the_length_of_the_run_itself(self):
+        with pytest.raises(ValueError, match=r"steps must be None beside a controller.*steps=200.*got both"):
+            cgalr_jax.cgalr(0.1, EXAMPLE, steps=200, controller=cgalr_jax.calibrated())
+
     def test_a_distance_is_in_set_points_of_the_steps_it_spans(self):
         signal = signals.update_norm()
         tx = cgalr_jax.scale_by_connectome(controller=fixed(1.0)._replace(early=3), signal=signal, every=4)

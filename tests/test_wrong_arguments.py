@@ -318,6 +318,8 @@ TABLE: dict[str, dict[str, Row]] = {
             )
             for name, row in TRANSFORMATION.items()
         },
+        "every": integers(lambda v: cgalr_jax.cgalr(0.1, EXAMPLE, every=v), 1)._replace(fine=("nothing",)),
+        "steps": integers(lambda v: cgalr_jax.cgalr(0.1, EXAMPLE, steps=v), 1)._replace(fine=("nothing",)),
     },
     "connectome_schedule": {
         "learning_rate": rate_row(lambda v: cgalr_jax.connectome_schedule(v, EXAMPLE)),

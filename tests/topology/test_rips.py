@@ -153,13 +153,6 @@ def test_without_giotto_the_error_says_what_to_install_and_where(monkeypatch):
 
 
 @given(diagrams, diagrams, st.sampled_from(ORDERS), st.sampled_from(NORMS))
-def test_gudhi_agrees_on_the_wasserstein_distance(a, b, order, internal_p):
-    hera = pytest.importorskip("gudhi.hera")
-    expected = hera.wasserstein_distance(a, b, order=order, internal_p=internal_p, delta=1e-6)
-    np.testing.assert_allclose(rips.diagram_distance(a, b, order, internal_p), expected, rtol=1e-5, atol=1e-7)
-
-
-@given(diagrams, diagrams, st.sampled_from(ORDERS), st.sampled_from(NORMS))
 def test_optimal_transport_agrees_on_the_wasserstein_distance(a, b, order, internal_p):
     ot = pytest.importorskip("ot")
     n, m = len(a), len(b)
