@@ -35,7 +35,7 @@ _INK = "#010203"  # stands for the colour of the text, which the reader's browse
 _FRAMES = 6
 # Fewer measurements than these, and the calibration has hardly begun: see `scale_by_connectome`.
 _ADVISED_MEASUREMENTS = 50
-_REACHED, _BY_TIME, _BY_GUARD = 1, 2, 3  # of `cgalr/ended`; 0 is unfinished
+_REACHED, _BY_TIME, _BY_GUARD, _BY_BOUND = 1, 2, 3, 4  # of `cgalr/ended`; 0 is unfinished
 
 
 class _Facts(NamedTuple):
@@ -223,6 +223,8 @@ def _warnings(facts: _Facts) -> list[str]:
         _BY_TIME: "The calibration ended by time: the set-point was not reached in the steps that it had.",
         _BY_GUARD: "The calibration ended by the guard: the network moved in a way that the rate does not "
         "explain, and the scale was kept where it was safe.",
+        _BY_BOUND: "The calibration ended by the bound on one step: steps had to be cut before the network "
+        "moved at its set-point.",
     }
     found = [texts[facts.ended]] if facts.ended in texts else []
     if facts.lost:
@@ -246,7 +248,7 @@ def _story(facts: _Facts) -> str:
         text += f"The {html.escape(facts.loss)} {went} {ends}. "
     if facts.ended_at is not None and facts.has_calibration:
         how = {_REACHED: "reached its set-point and ended", _BY_TIME: "ended by time"}
-        how[_BY_GUARD] = "ended by the guard"
+        how |= {_BY_GUARD: "ended by the guard", _BY_BOUND: "ended by the bound on one step"}
         what = "a learning rate" if facts.found_is_rate else "a scale"
         text += f"The calibration {how.get(facts.ended or -1, 'ended')} at step {facts.ended_at}"
         text += f", at {what} of {_number(facts.found)}. " if math.isfinite(facts.found) else ". "
@@ -280,6 +282,11 @@ def _advice(facts: _Facts, has_seed: bool, has_set_point: bool) -> list[str]:
             f"Look at the loss and the distance{at}. A probe that sees other samples, dropout or running "
             "statistics each time moves without any step: measure on fixed or paired samples, in evaluation "
             "mode. If the loss jumped, clip the gradients."
+        )
+    if facts.ended == _BY_BOUND:
+        advice.append(
+            "As a squared loss without clipping does. Clip the gradients; where the loss fell well, nothing is "
+            "wrong."
         )
     if facts.ended == _REACHED and facts.found_is_rate:
         advice.append(

@@ -27,7 +27,12 @@ __all__ = ["TraceRecorder"]
 _SHOWN = ("scale", "distance", "z", "skipped", "refused")
 _HIDDEN_IF_ZERO = ("skipped", "refused")
 # The values of `cgalr/ended` that want attention; 1 is as it should be.
-_ENDED = {0: "calibration unfinished", 2: "calibration ended by time", 3: "calibration ended by the guard"}
+_ENDED = {
+    0: "calibration unfinished",
+    2: "calibration ended by time",
+    3: "calibration ended by the guard",
+    4: "calibration ended by the bound on one step",
+}
 
 
 class TraceRecorder:

@@ -254,6 +254,7 @@ def init(
         cg_skipped=jnp.zeros((), jnp.int32),
         cg_valid=jnp.zeros((), jnp.bool_),
         cg_read=jnp.zeros((), jnp.int32),
+        cg_share=jnp.zeros((), jnp.float32),
         cg_layers=instrument.layout.measured(),
         cg_before=jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), reading),
         cg_samples=optax.tree.zeros_like(samples),
@@ -288,7 +289,9 @@ def measure(
     steps = jnp.maximum(state.cg_step - state.cg_read, 1)
     in_set_points = distance / instrument.signal.set_point_at(steps)
     # 2. The controller; it hears of what could not be measured, but not of the first reading.
-    measurement = controllers.Measurement(jnp.where(measured, in_set_points, jnp.inf), state.cg_step)
+    cut = jnp.zeros((), jnp.float32) if instrument.max_share is None else state.cg_share / instrument.max_share
+    distance_or_none = jnp.where(measured, in_set_points, jnp.inf)
+    measurement = controllers.Measurement(distance_or_none, state.cg_step, cut)
     scale, controller_state = instrument.controller.update(measurement, state.cg_control)
     # 3. What is kept, and what was lost.
     readable = _all_finite(before)
@@ -304,6 +307,7 @@ def measure(
         cg_skipped=keep(lost, optax.safe_increment(state.cg_skipped), state.cg_skipped),
         cg_valid=state.cg_valid | readable,
         cg_read=jnp.where(readable, state.cg_step, state.cg_read),
+        cg_share=jnp.where(readable, 0.0, state.cg_share),
         cg_before=keep(readable, before, state.cg_before),
         cg_samples=keep(readable, samples, state.cg_samples),
         cg_control=keep(state.cg_valid, controller_state, state.cg_control),
@@ -359,6 +363,7 @@ def update(
         large = (share > instrument.max_share) & (share < jnp.inf)
         bound = jnp.where(large, instrument.max_share / jnp.where(large, share, 1.0), 1.0)
         scaled = jax.tree.map(functools.partial(_scaled, bound), scaled)
+        state = state._replace(cg_share=jnp.maximum(state.cg_share, jnp.where(share < jnp.inf, share, 0.0)))
     return scaled, state._replace(cg_rate=rate, cg_step=optax.safe_increment(state.cg_step))
 
 

@@ -517,7 +517,7 @@ def test_metrics_of_any_nesting(name):
     found = cgalr_jax.metrics(trained(name)[1])
     several = ("cgalr/0", "cgalr/1") if name == "two instances" else ("cgalr",)
     for prefix in several:
-        for key in ("scale", "distance", "z", "measurements", "skipped", "step"):
+        for key in ("scale", "distance", "measurements", "skipped", "refused", "step"):
             assert found[f"{prefix}/{key}"].shape == ()
     assert all(isinstance(value, jax.Array) for value in found.values())  # read nothing, wait for nothing
     assert all(isinstance(float(value), float) for value in found.values())

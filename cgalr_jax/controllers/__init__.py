@@ -9,6 +9,7 @@ keeps any of them in bounds.
 from cgalr_jax.controllers.base import Controller, Measurement
 from cgalr_jax.controllers.calibrated import (
     ANNEALING,
+    BY_BOUND,
     BY_GUARD,
     BY_TIME,
     CALIBRATING,
@@ -21,6 +22,7 @@ from cgalr_jax.controllers.gate import FAST, HOLD, SLOW, hysteresis_gate, robust
 
 __all__ = [
     "ANNEALING",
+    "BY_BOUND",
     "BY_GUARD",
     "BY_TIME",
     "CALIBRATING",

@@ -18,10 +18,13 @@ class Measurement(NamedTuple):
         distance: f32[], how far the network moved, in set-points of the signal: 1 is the calibrated speed.
             Infinite if it could not be measured (non-finite activations, no layer with two live units).
         step: i32[], optimizer steps taken so far.
+        cut: f32[], the largest step since the last measurement over the largest that is allowed, see
+            `max_share` of `scale_by_connectome`: above 1 it was cut down to that; 0 where there is no bound.
     """
 
     distance: jax.Array
     step: jax.Array
+    cut: jax.Array | float = 0.0
 
 
 class Controller(NamedTuple):
@@ -60,7 +63,7 @@ def check_controller(name: str, controller: Any) -> Controller:
     _checks.check_function(f"{name}.update", controller.update, "(measurement, state) -> (scale, state)", 2)
     _checks.check_integer(f"{name}.early", controller.early, 0)
     before = _shapes(f"{name}.init", jax.eval_shape(controller.init))
-    measurement = Measurement(jnp.zeros((), jnp.float32), jnp.zeros((), jnp.int32))
+    measurement = Measurement(*(jnp.zeros((), dtype) for dtype in (jnp.float32, jnp.int32, jnp.float32)))
     after = _shapes(f"{name}.update", jax.eval_shape(controller.update, measurement, before))
     if jax.tree.structure(after) != jax.tree.structure(before):
         raise ValueError(f"{name}.update must return a state of the same structure, {before}, got {after}.")

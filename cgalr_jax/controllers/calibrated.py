@@ -13,6 +13,7 @@ from cgalr_jax.controllers.base import Controller, Measurement
 
 __all__ = [
     "ANNEALING",
+    "BY_BOUND",
     "BY_GUARD",
     "BY_TIME",
     "CALIBRATING",
@@ -26,7 +27,7 @@ __all__ = [
 
 # What it can be doing, and how a calibration ended. Plain numbers, so that they can be logged.
 CALIBRATING, ANNEALING = 0, 1
-UNFINISHED, REACHED, BY_TIME, BY_GUARD = 0, 1, 2, 3
+UNFINISHED, REACHED, BY_TIME, BY_GUARD, BY_BOUND = 0, 1, 2, 3, 4
 
 # The scale stays inside this range whatever happens.
 _SMALLEST_SCALE, _LARGEST_SCALE = 1e-6, 1e6
@@ -57,7 +58,7 @@ class CalibrationState(NamedTuple):
     scale: jax.Array  # f32[], without a schedule before it is multiplied by the controller's own decay
     anchor: jax.Array  # f32[], the calibrated scale; the first scale until there is one
     phase: jax.Array  # i32[], CALIBRATING or ANNEALING
-    ended: jax.Array  # i32[], how the calibration ended: UNFINISHED, REACHED, BY_TIME or BY_GUARD
+    ended: jax.Array  # i32[], how the calibration ended: UNFINISHED, REACHED, BY_TIME, BY_GUARD or BY_BOUND
     sensitivities: jax.Array  # f32[64], ring of the sensitivities of this ramp that count
     counted: jax.Array  # i32[], how many there were
     climbed: jax.Array  # f32[], log of what the ramp could have grown by since the first of them
@@ -67,6 +68,7 @@ class CalibrationState(NamedTuple):
     sensitivity: jax.Array  # f32[], the last of them
     suspect: jax.Array  # f32[], the last one that was a jump
     suspects: jax.Array  # i32[], how many jumps in a row agree on it
+    cuts: jax.Array  # i32[], measurements in a row with a step that was cut, for the ramp
     stills: jax.Array  # i32[], measurements in a row in which nothing moved
     recent: (
         jax.Array
@@ -120,7 +122,7 @@ def calibrated(
       answering; the median remembers how it answered before.
     - **Annealing.** The schedule does it. Where the network begins to answer more than it used to, the scale
       goes down by the root of that, at most to a fifth of the anchor, and comes back as the network gets used
-      to it. It never passes the anchor: a network that has learnt its data answers less and less, and a rate
+      to it; where steps are cut, too. It never passes the anchor: a network that has learnt its data answers less and less, and a rate
       that made up for it would let training diverge. A warm-up that goes on after the calibration divides
       anchor and scale by what it adds to the rate: their product was calibrated.
 
@@ -138,9 +140,11 @@ def calibrated(
     - It takes five sensitivities to calibrate; an anchor is never above the largest scale that was tried.
     - A calibration that proves wrong opens again: eight jumps in a row that agree, as long as the schedule is
       above half of its peak.
+    - Where steps have to be cut to `max_share` of a matrix in two measurements in a row, the ramp ends a step
+      of its own lower: a squared loss diverges before the network moves at its set-point.
     - It says how it ended, in `ended`: at the set-point; by time, after four times the steps that the slow
       part should take; by the guard, when the scale has grown by 50 while the motion set no record (noise
-      that covers it), with the scale of the record; or not yet.
+      that covers it), with the scale of the record; by the bound on one step; or not yet.
     - As long as nothing has ever moved (a rate too small for the floating type, a frozen network), by more
       than a hundred-thousandth of the set-point, the scale rises to 1 at most: the base rate as it was given.
     - A value of the schedule that is not finite, or negative, is not used: its last good one is, and
@@ -176,7 +180,7 @@ def calibrated(
 
         >>> controller = calibrated(optax.constant_schedule(1.0))
         >>> scale, state = controller.init()
-        >>> for step in range(1, 61):
+        >>> for step in range(10, 200, 10):
         ...     scale, state = controller.update(Measurement(scale / 1000, jnp.int32(step)), state)
         >>> bool(900 < scale < 1100), int(state.ended) == REACHED
         (True, True)
@@ -221,6 +225,7 @@ def calibrated(
             sensitivity=f32(0.0),
             suspect=f32(0.0),
             suspects=i32(),
+            cuts=i32(),
             stills=i32(),
             recent=f32(0.0),
             usual=f32(0.0),
@@ -235,8 +240,9 @@ def calibrated(
     def update(measurement: Measurement, state: CalibrationState) -> tuple[jax.Array, CalibrationState]:
         # 1. What the schedule does at this step.
         state = _follow(schedule, measurement.step, state)
-        # 2. How far the network moved, per rate, and whether to believe it.
+        # 2. How far the network moved, per rate, and whether to believe it; whether a step was too large.
         sensitivity, state = _believe(measurement.distance / target, measurement.step, state)
+        state = state._replace(cuts=jnp.where(measurement.cut > 1, state.cuts + 1, 0).astype(jnp.int32))
         # 3. The phase decides; a ramp that ends anneals from the next measurement on.
         state = jax.tree.map(
             lambda calibrating, annealing: jnp.where(state.phase == CALIBRATING, calibrating, annealing),
@@ -323,6 +329,8 @@ def ramp(sensitivity: Sensitivity, state: CalibrationState, *, ramp_steps: float
     least = 5
     # A motion this close to the set-point, in logarithms, has reached it.
     tolerance = 0.1
+    # Measurements in a row with a step that was cut: one may be a bad batch.
+    confirmed_cuts = 2
     # The guard: growth of the scale, in logarithms, without a record.
     guard = math.log(50.0)
     # The largest factors of one measurement, in logarithms: where the network hardly moves, where it is near
@@ -345,18 +353,21 @@ def ramp(sensitivity: Sensitivity, state: CalibrationState, *, ramp_steps: float
     is_record = sensitivity.believed & ((motion > state.record) | calmer)
     record = jnp.where(is_record, motion, state.record)
     record_scale = jnp.where(is_record, state.scale, state.record_scale)
-    # 4. Three ways to end, and the anchor that each of them leaves.
+    # 4. Four ways to end, and the anchor that each of them leaves.
     growth = jnp.minimum(_SLOW_FROM * sensitivity.steps / ramp_steps, careful)
     climbed = jnp.where(sensitivity.changed, 0.0, state.climbed) + jnp.where(counted > 0, growth, 0.0)
     enough = sensitivity.believed & (counted >= least)
     reached = enough & (excess >= -tolerance)
     exhausted = sensitivity.believed & (state.scale > math.exp(guard) * record_scale)
     slow = enough & (climbed >= _ALLOWANCE * _SLOW_FROM)
+    cut = sensitivity.believed & (state.cuts >= confirmed_cuts)
     ended = jnp.where(slow, BY_TIME, UNFINISHED)
     ended = jnp.where(exhausted, BY_GUARD, ended)
+    ended = jnp.where(cut, BY_BOUND, ended)
     ended = jnp.where(reached, REACHED, ended)
     found = state.scale * jnp.exp(-jnp.maximum(excess, 0.0))
     anchor = jnp.where(ended == BY_GUARD, record_scale, found)
+    anchor = jnp.where(ended == BY_BOUND, state.scale * jnp.exp(-growth), anchor)
     anchor = jnp.clip(anchor, _SMALLEST_SCALE, _LARGEST_SCALE)
     # 5. The next scale: fast up to the slow part, as far as two measurements are sure of it; never beyond
     #    what the sensitivities point to.
@@ -365,6 +376,8 @@ def ramp(sensitivity: Sensitivity, state: CalibrationState, *, ramp_steps: float
     factor = jnp.maximum(jnp.minimum(rise, -excess), -fall)
     # A jump waits for the next one; one that may be a divergence waits at a smaller scale.
     factor = jnp.where(sensitivity.believed, factor, jnp.where(motion > math.log(2.0), -fall, 0.0))
+    # A step that was cut: whether the next ones are, too, is seen at the same scale.
+    factor = jnp.where(state.cuts > 0, jnp.minimum(factor, 0.0), factor)
     # Nothing moves: has it ever?
     still = jnp.where(state.believed == 0, jnp.clip(-jnp.log(state.scale), 0.0, math.log(8.0)), 0.0)
     factor = jnp.where(sensitivity.still, still, factor)
@@ -422,10 +435,12 @@ def anneal(sensitivity: Sensitivity, state: CalibrationState) -> CalibrationStat
     # 2. The scale that takes half of an increase back.
     log_scale, log_anchor = jnp.log(state.scale), jnp.log(state.anchor)
     wanted = log_anchor + jnp.clip(-gain * (recent - usual), lowest, 0.0)
-    # 3. A step towards it. A jump upwards may be a divergence: down, until it is confirmed or over.
+    # 3. A step towards it. A jump upwards may be a divergence, and so may steps that were cut: down, until it
+    #    is confirmed or over.
     below = log_scale < log_anchor + lowest
     change = jnp.clip(wanted - log_scale, -fall, jnp.where(below, recovery, rise))
-    alarm = ~sensitivity.believed & ~sensitivity.still & (sensitivity.value > state.sensitivity)
+    jump = ~sensitivity.believed & ~sensitivity.still & (sensitivity.value > state.sensitivity)
+    alarm = jump | (state.cuts > 0)
     change = jnp.where(alarm, jnp.clip(log_anchor + lowest - log_scale, -fall, 0.0), change)
     # 4. What is not finite is the one thing that may push it below its bounds.
     change = jnp.where(sensitivity.finite, change, math.log(_RETREAT))

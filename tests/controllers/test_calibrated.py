@@ -11,7 +11,7 @@ import pytest
 
 from cgalr_jax import controllers
 from cgalr_jax.controllers import ANNEALING, CALIBRATING, Measurement
-from cgalr_jax.controllers.calibrated import BY_GUARD, BY_TIME, REACHED, UNFINISHED
+from cgalr_jax.controllers.calibrated import BY_BOUND, BY_GUARD, REACHED, UNFINISHED
 
 pytestmark = pytest.mark.usefixtures("strict")
 
@@ -146,6 +146,43 @@ def test_no_bad_measurement_of_the_ramp_decides_nor_do_two_in_a_row(right, steps
         assert np.all(np.asarray(state.ended) == REACHED)
         assert off.max() < math.log(2)
         assert scales.max() < 3 * right
+
+
+@pytest.mark.parametrize("steps", [None, 200])
+def test_a_ramp_whose_steps_are_cut_ends_below_them_and_one_that_was_cut_once_goes_on(steps):
+    controller = calibrated(steps=steps)
+    update = jax.jit(controller.update)
+    every = 1 if steps else 10
+
+    def run(is_cut, measurements=60):
+        scale, state = controller.init()
+        for number in range(1, measurements):
+            cut = f32(1.5 if is_cut(number, float(scale)) else 0.5)
+            scale, state = update(Measurement(f32(scale / 1000), i32(every * number), cut), state)
+        return float(scale), state
+
+    scale, state = run(lambda number, scale: scale > 50)
+    assert state.ended == BY_BOUND
+    assert 20 < state.anchor < 70
+    assert scale == state.anchor
+    for once in range(1, 20):
+        _, state = run(lambda number, scale, once=once: number == once)
+        assert state.ended == REACHED
+        assert abs(math.log(state.anchor / 1000)) < 0.2
+
+
+def test_steps_that_are_cut_take_the_scale_down_for_a_while():
+    controller = calibrated()
+    update = jax.jit(controller.update)
+    scale, state = controller.init()
+    scales = []
+    for number in range(1, 120):
+        cut = f32(1.5 if 60 <= number < 70 else 0.5)
+        scale, state = update(Measurement(f32(scale / 100), i32(10 * number), cut), state)
+        scales.append(float(scale))
+    assert abs(math.log(scales[58] / 100)) < 0.2
+    assert 15 < scales[68] < 30
+    assert scales[-1] == pytest.approx(scales[58], rel=0.05)
 
 
 def test_one_bad_measurement_of_the_annealing_passes():
