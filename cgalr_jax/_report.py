@@ -285,8 +285,8 @@ def _advice(facts: _Facts, has_seed: bool, has_set_point: bool) -> list[str]:
         )
     if facts.ended == _BY_BOUND:
         advice.append(
-            "As a squared loss without clipping does. Clip the gradients; where the loss fell well, nothing is "
-            "wrong."
+            "That is what a squared loss without clipping does. Clip the gradients; where the loss fell "
+            "well, nothing is wrong."
         )
     if facts.ended == _REACHED and facts.found_is_rate:
         advice.append(

@@ -289,9 +289,11 @@ def measure(
     steps = jnp.maximum(state.cg_step - state.cg_read, 1)
     in_set_points = distance / instrument.signal.set_point_at(steps)
     # 2. The controller; it hears of what could not be measured, but not of the first reading.
-    cut = jnp.zeros((), jnp.float32) if instrument.max_share is None else state.cg_share / instrument.max_share
-    distance_or_none = jnp.where(measured, in_set_points, jnp.inf)
-    measurement = controllers.Measurement(distance_or_none, state.cg_step, cut)
+    measurement = controllers.Measurement(
+        distance=jnp.where(measured, in_set_points, jnp.inf),
+        step=state.cg_step,
+        cut=state.cg_share / (instrument.max_share or jnp.inf),
+    )
     scale, controller_state = instrument.controller.update(measurement, state.cg_control)
     # 3. What is kept, and what was lost.
     readable = _all_finite(before)
@@ -351,7 +353,7 @@ def update(
 
     regular = state.cg_step % instrument.every == 0
     if instrument.controller.early:
-        # Two conditions: the outer depends on the step only, so that it stays a branch under a vmap over runs.
+        # The outer condition depends on the step only: it stays a branch under a vmap over runs.
         state = _cond(regular | (state.cg_step < instrument.controller.early), ramping, state)
     else:
         state = _cond(regular, measuring, state)

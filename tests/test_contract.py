@@ -391,9 +391,13 @@ def test_vmap_over_learning_rates():
         tx = cgalr_jax.cgalr(rate, EXAMPLE, every=2)
         params = init_params()
         state = tx.init(params)
-        for _ in range(STEPS):
+
+        def step(carry, _):
+            params, state = carry
             updates, state = tx.update(jax.grad(loss)(params, X), state, params, **fixed(params, X))
-            params = optax.apply_updates(params, updates)
+            return (optax.apply_updates(params, updates), state), None
+
+        (_, state), _ = jax.lax.scan(step, (params, state), length=STEPS)
         return cgalr_jax.metrics(state)["cgalr/scale"]
 
     rates = jnp.array([1e-3, 1e-1, 10.0])

@@ -24,6 +24,8 @@ import cgalr_jax
 from cgalr_jax import signals
 
 AUTO, EXPLICIT = AxisType.Auto, AxisType.Explicit
+# Two of the three ways to measure are tried on devices by the slow run only.
+WAYS = ["paired", *(pytest.param(way, marks=pytest.mark.slow) for way in ("fixed", "activations"))]
 X = np.random.default_rng(0).normal(size=(32, 5)).astype(np.float32)
 PARAMS = {
     "w": np.random.default_rng(1).normal(size=(5, 8)).astype(np.float32) / 2,
@@ -95,15 +97,17 @@ def on_a_mesh(mesh, way, *, params_split=None, stored=None, with_mesh=True, name
     return scales
 
 
-@pytest.mark.parametrize("way", ["paired", "fixed", "activations"])
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("axis_type", [AUTO, EXPLICIT], ids=["Auto", "Explicit"])
-@pytest.mark.parametrize("with_mesh", [True, False], ids=["set_mesh", "no set_mesh"])
+@pytest.mark.parametrize(
+    "with_mesh", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["set_mesh", "no set_mesh"]
+)
 def test_data_parallel(axis_type, way, with_mesh):
     mesh = jax.make_mesh((4,), ("data",), axis_types=(axis_type,))
     np.testing.assert_allclose(on_a_mesh(mesh, way, with_mesh=with_mesh), on_one_device(way), rtol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["births", "frobenius"])
+@pytest.mark.parametrize("name", ["births", pytest.param("frobenius", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("axis_type", [AUTO, EXPLICIT], ids=["Auto", "Explicit"])
 def test_data_parallel_with_other_signals(axis_type, name):
     mesh = jax.make_mesh((4,), ("data",), axis_types=(axis_type,))
@@ -111,7 +115,7 @@ def test_data_parallel_with_other_signals(axis_type, name):
     np.testing.assert_allclose(found, on_one_device("paired", name), rtol=1e-3)
 
 
-@pytest.mark.parametrize("way", ["paired", "fixed", "activations"])
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("types", [(AUTO, AUTO), (EXPLICIT, EXPLICIT), (EXPLICIT, AUTO)])
 def test_two_axes_with_features_split_over_one(types, way):
     mesh = jax.make_mesh((2, 2), ("data", "model"), axis_types=types)
@@ -164,7 +168,7 @@ def mapped_step(tx, way, checked=False):
     return step
 
 
-@pytest.mark.parametrize("way", ["paired", "fixed", "activations"])
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("check", [True, False], ids=["check_vma", "no check_vma"])
 def test_shard_map(way, check):
     mesh = jax.make_mesh((4,), ("data",), axis_types=(AUTO,))
@@ -196,8 +200,10 @@ def replace_samples(state, samples):
     return tuple(part._replace(cg_samples=samples) if hasattr(part, "cg_samples") else part for part in state)
 
 
-@pytest.mark.parametrize("way", ["paired", "fixed", "activations"])
-@pytest.mark.parametrize("mapped", [jax.pmap, jax.vmap], ids=["pmap", "vmap"])
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    "mapped", [jax.pmap, lambda *args, **kwargs: jax.jit(jax.vmap(*args, **kwargs))], ids=["pmap", "vmap"]
+)
 def test_pmap_and_vmap(mapped, way):
     tx = make(X[:8] if way == "paired" else None, axis_name="data")
     step = mapped(mapped_step(tx, way), axis_name="data")

@@ -188,7 +188,9 @@ class TestLongRuns:
     @pytest.mark.parametrize(
         "schedule", [optax.cosine_decay_schedule(0.1, 4000), 0.1], ids=["cosine", "none"]
     )
-    @pytest.mark.parametrize("every", [10, 20, 80])
+    @pytest.mark.parametrize(
+        "every", [10, *(pytest.param(every, marks=pytest.mark.slow) for every in (20, 80))]
+    )
     def test_learns(self, every, schedule):
         def objective(params, x, y):
             return jnp.mean((jnp.tanh(self.layers(params, x)["second"]) @ params["out"] - y) ** 2)

@@ -117,14 +117,14 @@ def calibrated(
 
     - **Calibrating.** The scale climbs from `start`, fast as long as the motion is below a thirtieth of the
       set-point, then slowly and evenly, by a factor of 30 in a hundred steps, or in a tenth of the run if its
-      length is known. Once it reaches the scale at which the median of all sensitivities on the way says that the
-      network moves at its set-point, that becomes the **anchor**. A network that has learnt its data stops
-      answering; the median remembers how it answered before.
+      length is known. Once it reaches the scale at which the median of all sensitivities on the way says that
+      the network moves at its set-point, that becomes the **anchor**. A network that has learnt its data
+      stops answering; the median remembers how it answered before.
     - **Annealing.** The schedule does it. Where the network begins to answer more than it used to, the scale
       goes down by the root of that, at most to a fifth of the anchor, and comes back as the network gets used
-      to it; where steps are cut, too. It never passes the anchor: a network that has learnt its data answers less and less, and a rate
-      that made up for it would let training diverge. A warm-up that goes on after the calibration divides
-      anchor and scale by what it adds to the rate: their product was calibrated.
+      to it; where steps are cut, too. It never passes the anchor: a network that has learnt its data answers
+      less and less, and a rate that made up for it would let training diverge. A warm-up that goes on after
+      the calibration divides anchor and scale by what it adds to the rate: their product was calibrated.
 
     **Without a schedule**, where the end of the run is not known, the controller brings its own: it
     multiplies the scale by the Robbins-Monro decay `1 / (1 + m / 25)` after m measurements of the annealing.

@@ -171,8 +171,8 @@ def _norm(x: jax.Array) -> jax.Array:
 class _Matrices(NamedTuple):
     """What is kept of the matrices, in one record whatever the tree: a row for each."""
 
-    # f32[matrices, entries], each row times sqrt(n / entries) and filled up with zeros: its norm is 1 after an
-    # initialisation of variance 1 / n.
+    # f32[matrices, entries], each row times sqrt(n / entries) and filled up with zeros: its norm is 1 after
+    # an initialisation of variance 1 / n.
     entries: jax.Array
     factors: jax.Array  # f32[matrices], sqrt(f) with f = sqrt(n m) / (sqrt n + sqrt m)
     directions: jax.Array  # f32[matrices], min(n, m)

@@ -44,7 +44,8 @@ def simulate(controller, right, factors=None, schedule=None, *, length=300, ever
     """A network whose motion is proportional to its rate, and one set-point at the scale `right`.
 
     `factors` [B, length] multiply its distances, one after the other. Measured every `every` steps, and at
-    each step while calibrating if the length of the run is known. Returns the last states and, along the runs, scales and phases.
+    each step while calibrating if the length of the run is known. Returns the last states and, along the
+    runs, scales and phases.
     """
     factors = jnp.ones((1, length), jnp.float32) if factors is None else factors
     schedule = jnp.ones((10_000,), jnp.float32) if schedule is None else schedule
