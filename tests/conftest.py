@@ -7,9 +7,14 @@ import sys
 # Read once, when jax is imported: before anything else. Four fifths of the suite's time is XLA compiling, and
 # it compiles four times as fast what it does not optimise. `CGALR_JAX_OPTIMISED=1 pytest` tests what users
 # run.
-FAST = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
-FAST = "" if "CGALR_JAX_OPTIMISED" in os.environ else FAST
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4 {FAST}"
+os.environ["XLA_FLAGS"] = " ".join(
+    [
+        os.environ.get("XLA_FLAGS", ""),
+        "--xla_force_host_platform_device_count=4",
+        "--xla_backend_optimization_level=" + ("3" if "CGALR_JAX_OPTIMISED" in os.environ else "0"),
+        "--xla_cpu_use_fusion_emitters=" + ("true" if "CGALR_JAX_OPTIMISED" in os.environ else "false"),
+    ]
+)
 
 # What it made is kept beside pytest's own cache, for the other worker and for the next run. `pytest
 # --cache-clear` removes it.
