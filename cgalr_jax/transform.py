@@ -292,7 +292,7 @@ def measure(
     measurement = controllers.Measurement(
         distance=jnp.where(measured, in_set_points, jnp.inf),
         step=state.cg_step,
-        cut=state.cg_share / (instrument.max_share or jnp.inf),
+        cut=state.cg_share / (jnp.inf if instrument.max_share is None else instrument.max_share),
     )
     scale, controller_state = instrument.controller.update(measurement, state.cg_control)
     # 3. What is kept, and what was lost.
@@ -343,8 +343,10 @@ def update(
         elif samples is None:
             after = instrument.read(probe(params), params)
         else:
-            after = instrument.read(probe(params, state.cg_samples), params)
-            before = instrument.read(probe(params, samples), params)
+            forward = probe
+            after, before = _both(
+                lambda samples: instrument.read(forward(params, samples), params), state.cg_samples, samples
+            )
             return measure(instrument, state, after, before, samples)
         return measure(instrument, state, after, after, state.cg_samples)
 
@@ -425,6 +427,15 @@ def _cond(
         return jax.lax.cond(condition, then, lambda state: state, state)
     # Without jit both branches would be compiled, anew at each call.
     return then(state) if condition else state
+
+
+def _both(read: Callable[[Any], Any], first: Any, second: Any) -> tuple[Any, Any]:
+    """`read(first), read(second)`, in a loop of two: the network and the kernels are compiled once."""
+    if not any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((first, second))):
+        return read(first), read(second)  # without jit a loop would be compiled anew at each call
+    readings = jax.lax.map(read, jax.tree.map(lambda *pair: jnp.stack(pair), first, second))
+    one, other = (jax.tree.map(lambda x, k=k: x[k], readings) for k in range(2))
+    return one, other
 
 
 def _rate(learning_rate: optax.ScalarOrSchedule, step: jax.Array) -> jax.Array:

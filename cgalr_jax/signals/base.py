@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 
@@ -123,10 +124,10 @@ def from_connectomes(
                 for name, x in units.items()
             }
         axis_name = getattr(layers, "axis_name", None)  # a plain mapping of arrays will do
-        return {
-            name: summarise(topology.functional_connectome(x, axis_name=axis_name))
-            for name, x in units.items()
+        connectomes = {
+            name: topology.functional_connectome(x, axis_name=axis_name) for name, x in units.items()
         }
+        return _summaries(summarise, connectomes)
 
     def silent(summary: Any) -> jax.Array:
         return jnp.stack([jnp.all(x == 0) for x in jax.tree.leaves(summary)]).all()
@@ -145,6 +146,19 @@ def from_connectomes(
         return jnp.where(not_finite, jnp.inf, ordered[place])
 
     return Signal(read, reduce, positive(set_point, default))
+
+
+def _summaries(summarise: Callable[[jax.Array], Any], connectomes: Mapping[str, jax.Array]) -> dict[str, Any]:
+    """The summary of each connectome; those of one shape in a loop, which is compiled once."""
+    found = {}
+    for shape in {x.shape for x in connectomes.values()}:
+        alike = {name: x for name, x in connectomes.items() if x.shape == shape}
+        if len(alike) == 1 or not isinstance(next(iter(alike.values())), jax.core.Tracer):
+            found |= {name: summarise(x) for name, x in alike.items()}
+            continue
+        each = jax.lax.map(summarise, jnp.stack(list(alike.values())))
+        found |= {name: jax.tree.map(lambda x, k=k: x[k], each) for k, name in enumerate(alike)}
+    return {name: found[name] for name in connectomes}
 
 
 def positive(set_point: float | None, default: float) -> float:
