@@ -13,8 +13,9 @@ from cgalr_jax.signals.update import relative_update
 
 __all__ = ["hybrid", "weigh"]
 
-# The weight of the update in the hybrid.
-_SHARE = 0.7
+# The weight of the update in the hybrid, and the set-point of its births: it says little until the network
+# moves far, and what the mean asks for is then what both together do best with.
+_SHARE, _BIRTHS = 0.7, 0.75
 
 
 def hybrid(connectome: Signal | None = None, update: Signal | None = None) -> Signal:
@@ -26,7 +27,7 @@ def hybrid(connectome: Signal | None = None, update: Signal | None = None) -> Si
     still ends the ramp, at twice its set-point.
 
     Args:
-        connectome: a signal that reads activations; default `births("max", sample=16)`.
+        connectome: a signal that reads activations; default `births("max", sample=16, set_point=0.75)`.
         update: a signal that reads parameters; default `relative_update()`.
 
     Returns:
@@ -35,8 +36,10 @@ def hybrid(connectome: Signal | None = None, update: Signal | None = None) -> Si
     Raises:
         ValueError: if one of the two is no `Signal`.
     """
-    first = births("max", sample=16) if connectome is None else check_signal("connectome", connectome)
-    second = relative_update() if update is None else check_signal("update", update)
+    if connectome is None:
+        connectome = births("max", sample=16, set_point=_BIRTHS)
+    first = check_signal("connectome", connectome)
+    second = check_signal("update", relative_update() if update is None else update)
 
     def read(layers: Layers, params: Any) -> tuple[Any, Any]:
         return first.read(layers, params), second.read(layers, params)

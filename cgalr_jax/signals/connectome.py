@@ -15,8 +15,8 @@ __all__ = ["barcode", "births", "deaths", "frobenius"]
 _births = functools.partial(topology.compute_births, symmetrise=False)
 # Sub-samples of a layer; twice as many tell little more.
 _SUB_SAMPLES = 6
-# The set-point of births on sub-samples of 16 units.
-_SAMPLED = 0.75
+# The set-point of births on sub-samples of 16 units, where nothing else is heard.
+_SAMPLED = 0.3
 
 
 def births(over: Over = "pooled", *, sample: int | None = None, set_point: float | None = None) -> Signal:
@@ -34,7 +34,7 @@ def births(over: Over = "pooled", *, sample: int | None = None, set_point: float
         sample: units per sub-sample, at least 2; None: the whole layer. Layers with fewer units are measured
             whole.
         set_point: distance that is fast enough; positive. Default: 0.04 pooled, 0.031 for a connectome per
-            layer, 0.75 for sub-samples.
+            layer, 0.3 for sub-samples.
 
     Returns:
         A `Signal`; its reading are births per connectome, f32[P - 1], or f32[6, sample - 1] of sub-samples.

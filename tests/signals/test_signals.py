@@ -166,7 +166,7 @@ def test_where_one_half_of_the_hybrid_stands_still_the_other_counts_half(still):
     after = tuple(
         new if half == moving else old for half, (old, new) in enumerate(zip(before, after, strict=True))
     )
-    half = (signals.births("max", sample=16), signals.relative_update())[moving]
+    half = (signals.births("max", sample=16, set_point=0.75), signals.relative_update())[moving]
     expected = half.compare(before[moving], after[moving]) / half.set_point / 2
     np.testing.assert_allclose(signal.compare(before, after), expected, rtol=1e-5)
     assert after[still] is before[still]
