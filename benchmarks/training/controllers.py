@@ -17,7 +17,14 @@ _TUNED = ("target", "start")
 
 
 def calibrated(config: Config, key: jax.Array) -> library.Controller:
-    """The library's default, with the shape of the schedule and the length of the run."""
+    """The library's default, with the shape of the schedule."""
+    del key
+    table = config["shape"]
+    return library.calibrated(lambda step: table[step], **_numbers(config))
+
+
+def of_known_length(config: Config, key: jax.Array) -> library.Controller:
+    """The same, with the length of the run: it measures each step of its ramp."""
     del key
     table = config["shape"]
     return library.calibrated(lambda step: table[step], steps=len(table), **_numbers(config))
@@ -75,6 +82,7 @@ def replay(config: Config, key: jax.Array) -> library.Controller:
 
 CONTROLLERS: dict[str, Callable[[Config, jax.Array], library.Controller]] = {
     "calibrated": calibrated,
+    "of known length": of_known_length,
     "anytime": anytime,
     "gate": gate,
     "random distance": random_distance,

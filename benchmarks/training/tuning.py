@@ -52,6 +52,15 @@ def _set_point() -> Iterator[Setting]:
             yield _ours(f"{signal} x{factor}", methods.ours(signal, target=factor))
 
 
+def _present() -> Iterator[Setting]:
+    """The default as it is, and its two instruments by themselves."""
+    for signal in ("hybrid", "relative update", "births of 16", "update norm"):
+        made = methods.connectome_family(signal, source=None if "update" in signal else "paired")
+        yield _own(signal, signal, made)
+    made = methods.FAMILIES["of known length"]
+    yield _own("hybrid, length of the run known", "of known length", made)
+
+
 def _base() -> Iterator[Setting]:
     for factor in FACTORS:
         for signal in ("hybrid", "update norm"):
@@ -167,6 +176,7 @@ def _clip() -> Iterator[Setting]:
 
 
 _SETTINGS: dict[str, Callable[[], Iterator[Setting]]] = {
+    "present": _present,
     "set-point": _set_point,
     "base": _base,
     "muon": _muon,
