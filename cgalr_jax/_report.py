@@ -247,8 +247,12 @@ def _story(facts: _Facts) -> str:
         ends = f"at {_number(facts.last_loss)}" if went == "stayed" else ends
         text += f"The {html.escape(facts.loss)} {went} {ends}. "
     if facts.ended_at is not None and facts.has_calibration:
-        how = {_REACHED: "reached its set-point and ended", _BY_TIME: "ended by time"}
-        how |= {_BY_GUARD: "ended by the guard", _BY_BOUND: "ended by the bound on one step"}
+        how = {
+            _REACHED: "reached its set-point and ended",
+            _BY_TIME: "ended by time",
+            _BY_GUARD: "ended by the guard",
+            _BY_BOUND: "ended by the bound on one step",
+        }
         what = "a learning rate" if facts.found_is_rate else "a scale"
         text += f"The calibration {how.get(facts.ended or -1, 'ended')} at step {facts.ended_at}"
         text += f", at {what} of {_number(facts.found)}. " if math.isfinite(facts.found) else ". "

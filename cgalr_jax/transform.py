@@ -91,8 +91,8 @@ def scale_by_connectome(
             None for a signal that reads no activations, such as `signals.update_norm()`.
         samples: paired only: an example of the `samples=` of one update (arrays or `jax.ShapeDtypeStruct`s,
             leading axis N). The state stores as many; a longer batch is cut to its first N.
-        every: optimizer steps between measurements once the rate is calibrated; at least 1. Until then each
-            step is measured. A run should have fifty measurements or more.
+        every: optimizer steps between measurements; at least 1. A run should have fifty measurements or more.
+            A controller may ask for each step of the beginning to be measured: `calibrated(steps=)` does.
         controller: from distances to the scale; default `calibrated()`. Pass `calibrated(schedule)` if the
             base optimizer follows a schedule.
         signal: what says how far the network moved; default `signals.hybrid()`.

@@ -523,6 +523,8 @@ def test_metrics_of_any_nesting(name):
     for prefix in several:
         for key in ("scale", "distance", "measurements", "skipped", "refused", "step"):
             assert found[f"{prefix}/{key}"].shape == ()
+    if name == "the paper's gate in an envelope":
+        assert found["cgalr/z"].shape == ()
     assert all(isinstance(value, jax.Array) for value in found.values())  # read nothing, wait for nothing
     assert all(isinstance(float(value), float) for value in found.values())
 
@@ -557,7 +559,14 @@ def test_schedule_is_the_block_one_step_later():
     assert rates[-1] > rates[0]
 
 
-@pytest.mark.parametrize("optimizer", [optax.adam, optax.lion])
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        optax.adam,
+        optax.lion,
+        *(pytest.param(each, marks=pytest.mark.slow) for each in (optax.sgd, optax.adamw)),
+    ],
+)
 def test_schedule_in_any_optimizer(optimizer):
     schedule = cgalr_jax.connectome_schedule(optax.cosine_decay_schedule(0.1, 100), EXAMPLE, every=2)
     tx = optax.inject_hyperparams(optimizer)(learning_rate=schedule)

@@ -68,7 +68,7 @@ class CalibrationState(NamedTuple):
     sensitivity: jax.Array  # f32[], the last of them
     suspect: jax.Array  # f32[], the last one that was a jump
     suspects: jax.Array  # i32[], how many jumps in a row agree on it
-    cuts: jax.Array  # i32[], measurements in a row with a step that was cut, for the ramp
+    cuts: jax.Array  # i32[], measurements in a row with a step that was cut
     stills: jax.Array  # i32[], measurements in a row in which nothing moved
     recent: (
         jax.Array
