@@ -1,8 +1,8 @@
-"""The Optax transformation that carries the connectome: init, update, and `measure` between them.
+"""The Optax transformation: `init`, `measure` and `update`, as pure functions.
 
-The way of the data, once per measurement: activations -> layers -> connectome -> (barcode) -> reading ->
-distance -> controller -> scale -> updates. Everything up to the scale is behind `stop_gradient`: the rate is
-chosen by looking at the network, it is not part of the function that is differentiated.
+Each measurement passes the data on in this order: activations -> layers -> connectome -> (barcode) -> reading
+-> distance -> controller -> scale -> updates. Everything up to the scale is behind `stop_gradient`: the
+learning rate is no part of the function that is differentiated.
 """
 
 import functools
@@ -27,7 +27,7 @@ __all__ = ["Instrument", "cgalr", "measure", "scale_by_connectome"]
 
 
 class Instrument(NamedTuple):
-    """What measures: all that is settled when the transformation is made, and never traced."""
+    """How to measure: all that is fixed when the transformation is constructed, and never traced."""
 
     signal: signals.Signal
     controller: controllers.Controller
@@ -37,11 +37,11 @@ class Instrument(NamedTuple):
     max_share: float | None
 
     def read(self, activations: Any, params: Any) -> Any:
-        """The signal's reading of these activations and parameters."""
+        """What the signal reads from these activations and parameters."""
         measured = layers.Layers({}, self.axis_name)
         if self.signal.reads_activations:
             measured = layers.measured_layers(activations, self.layout, self.axis_name)
-        # Only arrays: a whole model may come in, functions and all.
+        # Only arrays: `params` may be a whole model, which contains functions, too.
         params = jax.tree.map(lambda x: jax.lax.stop_gradient(x) if _leaves.is_inexact(x) else x, params)
         return self.signal.read(measured, params)
 
@@ -59,50 +59,52 @@ def scale_by_connectome(
     bounds: controllers.Bounds | None = None,
     window: int | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Multiplies the updates by a scale that follows how fast the connectome of the network reorganises.
+    """Multiplies the updates by a scale that depends on how fast the network's connectome changes.
 
-    Put it after the base optimizer: an optimizer that normalises its gradients, like Adam, undoes a scale
-    before it. The update takes one of three sets of extra arguments, all keyword-only:
+    The connectome is the matrix of absolute correlations between the activations of the network's units.
+    Put this transformation after the base optimizer: before an optimizer that normalises its gradients, like
+    Adam, a scale has no effect. The update takes one of three sets of extra arguments, all keyword-only:
 
     - `probe=` and `samples=` (**paired**): `probe(params, samples) -> activations`. The samples of one
       measurement stay in the state and are forwarded again at the next, so that the two connectomes differ by
       the parameters only.
     - `probe=` (**fixed probe**): `probe(params) -> activations`, always on the same samples.
     - `activations=` (**given**): what the forward pass has just computed, as in the paper. On fresh
-      mini-batches the sampling noise exceeds the motion and the calibration stops far too low: pass the same
-      samples each time, or use a probe.
+      mini-batches the sampling noise exceeds the motion, and the calibration ends at a scale that is far too
+      small: pass activations of the same samples each time, or use a probe.
 
     A probe runs on measurement steps only, inside `lax.cond`: every `every` steps, twice if paired. The two
-    readings of a measurement have to differ by the parameters and by nothing else: whatever else the probe
-    uses (moving statistics, keys) must be the same in both; `cgalr_jax.capture` sees to that for Flax, and
-    `samples=` may be any pytree, so that variables can be stored with the samples. Inside `optax.masked` or
-    `optax.partition` a probe is given the parameters of its group only: let it close over all of them
-    (`probe=lambda _: activations_of(params)`), or put the block behind, outside.
+    readings of a measurement must differ by the parameters and by nothing else: whatever else the probe uses
+    (moving statistics, random keys) must be the same in both. `cgalr_jax.capture` ensures this for Flax. For
+    other libraries, `samples=` may be any pytree, so that variables can be stored with the samples. Inside
+    `optax.masked` or `optax.partition` a probe is given the parameters of its group only: let the probe close
+    over all parameters (`probe=lambda _: activations_of(params)`), or chain this transformation outside.
 
-    Bad numbers never reach the scale: a distance that is not finite and at least 0 (non-finite activations,
-    no layer with two live units, a batch of one) makes the scale smaller, a reading that is not finite leaves
-    the last good one in place, and a measurement with either is counted in `cg_skipped`. What a controller
-    returns is kept in a `controllers.envelope`: finite and positive, else the last good scale stays.
+    Bad numbers never reach the scale. A distance that is negative or not finite (non-finite activations, no
+    layer with two live units, a batch of one) makes the scale smaller. A reading that is not finite is
+    dropped, and the last good one stays. A measurement with either is counted in `cg_skipped`. The controller
+    is wrapped in `controllers.envelope`: if its scale is not finite and positive, the last good scale stays.
 
     Args:
         example: what the probe returns: a pytree of activations [N, ..., F], or their `jax.ShapeDtypeStruct`s
             (`jax.eval_shape(probe, params)`), or a mapping of names to numbers of units. Each leaf is a
-            layer, its last axis the units. It fixes the shape of the state; N may differ from call to call.
-            None for a signal that reads no activations, such as `signals.update_norm()`.
+            layer, its last axis the units. The example fixes the shapes of the state; N may differ from call
+            to call. None for a signal that reads no activations, such as `signals.update_norm()`.
         samples: paired only: an example of the `samples=` of one update (arrays or `jax.ShapeDtypeStruct`s,
-            leading axis N). The state stores as many; a longer batch is cut to its first N.
+            leading axis N). The state stores N samples; a longer batch is cut to its first N.
         every: optimizer steps between measurements; at least 1. A run should have fifty measurements or more.
-            A controller may ask for each step of the beginning to be measured: `calibrated(steps=)` does.
+            A controller may ask for each step at the beginning to be measured: `calibrated(steps=)` does.
         controller: from distances to the scale; default `calibrated()`. Pass `calibrated(schedule)` if the
             base optimizer follows a schedule.
-        signal: what says how far the network moved; default `signals.hybrid()`.
-        max_units: units per layer that are measured; at least 2. Above it a static sub-sample, the same in
-            each run.
+        signal: how to compute the distance that the network moved; default `signals.hybrid()`.
+        max_units: units per layer that are measured; at least 2. Of a larger layer a fixed sub-sample is
+            measured, the same in each run.
         axis_name: the mapped axis (or axes) over which the samples are split, in `shard_map`, `pmap` or
             `vmap`; None under plain `jit`, where arrays are global.
         max_share: the share of its largest singular value by which one step may change a matrix, see
-            `signals.largest_share`; a larger step is scaled down to it, all matrices alike. So squared
-            losses, which can diverge within the steps of one measurement, do not. None for no bound.
+            `signals.largest_share`; positive. If one matrix would change by more, the step of all parameters
+            is scaled down. Without this bound, training with a squared loss can diverge between two
+            measurements. None for no bound.
         bounds: deprecated, see `controllers.envelope`.
         window: deprecated, see `hysteresis_gate`.
 
@@ -111,7 +113,7 @@ def scale_by_connectome(
 
     Raises:
         ValueError: here for an argument out of range; at trace time for missing or contradictory extra
-            arguments, activations that do not match the example, or samples that do not match theirs.
+            arguments, activations that do not match `example`, or samples that do not match those given here.
 
     Example:
         >>> import jax, jax.numpy as jnp, optax, cgalr_jax
@@ -161,23 +163,23 @@ def cgalr(
 ) -> optax.GradientTransformationExtraArgs:
     """Any optimizer with a calibrated learning rate: the schedule is given once.
 
-    `optax.chain(optimizer(learning_rate), scale_by_connectome(..., calibrated(learning_rate)))`, and
-    `cgalr/learning_rate` in `metrics` is the rate that was applied.
+    The same as `optax.chain(optimizer(learning_rate), scale_by_connectome(..., calibrated(learning_rate)))`;
+    besides, `cgalr/learning_rate` in `metrics` is the rate that was applied.
 
     Args:
-        learning_rate: a number or a schedule. Only the shape of the schedule matters much: the calibration
-            finds the height.
+        learning_rate: a number or a schedule. Of a schedule, mainly the shape matters: the calibration finds
+            the height.
         example: see `scale_by_connectome`.
         optimizer: `learning_rate -> optimizer`, such as `optax.adamw`, or `functools.partial(optax.adamw,
             weight_decay=1e-2)`; default SGD with momentum.
-        momentum: of the default optimizer, SGD; None for none.
+        momentum: momentum of the default optimizer, in [0, 1); None for none.
         samples: see `scale_by_connectome`.
-        steps: optimizer steps of the whole run, if known: of a short one the ramp must not take much, see
-            `controllers.calibrated`. At least 1; goes to the default controller.
+        steps: optimizer steps of the whole run, if known; at least 1. Passed to the default controller, which
+            then shortens its ramp for a short run, see `controllers.calibrated`.
         every: optimizer steps between measurements; default 10, or a fiftieth of `steps` if that is less.
         controller: default `calibrated(learning_rate, steps=steps)` with a schedule and
             `calibrated(steps=steps)` with a number.
-        signal: see `scale_by_connectome`, as all that follow.
+        signal: see `scale_by_connectome`, also for the arguments below.
         max_units: units per layer that are measured.
         axis_name: the mapped axis over which the samples are split.
         max_share: a bound on one step.
@@ -188,7 +190,7 @@ def cgalr(
         An optimizer that takes the extra arguments of `scale_by_connectome`.
 
     Raises:
-        ValueError: as `scale_by_connectome`.
+        ValueError: as `scale_by_connectome`; and if `steps` is given beside a `controller`.
 
     Example:
         >>> import optax, cgalr_jax
@@ -227,15 +229,15 @@ def cgalr(
 
 
 # ------------------------------------------------------------------------------------------------------------
-# Init, measure, update: pure functions of an instrument.
+# Init, measure, update: pure functions whose first argument is an instrument.
 # ------------------------------------------------------------------------------------------------------------
 
 
 def init(
     instrument: Instrument, samples: Any, learning_rate: optax.ScalarOrSchedule | None, params: Any
 ) -> ConnectomeState:
-    """The state before the first step; `samples` are shapes, no concrete value is touched."""
-    # The mapped axis is not there yet, nor does the form of a reading depend on it.
+    """The state before the first step. `samples` are shapes: nothing is computed from values."""
+    # Outside of the mapped function the axis does not exist; the form of a reading does not depend on it.
     local = instrument._replace(axis_name=None)
     leaves, form = jax.tree.flatten(params)
     numbers = {place: leaf for place, leaf in enumerate(leaves) if _leaves.is_array(leaf)}
@@ -269,33 +271,33 @@ def measure(
     """One measurement: compares two readings and lets the controller set the scale.
 
     Args:
-        instrument: what measures.
-        state: `cg_before` is the reading of the last measurement.
-        after: today's reading, of the samples that `cg_before` was read from.
-        before: the reading to store for the next measurement: paired, of the new samples; else `after`.
-        samples: the samples to store with it.
+        instrument: how to measure.
+        state: its `cg_before` is the reading that the last measurement stored.
+        after: the present reading, on the samples of `cg_before`.
+        before: the reading to store for the next measurement: if paired, on the new samples; else `after`.
+        samples: the samples of `before`, to be stored with it.
 
     Returns:
-        The next state; of the steps it knows nothing.
+        The next state; `cg_step` and `cg_rate` are left to `update`.
     """
     form = state._replace(cg_layers=instrument.layout.measured(), cg_before=after)
     states.check_form("opt_state", state, form)
     arguments.check_axes(after, state.cg_before, instrument.axis_name)
 
-    # 1. The distance; at the first measurement there is nothing to compare with but the reading itself.
+    # 1. The distance. At the first measurement the reading is compared with itself: there is no other yet.
     last = jax.tree.map(lambda a, b: jnp.where(state.cg_valid, a, b), state.cg_before, after)
     distance = jnp.asarray(instrument.signal.compare(last, after), jnp.float32)
     measured = state.cg_valid & jnp.isfinite(distance) & (distance >= 0)
     steps = jnp.maximum(state.cg_step - state.cg_read, 1)
     in_set_points = distance / instrument.signal.set_point_at(steps)
-    # 2. The controller; it hears of what could not be measured, but not of the first reading.
+    # 2. The controller: a distance that could not be measured is passed on as infinite, see `Measurement`.
     measurement = controllers.Measurement(
         distance=jnp.where(measured, in_set_points, jnp.inf),
         step=state.cg_step,
         cut=state.cg_share / (jnp.inf if instrument.max_share is None else instrument.max_share),
     )
     scale, controller_state = instrument.controller.update(measurement, state.cg_control)
-    # 3. What is kept, and what was lost.
+    # 3. The next state. Bad readings and distances are counted, not kept; the first reading sets no scale.
     readable = _all_finite(before)
     lost = ~readable | (state.cg_valid & ~measured)
 
@@ -329,7 +331,7 @@ def update(
     samples: Any = None,
     **extra_args: Any,
 ) -> tuple[optax.Updates, ConnectomeState]:
-    """One step: measures if it is time, and scales the updates."""
+    """One step: measures if a measurement is due, and scales the updates."""
     del extra_args
     arguments.check_extra_arguments(instrument.signal, stored, params, activations, probe, samples)
     if not instrument.signal.reads_activations:
@@ -355,7 +357,8 @@ def update(
 
     regular = state.cg_step % instrument.every == 0
     if instrument.controller.early:
-        # The outer condition depends on the step only: it stays a branch under a vmap over runs.
+        # The outer condition depends on the step only: under a vmap over runs, where a condition that differs
+        # between runs becomes a select, this one stays a branch.
         state = _cond(regular | (state.cg_step < instrument.controller.early), ramping, state)
     else:
         state = _cond(regular, measuring, state)
@@ -363,7 +366,7 @@ def update(
     scaled = jax.tree.map(functools.partial(_scaled, state.cg_scale), updates)
     if instrument.max_share is not None and params is not None:
         share = largest_share(scaled, params)
-        # What is not finite is the user's to see: no bound makes it good.
+        # A share that is not finite is not bounded: the user is to see that the update is not finite.
         large = (share > instrument.max_share) & (share < jnp.inf)
         bound = jnp.where(large, instrument.max_share / jnp.where(large, share, 1.0), 1.0)
         scaled = jax.tree.map(functools.partial(_scaled, bound), scaled)
@@ -372,7 +375,7 @@ def update(
 
 
 # ------------------------------------------------------------------------------------------------------------
-# Their parts
+# Helpers of these functions
 # ------------------------------------------------------------------------------------------------------------
 
 
@@ -385,7 +388,7 @@ def _instrument(
     axis_name: Hashable | None,
     max_share: float | None,
 ) -> Instrument:
-    """The instrument of these arguments, each of them checked."""
+    """The instrument made of these arguments, after a check of each."""
     _checks.check_integer("every", every, 1)
     _checks.check_integer("max_units", max_units, 2)
     _checks.check_hashable("axis_name", axis_name, "the name of a mapped axis, a tuple of names, or None")
@@ -411,7 +414,7 @@ def _instrument(
 def _transformation(
     instrument: Instrument, samples: Any, learning_rate: optax.ScalarOrSchedule | None
 ) -> optax.GradientTransformationExtraArgs:
-    """The two pure functions as Optax wants them."""
+    """`init` and `update` as an Optax transformation."""
     stored = arguments.shapes_of_samples(samples)
     return optax.GradientTransformationExtraArgs(
         functools.partial(init, instrument, stored, learning_rate),
@@ -422,7 +425,7 @@ def _transformation(
 def _cond(
     condition: jax.Array, then: Callable[[ConnectomeState], ConnectomeState], state: ConnectomeState
 ) -> ConnectomeState:
-    """`then(state)` where the condition holds; decided in Python where it is known."""
+    """`then(state)` if the condition holds, else `state`; decided in Python if the condition is concrete."""
     if isinstance(condition, jax.core.Tracer):
         return jax.lax.cond(condition, then, lambda state: state, state)
     # Without jit both branches would be compiled, anew at each call.
@@ -430,7 +433,7 @@ def _cond(
 
 
 def _both(read: Callable[[Any], Any], first: Any, second: Any) -> tuple[Any, Any]:
-    """`read(first), read(second)`, in a loop of two: the network and the kernels are compiled once."""
+    """`read(first), read(second)`, as a loop, so that the network and the kernels are compiled only once."""
     if not any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((first, second))):
         return read(first), read(second)  # without jit a loop would be compiled anew at each call
     readings = jax.lax.map(read, jax.tree.map(lambda *pair: jnp.stack(pair), first, second))
@@ -444,11 +447,11 @@ def _rate(learning_rate: optax.ScalarOrSchedule, step: jax.Array) -> jax.Array:
 
 
 def _scaled(scale: jax.Array, update: Any) -> Any:
-    """An update times the scale, in its own dtype; what is no array of numbers passes as it is."""
+    """An update times the scale, in the update's dtype; a leaf that is no array of numbers is unchanged."""
     if not _leaves.is_array(update) or jnp.result_type(update) == jax.dtypes.float0:
         return update
     update = jnp.asarray(update)
-    # The product of a narrow type is computed in float32: rounded once, at the end.
+    # The product of a narrow type is computed in float32, and rounded once, at the end.
     wide = update.dtype if update.dtype.itemsize >= 4 and _leaves.is_inexact(update) else jnp.float32
     return (update.astype(wide) * scale.astype(wide)).astype(update.dtype)
 
