@@ -1,9 +1,10 @@
 """Connectome-Guided Automatic Learning Rates (CG-ALR) as an Optax gradient transformation.
 
-The way of the data: activations -> layers -> connectome -> (barcode) -> reading -> distance -> controller ->
-scale -> updates. Here are the names that a training script types; the stages are in `cgalr_jax.topology`,
-`cgalr_jax.signals` and `cgalr_jax.controllers`. Nothing optional is imported: `cgalr_jax.capture` needs flax,
-`cgalr_jax.topology.rips` giotto-ph and SciPy, `cgalr_jax.plotting` matplotlib, and each says so.
+The order of the computation: activations -> layers -> connectome -> (barcode) -> reading -> distance ->
+controller -> scale -> updates. This package exports the names that a training script uses; the stages are in
+`cgalr_jax.topology`, `cgalr_jax.signals` and `cgalr_jax.controllers`. Modules with optional dependencies are
+imported separately: `cgalr_jax.capture` needs flax, `cgalr_jax.topology.rips` giotto-ph and SciPy,
+`cgalr_jax.plotting` matplotlib.
 """
 
 from cgalr_jax import _deprecated, controllers, signals, topology
@@ -41,7 +42,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Names of the first edition."""
+    """Looks up names of the API before 0.1.0, with a warning."""
     return _deprecated.look_up("", name)
 
 

@@ -1,4 +1,4 @@
-"""Argument checks that every room uses: a ValueError that names the argument, its range and what came in."""
+"""Argument checks for all modules: a ValueError names the argument, its range and the value that came in."""
 
 import inspect
 import operator
@@ -11,15 +11,15 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 
-# What is counted is counted in int32.
+# Counters are int32.
 _LARGEST = 2**31 - 1
 
 
 def check(name: str, value: Any, allowed: Callable[[Any], bool], interval: str) -> None:
     """Raises a ValueError unless `value` is one number for which `allowed` is true.
 
-    Python numbers, NumPy scalars and concrete arrays without axes are all numbers. Traced values pass
-    unchecked: under `optax.inject_hyperparams` nothing is known of them at trace time.
+    Python numbers, NumPy scalars and concrete arrays without axes count as numbers. Traced values pass
+    unchecked: their value is not known at trace time, for instance under `optax.inject_hyperparams`.
     """
     if isinstance(value, jax.core.Tracer):
         return
@@ -36,9 +36,9 @@ def check(name: str, value: Any, allowed: Callable[[Any], bool], interval: str) 
 
 
 def check_integer(name: str, value: Any, least: int, most: int | None = None) -> None:
-    """`check` for a whole number that is no float, in [least, most]; traced values are refused.
+    """`check` for an integer (no float) in [least, most]; traced values are refused.
 
-    What is counted decides shapes and branches, so it has to be known when the program is traced.
+    Such integers decide shapes and branches, and so have to be known when the program is traced.
     """
     interval = f"an integer of at least {least}" if most is None else f"an integer from {least} to {most}"
     if isinstance(value, jax.core.Tracer):
@@ -50,13 +50,13 @@ def check_integer(name: str, value: Any, least: int, most: int | None = None) ->
 
 
 def check_flag(name: str, value: Any) -> None:
-    """Raises a ValueError unless `value` is True or False, of Python or NumPy."""
+    """Raises a ValueError unless `value` is True or False, from Python or NumPy."""
     if not isinstance(value, (bool, np.bool_)):
         raise ValueError(f"{name} must be True or False, got {shown(value)}.")
 
 
 def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
-    """Raises a ValueError unless `value` is one of these words."""
+    """Raises a ValueError unless `value` is one of `choices`."""
     if not (isinstance(value, str) and value in choices):
         words = ", ".join(repr(choice) for choice in choices[:-1])
         raise ValueError(f"{name} must be {words} or {choices[-1]!r}, got {shown(value)}.")
@@ -73,13 +73,13 @@ def check_hashable(name: str, value: Any, what: str) -> None:
 
 
 def check_path(name: str, value: Any, what: str) -> None:
-    """Raises a ValueError unless `value` is a path, and not an empty one; an open file is none."""
+    """Raises a ValueError unless `value` is a path that is not empty; an open file is no path."""
     if not isinstance(value, (str, os.PathLike)) or not os.fspath(value):
         raise ValueError(f"{name} must be {what}, a path, got {shown(value)}.")
 
 
 def real_array(name: str, values: Any) -> jax.Array | np.ndarray:
-    """`real_or_complex`, without complex numbers: they are refused, not robbed of their imaginary part."""
+    """`real_or_complex`, but complex numbers are refused: no imaginary part is dropped silently."""
     array = real_or_complex(name, values)
     if jnp.issubdtype(array.dtype, jnp.complexfloating):
         raise ValueError(
@@ -89,11 +89,11 @@ def real_array(name: str, values: Any) -> jax.Array | np.ndarray:
 
 
 def real_or_complex(name: str, values: Any) -> jax.Array | np.ndarray:
-    """The values as an array of numbers, as it came where it is one; nothing is computed."""
+    """The values as an array of numbers; an array is returned unchanged."""
     array = values
     if not isinstance(values, (jax.Array, np.ndarray)):
         try:
-            if isinstance(values, (str, bytes)):  # which JAX would take for a dtype
+            if isinstance(values, (str, bytes)):  # JAX would take a string for a dtype
                 raise TypeError
             array = jnp.asarray(values)
         except (TypeError, ValueError, OverflowError):
@@ -110,7 +110,7 @@ def check_scalar(name: str, value: Any) -> None:
 
 
 def check_kind(name: str, value: Any, kind: type, room: str = "cgalr_jax") -> None:
-    """Raises a ValueError unless `value` is one of our records; for a factory it says what is missing."""
+    """Raises a ValueError unless `value` is a `kind`; if `value` is a factory, the error says to call it."""
     if isinstance(value, kind):
         return
     called = getattr(value, "__name__", "")
@@ -119,14 +119,14 @@ def check_kind(name: str, value: Any, kind: type, room: str = "cgalr_jax") -> No
 
 
 def check_function(name: str, value: Any, signature: str, arguments: int | None = None) -> None:
-    """Raises a ValueError unless `value` can be called, with so many arguments where that is given."""
+    """Raises a ValueError unless `value` can be called, with this number of `arguments` if it is given."""
     if not callable(value):
         raise ValueError(f"{name} must be a function, {signature}, got {shown(value)}.")
     if arguments is None:
         return
     try:
         form = inspect.signature(value)
-    except (TypeError, ValueError):  # a callable without a signature, of C
+    except (TypeError, ValueError):  # a callable without a signature, written in C
         return
     try:
         form.bind(*range(arguments))
@@ -139,7 +139,7 @@ def check_function(name: str, value: Any, signature: str, arguments: int | None 
 
 
 def shown(value: Any) -> str:
-    """What came in, on one line, short enough to read: arrays by shape, long texts by their beginning."""
+    """The value on one line, for an error message: arrays by their shape, long texts by their beginning."""
     if isinstance(value, (jax.Array, np.ndarray)) and value.ndim:
         return f"an array of shape {value.shape} and dtype {value.dtype}"
     text = " ".join(repr(value).split())
@@ -147,7 +147,7 @@ def shown(value: Any) -> str:
 
 
 def _is_number(value: Any) -> bool:
-    """Whether it is one real number, of Python, NumPy or JAX; truth values are none."""
+    """Whether `value` is one real number, from Python, NumPy or JAX; booleans are no numbers."""
     if isinstance(value, (int, float)):
         return not isinstance(value, bool)
     if not isinstance(value, (np.generic, np.ndarray, jax.Array)) or value.ndim:
@@ -156,7 +156,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _fits_float32(value: Any) -> bool:
-    """Whether float32, in which everything is computed, holds it: not where it becomes 0 or infinite."""
+    """Whether float32, in which everything is computed, holds `value`: it becomes neither 0 nor infinite."""
     number = abs(float(value))
     limits = np.finfo(np.float32)
     return not (0 < number < limits.tiny or limits.max < number < float("inf"))

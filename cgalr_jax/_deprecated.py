@@ -1,6 +1,7 @@
-"""Names of the first edition: they work for one release, and say where they have gone.
+"""Names of the API before 0.1.0: they work for one release, with a warning that names the new place.
 
-One table, old place to new. Modules that are gone can still be imported; their names warn when they are used.
+One table maps old places to new ones. Modules that were removed can still be imported; each use of a name
+from them warns.
 """
 
 import importlib
@@ -59,7 +60,7 @@ MOVED: dict[str, dict[str, str]] = {
 
 
 def look_up(module: str, name: str) -> Any:
-    """What an old name stands for, with a DeprecationWarning that names the new place."""
+    """The object that an old name stands for, with a DeprecationWarning that names its new place."""
     if not module and name in MOVED:
         return sys.modules[f"cgalr_jax.{name}"]
     new = MOVED[module].get(name)
@@ -68,7 +69,11 @@ def look_up(module: str, name: str) -> Any:
         raise AttributeError(
             f"module {'.'.join(filter(None, ('cgalr_jax', module)))!r} has no attribute {name!r}"
         )
-    warnings.warn(f"{old} is now {new}, and will go with the next release.", DeprecationWarning, stacklevel=3)
+    warnings.warn(
+        f"{old} is now {new}; the old name will be removed in the next release.",
+        DeprecationWarning,
+        stacklevel=3,
+    )
     if (module, name) == ("control", "Measurement"):
         return _measurement_with_z
     room, _, attribute = new.rpartition(".")
@@ -76,19 +81,19 @@ def look_up(module: str, name: str) -> Any:
 
 
 def moved_arguments(controller: Any, bounds: Any, window: Any) -> Any:
-    """The controller, with the arguments that were the transformation's and are now a controller's."""
+    """The controller, after the transformation's old arguments `bounds` and `window` were applied to it."""
     if window is not None:
         warnings.warn(
-            "window= is now an argument of hysteresis_gate(window=...), the only user of it; here it has no "
-            "effect, and will go with the next release.",
+            "window= is now an argument of hysteresis_gate(window=...), its only user; here it has no "
+            "effect, and will be removed in the next release.",
             DeprecationWarning,
             stacklevel=3,
         )
     if bounds is None:
         return controller
     warnings.warn(
-        "bounds= is now controller=cgalr_jax.controllers.envelope(controller, bounds), and will go with the "
-        "next release.",
+        "bounds= is now controller=cgalr_jax.controllers.envelope(controller, bounds); the argument will be "
+        "removed in the next release.",
         DeprecationWarning,
         stacklevel=3,
     )
@@ -98,7 +103,7 @@ def moved_arguments(controller: Any, bounds: Any, window: Any) -> Any:
 
 
 def _measurement_with_z(distance: Any, z: Any, step: Any) -> Any:
-    """The `Measurement` of the first edition; its z-score is computed by the gate itself now."""
+    """The `Measurement` of the API before 0.1.0; the gate now computes the z-score itself."""
     from cgalr_jax.controllers import Measurement
 
     del z
@@ -106,7 +111,7 @@ def _measurement_with_z(distance: Any, z: Any, step: Any) -> Any:
 
 
 class _Moved(types.ModuleType):
-    """A module that is gone."""
+    """A module that was removed: its names are looked up in the table."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -116,5 +121,5 @@ class _Moved(types.ModuleType):
 
 for _module in filter(None, MOVED):
     sys.modules.setdefault(
-        f"cgalr_jax.{_module}", _Moved(f"cgalr_jax.{_module}", "Gone: see cgalr_jax._deprecated.")
+        f"cgalr_jax.{_module}", _Moved(f"cgalr_jax.{_module}", "Removed: see cgalr_jax._deprecated.")
     )

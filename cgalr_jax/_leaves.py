@@ -1,4 +1,4 @@
-"""Which leaves of a user's tree are numbers that train: whole models come in, functions and all."""
+"""Which leaves of a user's tree are numbers that train: a tree may be a whole model, with functions in it."""
 
 from typing import Any
 
@@ -8,10 +8,10 @@ import numpy as np
 
 
 def is_array(leaf: Any) -> bool:
-    """Whether a leaf is an array or a Python number; not so for functions, names, Optax's placeholders."""
+    """Whether a leaf is an array or a Python number, not a function, a name or a placeholder of Optax."""
     return isinstance(leaf, (jax.Array, np.ndarray, np.generic, jax.ShapeDtypeStruct, int, float, complex))
 
 
 def is_inexact(leaf: Any) -> bool:
-    """Whether a leaf is a real or complex floating array (or Python number), as parameters that train are."""
+    """Whether a leaf is a real or complex floating array (or Python number), like parameters that train."""
     return is_array(leaf) and jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)

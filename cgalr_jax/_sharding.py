@@ -1,10 +1,10 @@
-"""Where results live on a mesh whose axes are Explicit; elsewhere XLA decides."""
+"""The sharding of results on a mesh with Explicit axes; on other meshes XLA decides."""
 
 import jax
 
 
 def replicated(x: jax.Array, rank: int) -> jax.sharding.NamedSharding | None:
-    """Where a result of `rank` axes is to live when the sharding of `x` leaves it open: on every device."""
+    """A sharding that replicates a result of `rank` axes over the mesh of `x` if the mesh is Explicit."""
     mesh = jax.typeof(x).sharding.mesh
     if jax.sharding.AxisType.Explicit not in mesh.axis_types:
         return None

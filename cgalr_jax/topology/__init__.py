@@ -1,6 +1,7 @@
-"""From units to distances, in pure JAX: connectome, spanning tree, barcode, and how far they move.
+"""From units to distances, in pure JAX: connectome, spanning tree, barcode, and distances between them.
 
-Nothing here knows an optimizer. `cgalr_jax.topology.rips` is imported apart: it needs giotto-ph and SciPy.
+Nothing here depends on an optimizer. `cgalr_jax.topology.rips` has to be imported separately: it needs
+giotto-ph and SciPy.
 """
 
 from cgalr_jax.topology.barcode import Barcode, compute_barcode

@@ -1,7 +1,7 @@
-"""Edge weights as all readers of a connectome take them: checked, in float32, i < j, and as ordered integers.
+"""Edge weights of a connectome for the code that reads them: checked, float32, i < j, as ordered integers.
 
-Weights are compared as integers, by IEEE total order: exact where XLA flushes denormals to zero, and NaN has
-a place in the order too, above all numbers, so that a tree is always found and every NaN weight is seen.
+Weights are compared as integers, by IEEE total order. This is exact where XLA flushes denormals to zero, and
+NaN has a place in the order, above all numbers: a tree is always found, and a NaN weight always shows.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from jaxtyping import Array, Bool, Float32, Int32
 
 LOWEST = jnp.iinfo(jnp.int32).min
-"""No edge: below the key of every number."""
+"""The key of no edge, below the key of every number."""
 
 _NAN = 0x7FC00000
 _MINUS_INFINITY = 0x7F800000 ^ -1
@@ -26,12 +26,12 @@ _Carry = TypeVar("_Carry")
 
 
 def as_real(name: str, values: jax.typing.ArrayLike) -> Float32[Array, " ..."]:
-    """An array of any real dtype as float32; complex ones are refused, not robbed of their imaginary part."""
+    """An array of any real dtype as float32; complex arrays are refused."""
     return jnp.asarray(_checks.real_array(name, values)).astype(jnp.float32)
 
 
 def check_square(name: str, connectome: jax.typing.ArrayLike, least: int = 1) -> jax.Array | np.ndarray:
-    """The connectome as it came, after a check of its shape and kind: at least so many units."""
+    """The connectome, unchanged, after a check that it is real, square and of at least `least` units."""
     array = _checks.real_array(name, connectome)
     if array.ndim != 2 or array.shape[0] != array.shape[1] or array.shape[0] < least:
         raise ValueError(f"{name} must be [P, P] with P at least {least}, got shape {array.shape!r}.")
@@ -39,20 +39,20 @@ def check_square(name: str, connectome: jax.typing.ArrayLike, least: int = 1) ->
 
 
 def as_square(name: str, connectome: jax.typing.ArrayLike, least: int = 1) -> Float32[Array, "P P"]:
-    """A connectome of at least so many units as f32[P, P]."""
+    """A connectome of at least `least` units as f32[P, P]."""
     return jnp.asarray(check_square(name, connectome, least)).astype(jnp.float32)
 
 
 def mirrored(connectome: Float32[Array, "P P"]) -> Float32[Array, "P P"]:
-    """The symmetric matrix of the weights i < j, with a zero diagonal: one pass, exact for any bits."""
+    """The symmetric matrix of the weights i < j, with a zero diagonal: one pass, exact for NaN as well."""
     upper = jnp.triu(jax.lax.bitcast_convert_type(connectome, jnp.int32), k=1)
     return jax.lax.bitcast_convert_type(upper | upper.T, jnp.float32)
 
 
 def keys_of(weights: Float32[Array, "*shape"]) -> Int32[Array, "*shape"]:
-    """float32 -> int32 in the same order."""
+    """float32 -> int32 keys, in the same order as the weights."""
     keys = _total_order(jax.lax.bitcast_convert_type(weights, jnp.int32))
-    # A NaN with its sign bit set, the 0 / 0 of x86, lies below all numbers: up, to where the others are.
+    # A NaN with its sign bit set, such as the 0 / 0 of x86, lies below all numbers: it gets the key of NaN.
     return jnp.where(keys < _MINUS_INFINITY, _NAN, keys)
 
 
@@ -62,16 +62,16 @@ def from_keys(keys: Int32[Array, "*shape"]) -> Float32[Array, "*shape"]:
 
 
 def nan_where(condition: Bool[Array, ""], values: Float32[Array, "*shape"]) -> Float32[Array, "*shape"]:
-    """`values`, or NaN: chosen as integers, as a literal NaN would set off `jax_debug_nans` in any run."""
+    """`values`, or NaN where the condition holds; as integers, since a literal NaN trips `jax_debug_nans`."""
     return from_keys(jnp.where(condition, _NAN, keys_of(values)))
 
 
 def varying_like(connectome: Float32[Array, "P P"], start: _Carry) -> _Carry:
-    """The integers that a loop starts from, varying over the same devices as its input, for `shard_map`."""
+    """The integers `start` of a loop, marked for `shard_map` as varying over the devices of its input."""
     nothing = 0 * keys_of(connectome[0, 0])
     return jax.tree.map(lambda part: part + nothing, start)
 
 
 def _total_order(bits: Int32[Array, "*shape"]) -> Int32[Array, "*shape"]:
-    """Bits of a float32, whose negative numbers run backwards, to an ordered integer; its own inverse."""
+    """The bits of a float32, in which negative numbers run backwards, as an ordered integer; self-inverse."""
     return bits ^ ((bits >> 31) & jnp.iinfo(jnp.int32).max)

@@ -1,4 +1,4 @@
-"""Connectome -> barcode: when its components are born and its cycles die, as the edges come in by weight."""
+"""Connectome -> barcode: the weights at which components are born and cycles die as a threshold rises."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class Barcode(NamedTuple):
     """Persistent graph homology of a connectome: its edge weights in two parts.
 
     Attributes:
-        births: f32[P-1], of connected components, ascending: the maximum spanning tree.
-        deaths: f32[P(P-1)/2 - (P-1)], of cycles, ascending: all other edges. Or their quantile function at
-            equally spaced levels, f32[bins]; see `compute_barcode`.
+        births: f32[P-1], ascending: births of connected components, the weights of the maximum spanning tree.
+        deaths: f32[P(P-1)/2 - (P-1)], ascending: deaths of cycles, the weights of all other edges; or their
+            quantile function at equally spaced levels, f32[bins], see `compute_barcode`.
     """
 
     births: Float32[Array, " births"]
@@ -48,29 +48,31 @@ def compute_barcode(
     *,
     symmetrise: bool = True,
 ) -> Barcode:
-    r"""Births and deaths: every edge weight is one or the other.
+    r"""Births and deaths of a connectome; each edge weight is one or the other.
 
-    All deaths by a sort, or by a histogram, for about the price of the births, their quantile function Q at
-    the middles of `bins` equal steps. A death then lies in a bin of width 1 / bins and is taken for its
-    centre, so each value is within 1 / (2 bins) of the exact Q there. Within a step Q, being monotone, strays
-    from its middle by at most its rise there, r, and in the mean by r / 2; and all rises add up to at most 1.
-    Hence, by the triangle inequality for two arrays, their distance (`distance.top_distance`) differs
+    Without `bins`, all deaths are computed, by a sort. With `bins`, a histogram gives the quantile function Q
+    of the deaths at the middles of `bins` equal steps, at about the cost of the births. Each death is
+    replaced by the centre of its bin, of width 1 / bins, so that each value is within 1 / (2 bins) of the
+    exact Q. Within a step in which the monotone Q rises by r, it differs from its value at the middle by at
+    most r, and by at most r / 2 in the mean; all rises add up to at most 1. Hence, by the triangle
+    inequality, the distance of two such arrays (`top_distance`) differs
 
-    - from that of the exact quantiles at the same levels by at most 1 / bins, at every order;
-    - from that of all deaths, at order 1, by at most 2 / bins;
-    - at order 2, for b bins, by at most :math:`(1 + \sqrt{2 \omega b}) / b`, where :math:`\omega` is the
-      largest rise of either Q in one step: of order 1 / b where the deaths leave no gaps.
+    - from the distance of the exact quantiles at the same levels by at most 1 / bins, at every order;
+    - from the distance of all deaths, at order 1, by at most 2 / bins;
+    - from the distance of all deaths, at order 2 and for b bins, by at most
+      :math:`(1 + \sqrt{2 \omega b}) / b`, where :math:`\omega` is the largest rise of either Q in one step:
+      of order 1 / b if there are no gaps between the deaths.
 
     Args:
         connectome: f32[P, P], any real dtype; only i < j is read. With `bins`, weights in [0, 1]; without,
             any numbers.
-        bins: None for all deaths; or 1 to 1024, 128 being enough to follow a training run (our choice). Takes
-            memory for bins**2 counts.
+        bins: None for all deaths; or 1 to 1024: 128 are enough to follow a training run. Takes memory for
+            bins**2 counts.
         method: as for `spanning_tree`.
         symmetrise: as for `spanning_tree`.
 
     Returns:
-        Barcode, all values ascending. With `bins`, deaths are f32[bins]: none if P < 3, and all of them NaN
+        A `Barcode`, all values ascending. With `bins`, deaths are f32[bins], or f32[0] if P < 3; all are NaN
         if a weight is NaN or outside [0, 1].
 
     Raises:
@@ -95,7 +97,7 @@ def compute_barcode(
 def _compute_barcode(
     connectome: jax.typing.ArrayLike, bins: int | None, method: str, symmetrise: bool
 ) -> Barcode:
-    """`compute_barcode` of checked arguments, compiled as one."""
+    """`compute_barcode` for checked arguments, compiled as one program."""
     connectome = as_square("connectome", connectome)
     if symmetrise:
         connectome = mirrored(connectome)
@@ -108,7 +110,7 @@ def _compute_barcode(
 def _all_deaths(
     connectome: Float32[Array, "P P"], tree: Int32[Array, "P-1 2"]
 ) -> Float32[Array, " (P-1)*(P-2)//2"]:
-    """The sorted weights of all edges but those of the tree."""
+    """The sorted weights of all edges outside of the tree."""
     size = connectome.shape[0]
     low, high = tree[:, 0], tree[:, 1]
     keys = jnp.where(jnp.eye(size, dtype=bool), LOWEST, keys_of(connectome))  # the holes of `_row_of_edges`
@@ -121,7 +123,7 @@ def _all_deaths(
 def _quantiles(
     connectome: Float32[Array, "P P"], born: Float32[Array, " P-1"], bins: int
 ) -> Float32[Array, " levels"]:
-    """Quantile function of all edges but the births, at the levels (0.5, 1.5, ...) / bins."""
+    """Quantile function of the deaths, at the levels (0.5, 1.5, ...) / bins."""
     size = connectome.shape[0]
     total = (size - 1) * (size - 2) // 2
     if total == 0:
@@ -133,16 +135,17 @@ def _quantiles(
     rank = ((2 * np.arange(bins) + 1) * total // (2 * bins)).astype(np.int32)
     index = jnp.sum((up_to[None, :] <= rank[:, None]).astype(jnp.int32), axis=1, dtype=jnp.int32)
     centre = (index.astype(jnp.float32) + 0.5) / bins
-    # The heaviest edge is the last birth, so that it shows NaN, too: no comparison is true for it.
+    # The heaviest edge is the last birth: it is NaN if any weight is, and no comparison with NaN is true.
     in_range = (counts[0] == 0) & (born[-1] <= 1)
     return nan_where(~in_range, centre)
 
 
 def _histogram(connectome: Float32[Array, "P P"], bins: int, by_rows: bool) -> Int32[Array, " 1+{bins}"]:
-    """Number of edges below 0, then of those in each bin.
+    """Number of edges with a weight below 0, followed by the number of edges in each bin.
 
-    Two edges at a time, in a joint histogram whose margins are then added: the scatter is what it costs. On
-    CPUs `by_rows`, so that the indices stay in the cache; at once where a loop would only wait for launches.
+    Two edges at a time go into a joint histogram, whose margins are then added: the cost is in the scatter.
+    `by_rows` is for CPUs: the indices stay in the cache. Without it, one scatter does all: on accelerators a
+    loop would wait for kernel launches.
     """
     size = connectome.shape[0]
     unit = jnp.arange(size // 2, dtype=jnp.int32)
@@ -168,10 +171,11 @@ def _histogram(connectome: Float32[Array, "P P"], bins: int, by_rows: bool) -> I
 def _row_of_edges(
     matrix: Shaped[Array, "P P"], row: Int[Array, ""]
 ) -> tuple[Shaped[Array, " P//2"], Shaped[Array, " P//2"]]:
-    """Every edge once, in P // 2 rows of 2 (P // 2): but for the last unit, when P is odd, and a hole a row.
+    """One of P // 2 rows of 2 (P // 2) weights, which together hold each edge once, and one hole per row.
 
-    With A the first half of the units and B the second: the triangle within A and, below it, the triangle
-    within B, the hole between them, at place `row`, where the diagonal is; then the edges from A to B.
+    If P is odd, the edges of the last unit are left out. Let A be the first half of the units and B the
+    second. The first part of a row holds edges within B before place `row`, edges within A after it, and at
+    `row` the hole, an entry of the diagonal. The second part holds edges from A to B.
     """
     half = matrix.shape[0] // 2
     unit = jnp.arange(half, dtype=jnp.int32)
@@ -180,5 +184,5 @@ def _row_of_edges(
 
 
 def _bin(weights: Float32[Array, "*shape"], bins: int) -> Int32[Array, "*shape"]:
-    """Weights -> i32: 0 below 0, then 1 to `bins` for [0, 1]; anything else goes to one of the ends."""
+    """Weights -> i32: 0 below 0, 1 to `bins` within [0, 1]; any other weight, and NaN, gets 1 or `bins`."""
     return jnp.where(weights < 0, 0, 1 + jnp.clip((weights * bins).astype(jnp.int32), 0, bins - 1))

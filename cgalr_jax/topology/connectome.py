@@ -1,7 +1,7 @@
-"""Activations -> units -> moments -> connectome: how strongly each pair of units co-activates.
+"""Units -> moments -> connectome: how strongly each pair of units co-activates.
 
-Everything is centred before it is multiplied, twice, so that a large offset costs no digits in float32: the
-mean is subtracted, then the mean of what is left, which is the rounding error of the first.
+Units are centred twice before they are multiplied, so that a large offset costs no digits in float32: the
+mean is subtracted first, then the mean of the result, which is the rounding error of the first mean.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ __all__ = [
 ]
 
 DEAD = 1e-6
-"""A unit is dead when its standard deviation is at most this fraction of its mean: 8 ulps; our choice."""
+"""A unit is dead if its standard deviation is at most this fraction of its mean: 8 ulps of float32."""
 
 
 class Moments(NamedTuple):
-    """Mergeable first and second moments of `P` units.
+    """First and second moments of `P` units, which can be merged over batches and devices.
 
     Attributes:
         count: f32[], samples seen; exact up to 2**24, then rounded like any float32.
         mean: f32[P].
         comoment: f32[P, P], the sum over samples of the outer product of the centred units with themselves.
-            Standard deviations between about 1e-18 and 1e18 neither underflow nor overflow it.
+            It neither underflows nor overflows for standard deviations between about 1e-18 and 1e18.
 
     As the mean is rounded to float32, correlations after a merge are off by up to about 6e-8 |mean| / std.
     """
@@ -60,20 +60,21 @@ def functional_connectome(
 
     .. math:: M_{ij} = |corr(x_i, x_j)|, \quad M_{ii} = 0
 
-    as in He & Songdechakraiwut, arXiv 2510.23781. One matrix product of the standardised units, in float32 at
-    `Precision.HIGHEST` on every platform: the default on TPUs and recent GPUs would leave about three digits.
+    as in He & Songdechakraiwut, arXiv 2510.23781. It is one matrix product of the standardised units, in
+    float32 at `Precision.HIGHEST` on every platform: the default precision of TPUs and recent GPUs would
+    leave about three digits.
 
     Args:
         units: [N, P], N samples of P units, any real dtype; computed in float32. The samples may be sharded
             over an Auto or an Explicit mesh; the result is then replicated.
         axis_name: the mapped axis (or a tuple of them) over which the samples are split, inside `shard_map`,
-            `pmap` or `vmap`: the connectome of the samples of all devices, from gathered moments. None under
-            plain `jit`, where arrays are global. Static.
+            `pmap` or `vmap`; the result is the connectome of the samples of all devices, from gathered
+            moments. None under plain `jit`, where arrays are global. Static.
 
     Returns:
-        f32[P, P] in [0, 1], symmetric. The row and column of a dead unit, one that does not vary (standard
-        deviation at most `DEAD` of its mean), are 0; so is everything for N = 1. Those of a unit with a
-        non-finite sample are NaN off the diagonal.
+        f32[P, P] in [0, 1], symmetric. The row and column of a dead unit, which does not vary (standard
+        deviation at most `DEAD` times its mean), are 0; for N = 1 all entries are 0. The row and column of a
+        unit with a non-finite sample are NaN off the diagonal.
 
     Raises:
         ValueError: if `units` is not [N, P] with N and P at least 1, or complex.
@@ -92,12 +93,12 @@ def functional_connectome(
 
 @functools.partial(jax.jit, static_argnames="axis_name")
 def _functional_connectome(units: jax.typing.ArrayLike, axis_name: Hashable | None) -> Float32[Array, "P P"]:
-    """`functional_connectome` of checked arguments, compiled as one."""
+    """`functional_connectome` for checked arguments, compiled as one program."""
     mean, centred = _centre(units)
     if axis_name is not None:
         local = Moments(jnp.float32(centred.shape[0]), mean, _gram(centred))
         return _connectome_from_moments(gather_moments(local, axis_name))
-    # A unit is brought to peak 1 first, so that its squares neither underflow nor overflow.
+    # Each unit is first scaled to a peak of 1, so that its squares neither underflow nor overflow.
     peak = jnp.max(jnp.abs(centred), axis=0)
     scaled = centred / jnp.where(peak == 0, 1, peak)[None, :]
     norm = jnp.sqrt(jnp.sum(scaled * scaled, axis=0))
@@ -127,11 +128,14 @@ def init_moments(units: int) -> Moments:
 
 
 def update_moments(moments: Moments, units: jax.typing.ArrayLike) -> Moments:
-    """Takes a further batch of samples into the moments.
+    """Adds a batch of samples to the moments.
 
     Args:
         moments: of P units.
         units: [N, P], as for `functional_connectome`.
+
+    Returns:
+        The moments of all samples so far.
 
     Raises:
         ValueError: if `units` is not [N, P] with N at least 1 and the P of `moments`, or complex.
@@ -148,7 +152,7 @@ def update_moments(moments: Moments, units: jax.typing.ArrayLike) -> Moments:
 
 @jax.jit
 def _update_moments(moments: Moments, units: jax.typing.ArrayLike) -> Moments:
-    """`update_moments` of checked arguments, compiled as one."""
+    """`update_moments` for checked arguments, compiled as one program."""
     mean, centred = _centre(units)
     if mean.shape != moments.mean.shape:
         raise ValueError(
@@ -164,14 +168,14 @@ def merge_moments(a: Moments, b: Moments) -> Moments:
 
     .. math:: mean = mean_a + d n_b / n, \quad C = C_a + C_b + d d^T n_a n_b / n
 
-    which subtracts nothing large from anything large. Associative up to rounding.
+    which never subtracts two large numbers of nearly the same size. Associative up to rounding.
 
     Args:
         a: of P units.
         b: of P units.
 
     Raises:
-        ValueError: if the two are no `Moments` of the same units.
+        ValueError: if `a` and `b` are not `Moments` of the same number of units.
 
     Example:
         >>> a, b = (update_moments(init_moments(1), jnp.array([[x]])) for x in (1.0, 3.0))
@@ -198,8 +202,8 @@ def merge_moments(a: Moments, b: Moments) -> Moments:
 def gather_moments(moments: Moments, axis_name: Hashable | Sequence[Hashable]) -> Moments:
     """Merges the moments of all devices along `axis_name`, inside `shard_map`, `pmap` or `vmap`.
 
-    The merge of `merge_moments` over many at once: the common mean (again in two passes), then the sum of the
-    co-moments, each moved to that mean. Two `psum` of P floats and one of P x P.
+    This is `merge_moments` for many at once: the common mean (again in two passes), then the sum of the
+    co-moments, each shifted to that mean. It takes two `psum` of P floats and one of P x P.
 
     Args:
         moments: those of this device.
@@ -209,7 +213,7 @@ def gather_moments(moments: Moments, axis_name: Hashable | Sequence[Hashable]) -
         The moments of all samples, the same on every device.
 
     Raises:
-        ValueError: if `moments` are none, or the axis is not there.
+        ValueError: if `moments` are no `Moments`, or there is no mapped axis of this name.
 
     Example:
         >>> units = jnp.arange(12.0).reshape(3, 4, 1)
@@ -223,7 +227,7 @@ def gather_moments(moments: Moments, axis_name: Hashable | Sequence[Hashable]) -
         count = jax.lax.psum(moments.count, axis_name)
     except NameError as error:
         raise ValueError(
-            "axis_name must be an axis of the shard_map, pmap or vmap around it, None under plain jit, "
+            "axis_name must be an axis of the surrounding shard_map, pmap or vmap, or None under plain jit, "
             f"got {axis_name!r}: {error}."
         ) from error
     weight = moments.count / jnp.maximum(count, 1)
@@ -237,13 +241,13 @@ def connectome_from_moments(moments: Moments) -> Float32[Array, "P P"]:
     """The functional connectome of all samples that went into the moments.
 
     Args:
-        moments: of P units; of no samples too.
+        moments: of P units; also those of no samples.
 
     Returns:
         f32[P, P], as from `functional_connectome`.
 
     Raises:
-        ValueError: if `moments` are none.
+        ValueError: if `moments` are no `Moments`.
 
     Example:
         >>> connectome_from_moments(init_moments(2))
@@ -256,7 +260,7 @@ def connectome_from_moments(moments: Moments) -> Float32[Array, "P P"]:
 
 @jax.jit
 def _connectome_from_moments(moments: Moments) -> Float32[Array, "P P"]:
-    """`connectome_from_moments` of a checked argument, compiled as one."""
+    """`connectome_from_moments` for a checked argument, compiled as one program."""
     norm = jnp.sqrt(jnp.diagonal(moments.comoment))
     inverse = _reciprocal(norm, _dead(moments.mean, norm / jnp.sqrt(jnp.maximum(moments.count, 1))))
     return _bounded(moments.comoment * inverse[:, None] * inverse[None, :])
@@ -275,11 +279,11 @@ def _check_moments(name: str, moments: Any) -> None:
 
 
 def _centre(units: jax.typing.ArrayLike) -> tuple[Float32[Array, " P"], Float32[Array, "N P"]]:
-    """The mean of the units, and the units less their mean."""
+    """The mean of the units, and the units minus their mean."""
     real = as_real("units", units)
     if real.ndim != 2 or 0 in real.shape:
         raise ValueError(f"units must be [N, P] with N and P at least 1, got shape {real.shape!r}.")
-    # Written once: XLA would repeat what made the units, a gather perhaps, in each of the passes over them.
+    # Without this barrier XLA may recompute the units (a gather, say) in each of the passes over them.
     real = jax.lax.optimization_barrier(real)
     mean = jnp.mean(real, axis=0)
     centred = real - mean[None, :]
@@ -297,7 +301,7 @@ def _outer(x: Float32[Array, " P"]) -> Float32[Array, "P P"]:
 
 
 def _dead(mean: Float32[Array, " P"], std: Float32[Array, " P"]) -> Bool[Array, " P"]:
-    """Whether a unit does not vary; not so for NaN, which must be seen in the connectome."""
+    """Whether a unit does not vary; False for NaN, which has to show in the connectome."""
     return std <= DEAD * jnp.abs(mean)
 
 
@@ -307,7 +311,7 @@ def _reciprocal(norm: Float32[Array, " P"], dead: Bool[Array, " P"]) -> Float32[
 
 def _bounded(correlation: Float32[Array, "P P"]) -> Float32[Array, "P P"]:
     """Correlations -> connectome: absolute, symmetric, at most 1 in spite of rounding, 0 on the diagonal."""
-    # At the edges of their blocks some matrix products round (i, j) and (j, i) differently.
+    # Some matrix products round (i, j) and (j, i) differently at the edges of their blocks.
     correlation = (correlation + correlation.T) / 2
     self_edge = jnp.eye(correlation.shape[0], dtype=bool)
     return jnp.where(self_edge, 0, jnp.minimum(jnp.abs(correlation), 1))

@@ -1,13 +1,13 @@
-"""How far a barcode, or a connectome, has moved.
+"""How far two barcodes, or two connectomes, are apart.
 
-Between two barcodes the 2-Wasserstein distance of persistent graph homology has a closed form: all births of
-one connectome pair with all births of the other in sorted order, and so do the deaths (Songdechakraiwut &
-Chung, "Topological learning for brain networks", arXiv 2012.00675; the distance TOP of arXiv 2510.23781).
-Optimal transport on the line asks no more than that, so arrays of different lengths are compared by their
-quantile functions, exactly.
+Between two barcodes the 2-Wasserstein distance of persistent graph homology has a closed form: the births of
+one connectome are paired with the births of the other in sorted order, and the deaths likewise
+(Songdechakraiwut & Chung, "Topological learning for brain networks", arXiv 2012.00675; the distance TOP of
+arXiv 2510.23781). In one dimension, pairing in sorted order is optimal transport. Arrays of different lengths
+are compared by their quantile functions, exactly.
 
-Everything here is computed in float32. No gradient flows: the learning rate is chosen by looking at the
-network, it is not part of what is differentiated. Equal inputs are exactly 0 apart.
+Everything here is computed in float32, without gradients: the learning rate is no part of the function that
+is differentiated. Equal inputs are exactly 0 apart.
 """
 
 from __future__ import annotations
@@ -40,35 +40,35 @@ def top_distance(
 ) -> Float32[Array, ""]:
     r"""Wasserstein distance of two sorted arrays of births, or of two sorted arrays of deaths.
 
-    With the quantile functions :math:`Q_a, Q_b : (0, 1) \to \mathbb{R}`, steps of equal width over the sorted
-    values,
+    With the quantile functions :math:`Q_a, Q_b : (0, 1) \to \mathbb{R}`, step functions that take the sorted
+    values on steps of equal width,
 
     .. math:: d_p(a, b) = \Big( \int_0^1 |Q_a(q) - Q_b(q)|^p \, dq \Big)^{1/p}
 
-    which for equal lengths is the mean over the sorted pairs: the root mean square for order 2, the mean
-    absolute difference for order 1, the largest difference for order infinity. With `normalise=False` the
-    mean is a sum, and order 2 the plain L2 norm of the sorted differences: TOP as the group's code computes
-    it (topo-fcnn, topo-clustering), for births and deaths together by `barcode_distance`. The mean is our
-    choice: it does not grow with the number of units, so that a set-point keeps its meaning. Births (P - 1
-    values, the spanning tree) are cheap; deaths (all other edges) see reorganisation within the components.
+    For equal lengths this is a mean over the sorted pairs: the root mean square for order 2, the mean
+    absolute difference for order 1, the largest difference for order infinity. The mean does not grow with
+    the number of units, so that one set-point serves all of them. With `normalise=False` the mean becomes a
+    sum, and order 2 the L2 norm of the sorted differences: TOP as the code of the paper's group computes it
+    (topo-fcnn, topo-clustering), there for births and deaths together, see `barcode_distance`. Births (P - 1
+    values, the spanning tree) are cheap; deaths (all other edges) show changes within the components.
 
     Stability: no value of a sorted array moves by more than the largest change of an edge weight, so each
     normalised distance of two connectomes' births or deaths is at most `max |M_a - M_b|`.
 
     Args:
       births_a: f32[n], ascending (not checked), n >= 1; or deaths. Any real dtype.
-      births_b: f32[m], ascending (not checked), m >= 1. When m differs from n, the integral is the exact sum
+      births_b: f32[m], ascending (not checked), m >= 1. If m differs from n, the integral is the exact sum
         over their at most n + m - 1 common steps.
       order: 1, 2 or infinity; a static number.
-      normalise: mean over the pairs (True) or sum over them (False, equal lengths only). No matter for order
-        infinity.
+      normalise: mean over the pairs (True) or sum over them (False, equal lengths only). Without effect for
+        order infinity.
 
     Returns:
-      f32[], dimensionless, in [0, 1] for births and deaths of connectomes when normalised; NaN if a value is.
+      f32[], dimensionless; if normalised, in [0, 1] for births and deaths of connectomes. NaN if a value is.
 
     Raises:
-      ValueError: an array that is empty, not one-dimensional or complex; another order; a sum of different
-        lengths.
+      ValueError: if an array is empty, not one-dimensional or complex; for another order; if a sum is asked
+        for arrays of different lengths.
 
     Example:
       >>> a, b = jnp.array([0.1, 0.5, 0.9]), jnp.array([0.1, 0.5, 0.6])
@@ -102,28 +102,28 @@ def barcode_distance(
     order: float = 2.0,
     normalise: bool = True,
 ) -> Float32[Array, ""]:
-    r"""TOP on births and deaths together: births pair with births, deaths with deaths.
+    r"""The distance TOP of births and deaths together: births are paired with births, deaths with deaths.
 
     .. math:: d_p^p = w_0 \, d_p(\mathrm{births})^p + w_1 \, d_p(\mathrm{deaths})^p
 
-    With `normalise=False` both weights are 1, and order 2 is the published TOP: the L2 norm of births and
-    deaths side by side, as in the group's code (topo-fcnn, topo-clustering), where births are the sorted
-    weights of the maximum spanning tree and deaths the sorted rest. It is the 2-Wasserstein distance of the
-    whole barcode (Songdechakraiwut & Chung, arXiv 2012.00675).
+    With `normalise=False` both weights are 1, and order 2 is the published TOP: the L2 norm of the
+    differences of births and deaths, as in the code of the paper's group (topo-fcnn, topo-clustering), where
+    births are the sorted weights of the maximum spanning tree and deaths the sorted rest. It is the
+    2-Wasserstein distance of the whole barcode (Songdechakraiwut & Chung, arXiv 2012.00675).
 
-    Normalised, both weights are 1/2 (our choice: there are P/2 - 1 times as many deaths as births, and a
-    plain mean over all edges would hardly see the births); for order infinity, the larger of the two. Use it
-    where cycles matter too; it costs the sort of all P(P-1)/2 edges.
+    Normalised, both weights are 1/2: there are P/2 - 1 times as many deaths as births, so that births would
+    hardly count in a mean over all edges. For order infinity, the larger of the two distances is returned.
+    Use this distance if cycles matter, too; its barcodes cost the sort of all P(P-1)/2 edges.
 
     Args:
-      barcode_a: births f32[P - 1] and deaths f32[E - P + 1], ascending. Deaths as quantiles (`bins`) do as
-        well if normalised.
-      barcode_b: the same, of P' units; different P need `normalise`.
+      barcode_a: births f32[P - 1] and deaths f32[(P - 1)(P - 2) / 2], ascending. If normalised, deaths may
+        also be quantiles (`bins` of `compute_barcode`).
+      barcode_b: the same, of P' units; P' other than P needs `normalise`.
       order: 1, 2 or infinity; a static number.
       normalise: see above.
 
     Returns:
-      f32[], dimensionless; two units have no deaths, and only their births count.
+      f32[], dimensionless. Two units have no deaths: only their births count.
 
     Raises:
       ValueError: as `top_distance`; also if one barcode has deaths and the other has none.
@@ -149,13 +149,13 @@ def barcode_distance(
 def frobenius_distance(
     connectome_a: jax.typing.ArrayLike, connectome_b: jax.typing.ArrayLike
 ) -> Float32[Array, ""]:
-    r"""Root mean square change of an edge weight.
+    r"""Root mean square difference of the edge weights of two connectomes.
 
     .. math:: \Big( \frac{2}{P(P-1)} \sum_{i<j} (A_{ij} - B_{ij})^2 \Big)^{1/2}
 
-    It knows which edge moved, where the barcode only knows how the weights are distributed over tree and
-    cycles: it is never smaller than the root mean square change of all sorted weights. Use it where the units
-    keep their identity, as they do within one run. Our choice; the paper's distances are TOP and WD.
+    It compares each edge with itself, whereas distances of barcodes compare sorted weights: it is never
+    smaller than the root mean square difference of all sorted weights. Use it where the units keep their
+    identity, as they do within one run.
 
     Args:
       connectome_a: f32[P, P], P >= 2, any real dtype; only i < j is read.
@@ -165,7 +165,7 @@ def frobenius_distance(
       f32[], dimensionless, in [0, 1] for weights in [0, 1]; NaN if an edge weight i < j is NaN.
 
     Raises:
-      ValueError: shapes that differ or are not square, fewer than two units, or complex weights.
+      ValueError: if the shapes differ or are not square, for fewer than two units, or for complex weights.
 
     Example:
       >>> connectome = jnp.array([[0.0, 0.5], [0.5, 0.0]])
@@ -197,7 +197,7 @@ def _as_sorted_array(name: str, values: jax.typing.ArrayLike) -> Float32[Array, 
 def _common_steps(n: int, m: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The steps on which both quantile functions are constant: index into each array, and width.
 
-    Breakpoints are multiples of 1/(nm), kept as integers so that shared ones coincide exactly.
+    Breakpoints are multiples of 1/(nm). They are kept as integers, so that common ones are exactly equal.
     """
     breaks = np.union1d(np.arange(n + 1) * m, np.arange(m + 1) * n)
     left = breaks[:-1]

@@ -1,14 +1,14 @@
 """Vietoris-Rips persistence on the host, and the distance WD of arXiv 2510.23781.
 
-A connectome M becomes a matrix of lengths, 1 - M or 1 / (1 + M); its Vietoris-Rips filtration gives diagrams
-of connected components (H0) and of cycles that triangles can fill (H1), and WD is their Wasserstein distance.
-H0 says what the births say: the finite deaths are their lengths. H1 says something new, for a price that
-grows steeply with the number of units, paid on the host while the device waits. Hence an option, never the
-default.
+A connectome M becomes a matrix of lengths, 1 - M or 1 / (1 + M). Its Vietoris-Rips filtration gives diagrams
+of connected components (H0) and of cycles that triangles can fill (H1); WD is the Wasserstein distance of
+these diagrams. H0 contains the same information as the births: its finite deaths are their lengths. H1
+contains more, at a cost that grows steeply with the number of units; the host computes while the device
+waits. WD is therefore an option, not the default.
 
 The diagrams come from giotto-ph (Pérez, Hauke, Lupo, Caorsi & Dassatti, arXiv 2107.05412; it builds on
 Ripser, Bauer, arXiv 1908.02518), which is AGPL-3.0 and has wheels for CPython 3.8 to 3.12 only. Only this
-module imports it, and only when a diagram is asked for.
+module imports giotto-ph, and only when a diagram is computed.
 """
 
 from collections.abc import Callable, Sequence
@@ -38,25 +38,25 @@ def vietoris_rips(
     """Persistence diagrams of the Vietoris-Rips filtration of a connectome.
 
     An edge enters at its length, 1 - M_ij or 1 / (1 + M_ij), a triangle with its last edge, and so on. Ripser
-    leaves out bars of length zero; here H0 keeps them, so that it always has the P - 1 bars of the spanning
+    leaves out bars of length zero. Here H0 keeps them, so that it always has the P - 1 bars of the spanning
     tree: its deaths, ascending, are the lengths of the births, descending, up to one rounding of 1. The one
-    infinite bar of H0 is left out, since every connectome has the same.
+    infinite bar of H0 is left out, since it is the same for every connectome.
 
     Args:
       connectome: f32[P, P] in [0, 1], a concrete array; only i < j is read.
-      maxdim: the highest homology dimension, 0 or more. Costs rise steeply: 1 is the paper's.
-      metric: "correlation" for 1 - M; "reciprocal" for 1 / (1 + M), the lengths of the group's code
-        (topo-fcnn), which closes them by shortest paths and reads H1. They are in [1/2, 1], so that no detour
-        is shorter than an edge: the closure changes nothing, and is left out.
+      maxdim: the highest homology dimension, at least 0. The cost rises steeply; the paper uses 1.
+      metric: "correlation" for 1 - M; "reciprocal" for 1 / (1 + M), the lengths in the code of the paper's
+        group (topo-fcnn), which then takes shortest paths and uses H1. Shortest paths would change nothing
+        here and are left out: all lengths are in [1/2, 1], so that no detour is shorter than an edge.
 
     Returns:
-      maxdim + 1 arrays f32[n, 2] of (birth, death), both in [0, 1], birth <= death, sorted by birth and
-      death. H0 has P - 1 rows, of birth 0.
+      maxdim + 1 arrays f32[n, 2] of (birth, death), both in [0, 1], birth <= death, sorted by birth, then
+      death. H0 has P - 1 rows, all with birth 0.
 
     Raises:
-      ImportError: giotto-ph is not installed.
-      ValueError: a connectome that is not square, not real, or has an edge weight outside [0, 1] (or NaN); a
-        negative maxdim; another metric.
+      ImportError: if giotto-ph is not installed.
+      ValueError: if the connectome is not square, not real, or has an edge weight that is NaN or outside
+        [0, 1]; for a negative maxdim or another metric.
 
     Example:
       >>> import pytest
@@ -71,8 +71,8 @@ def vietoris_rips(
     ripser_parallel = _ripser_parallel()
     _check_filtration(maxdim, metric)
     if isinstance(connectome, jax.core.Tracer):
-        raise ValueError("connectome must be a concrete array, as the host computes, got a traced one.")
-    # NumPy only, if it came as such: a callback that called JAX could wait for itself.
+        raise ValueError("connectome must be a concrete array, because the host computes, got a traced one.")
+    # A NumPy array stays one: a callback that called JAX could deadlock.
     matrix = np.asarray(check_square("connectome", connectome))
     upper = np.triu(matrix.astype(np.float32), k=1)
     if not _in_range(upper):
@@ -89,13 +89,13 @@ def vietoris_rips(
 def diagram_distance(
     diagram_a: np.ndarray, diagram_b: np.ndarray, order: float = 2.0, internal_p: float = 2.0
 ) -> float:
-    r"""Wasserstein distance of two persistence diagrams, points on the diagonal being free.
+    r"""Wasserstein distance of two persistence diagrams, where any point may be matched to the diagonal.
 
     .. math:: \Big( \min_\gamma \sum_{x} \| x - \gamma(x) \|_q^p \Big)^{1/p}
 
     over the matchings of points to points or to the diagonal (Edelsbrunner & Harer, "Computational Topology",
-    2010). A matching is worth what it saves against sending both ends to the diagonal, so that an n x m
-    assignment is enough where the textbook's is (n + m) x (n + m). Exact, O(max(n, m)^3).
+    2010). The assignment maximises what matches save over sending both points to the diagonal: it is n x m,
+    where the textbook's is (n + m) x (n + m). Exact, O(max(n, m)^3).
 
     Args:
       diagram_a: [n, 2] of (birth, death), finite, birth <= death; n may be 0.
@@ -104,10 +104,11 @@ def diagram_distance(
       internal_p: q, the norm in the plane: 1, 2 or infinity.
 
     Returns:
-      The distance, in the units of the diagrams; exactly 0 for equal diagrams, whatever their order.
+      The distance, in the units of the diagrams; exactly 0 for equal diagrams, in whatever order their points
+      are.
 
     Raises:
-      ValueError: an argument outside its range; an infinite or NaN bar.
+      ValueError: if an argument is outside its range, or a bar is infinite or NaN.
 
     Example:
       >>> diagram_distance(np.array([[0.0, 1.0], [0.5, 0.5]]), np.array([[0.0, 0.5]]))
@@ -116,7 +117,7 @@ def diagram_distance(
     _check_norms(order, internal_p)
     a, b = _as_diagram("diagram_a", diagram_a), _as_diagram("diagram_b", diagram_b)
     if np.array_equal(a, b):
-        return 0.0  # an optimal matching may swap points that are a rounding apart, and cost that rounding
+        return 0.0  # an optimal matching may swap points that differ by a rounding error, at that cost
     # The nearest point of the diagonal is ((birth + death) / 2, (birth + death) / 2) in every norm.
     to_diagonal_a, to_diagonal_b = (
         ((x[:, 1] - x[:, 0]) * 2.0 ** (1 / internal_p - 1)) ** order for x in (a, b)
@@ -142,17 +143,17 @@ def wasserstein_distance(
     internal_p: float = 2.0,
     normalise: bool = True,
 ) -> jax.Array:
-    r"""WD: the Wasserstein distance of two connectomes' Vietoris-Rips diagrams, dimensions together.
+    r"""WD: the Wasserstein distance of two connectomes' Vietoris-Rips diagrams, over several dimensions.
 
     .. math:: \Big( \frac{1}{P - 1} \sum_{k = \mathrm{mindim}}^{\mathrm{maxdim}}
         W_p(\mathrm{dgm}_k(a), \mathrm{dgm}_k(b))^p \Big)^{1/p}
 
-    That H0 and H1 are added up this way, and the mean over the P - 1 bars of H0 (on the scale of
-    `top_distance`, which H0 by itself never exceeds), is our choice. The group's code (topo-fcnn) takes H1
-    only, with its own lengths: `mindim=1, metric="reciprocal"`.
+    The mean over the P - 1 bars of H0 brings the distance to the scale of `top_distance`, which the part of
+    H0 never exceeds. The code of the paper's group (topo-fcnn) takes H1 only, with other lengths:
+    `mindim=1, metric="reciprocal"`.
 
-    Works inside jit, scan, shard_map and vmap (one callback after the other): the host computes, the shape is
-    static. It blocks the device while it does.
+    Works inside jit, scan, shard_map and vmap (one callback after the other). The host computes, and the
+    device waits meanwhile.
 
     Args:
       connectome_a: f32[P, P] in [0, 1], P >= 2.
@@ -165,12 +166,12 @@ def wasserstein_distance(
       normalise: mean over P - 1, whatever the dimensions (True), or sum (False).
 
     Returns:
-      f32[], no gradient flows. NaN if an edge weight i < j is NaN or outside [0, 1].
+      f32[], without a gradient. NaN if an edge weight i < j is NaN or outside [0, 1].
 
     Raises:
-      ImportError: giotto-ph is not installed.
-      ValueError: a connectome with fewer than two units, of another shape, or complex; another argument
-        outside its range.
+      ImportError: if giotto-ph is not installed.
+      ValueError: if a connectome has fewer than two units, is not square, or is complex; if another argument
+        is outside its range.
 
     Example:
       >>> import pytest
@@ -200,13 +201,13 @@ def wasserstein_distance(
 
     shape = jax.ShapeDtypeStruct((), jnp.float32)
     distance = jax.pure_callback(on_host, shape, *pair, vmap_method="sequential")
-    # Under jit over several devices the callback runs on the first only, and a bare result of it would never
-    # leave: the others would read 0. Any operation on it makes JAX send it to all of them.
+    # Under jit over several devices the callback runs on the first one only. Returned directly, its result
+    # would stay there, and the other devices would read 0. Any operation on it makes JAX send it to all.
     return jnp.maximum(distance, 0)
 
 
 def check_installed() -> None:
-    """Raises an ImportError that says what to install, and where it exists, if giotto-ph is missing."""
+    """Raises an ImportError if giotto-ph is missing; it says what to install, and for which platforms."""
     _ripser_parallel()
 
 
@@ -239,7 +240,7 @@ def _ripser_parallel() -> Callable[..., Any]:
     except ImportError as error:
         raise ImportError(
             "Vietoris-Rips diagrams need giotto-ph: pip install 'cgalr-jax[giotto]'. It has wheels for Python"
-            " 3.8 to 3.12 on Linux x86_64, macOS and Windows, for no Python from 3.13 on, and for no Linux on"
-            " ARM; there, signal.births() measures the same connected components without it."
+            " 3.8 to 3.12 on Linux x86_64, macOS and Windows, but none for Python 3.13 or later, nor for"
+            " Linux on ARM. There, signals.births() measures the same connected components without it."
         ) from error
     return ripser_parallel

@@ -42,22 +42,23 @@ class Tree(NamedTuple):
 
 
 def spanning_tree(connectome: jax.typing.ArrayLike, method: str = "auto", *, symmetrise: bool = True) -> Tree:
-    """The maximum spanning tree: the P - 1 heaviest edges that join all units without a cycle.
+    """The maximum spanning tree: the P - 1 edges of largest total weight that join all units without a cycle.
 
-    Weights may be any numbers, signed correlations too; NaN counts as heavier than all of them, so that the
-    tree holds one if the connectome does.
+    Weights may be any numbers, signed correlations, too. NaN counts as heavier than any number, so that the
+    tree contains a NaN if the connectome does.
 
     Args:
         connectome: f32[P, P], any real dtype; only i < j is read.
         method: 'prim', P - 1 sequential steps over P numbers each, the fastest on CPUs; 'boruvka',
-            ceil(log2 P) rounds over the whole matrix, for accelerators; or 'auto', chosen by the platform it
-            is compiled for. All find the same weights; among equal weights they may choose other edges.
-        symmetrise: whether to mirror the weights i < j first. False promises that the connectome equals its
-            transpose, as that of `functional_connectome` does, and saves a pass over it: on CPUs most of the
-            time that a tree takes.
+            ceil(log2 P) rounds over the whole matrix, for accelerators; or 'auto', which chooses by the
+            platform it is compiled for. All find the same weights; among edges of equal weight they may
+            choose different ones.
+        symmetrise: whether to mirror the weights i < j first. With False the caller promises that the
+            connectome equals its transpose, as `functional_connectome` returns it. That saves a pass over
+            the matrix, on CPUs most of the time that a tree takes.
 
     Returns:
-        Tree of P - 1 edges.
+        A `Tree` of P - 1 edges.
 
     Raises:
         ValueError: if `connectome` is not square or not real, or `method` unknown.
@@ -79,7 +80,7 @@ def compute_births(
 
     Args:
         connectome: f32[P, P], any real dtype; only i < j is read.
-        method: as for `spanning_tree`; the same births bit for bit.
+        method: as for `spanning_tree`; all methods return the same births, bit for bit.
         symmetrise: as for `spanning_tree`.
 
     Returns:
@@ -96,14 +97,14 @@ def compute_births(
 
 
 def check_options(method: str, symmetrise: bool) -> None:
-    """Raises a ValueError unless these two are what `spanning_tree` takes."""
+    """Raises a ValueError unless `spanning_tree` takes these two arguments."""
     _checks.check_choice("method", method, _METHODS)
     _checks.check_flag("symmetrise", symmetrise)
 
 
 @functools.partial(jax.jit, static_argnames=("method", "symmetrise"))
 def _spanning_tree(connectome: jax.typing.ArrayLike, method: str, symmetrise: bool) -> Tree:
-    """`spanning_tree` of checked arguments, compiled as one."""
+    """`spanning_tree` for checked arguments, compiled as one program."""
     connectome = as_square("connectome", connectome)
     found = _edges(mirrored(connectome) if symmetrise else connectome, method)
     edges = _Edges(*jax.lax.sort(tuple(found), num_keys=1))
@@ -119,20 +120,20 @@ class _Edges(NamedTuple):
 
 
 class _Growth(NamedTuple):
-    """A tree that grows from unit 0: what Prim's loop carries."""
+    """A tree that grows from unit 0: the carry of Prim's loop."""
 
     new: Int32[Array, ""]  # the unit that was reached last
-    link: Int32[Array, " P"]  # key of the heaviest edge from the tree to each unit, `LOWEST` within
+    link: Int32[Array, " P"]  # key of the heaviest edge from the tree to each unit; `LOWEST` for units in it
     parent: Int32[Array, " P"]  # the end of that edge in the tree
-    key: Int32[Array, " P-1"]  # of the edges found
-    child: Int32[Array, " P-1"]  # the unit each of them reached
+    key: Int32[Array, " P-1"]  # keys of the edges found
+    child: Int32[Array, " P-1"]  # the unit that each of them reached
 
 
 class _Forest(NamedTuple):
-    """Trees that merge, each known by its root: what Boruvka's loop carries."""
+    """Trees that merge, each identified by its root: the carry of Boruvka's loop."""
 
-    root: Int32[Array, " P"]  # of the tree of each unit
-    edge: _Edges  # P of them, the edge by which a unit ceased to be a root
+    root: Int32[Array, " P"]  # root of each unit's tree
+    edge: _Edges  # for each of P units, the edge by which it stopped being a root
 
 
 def _edges(connectome: Float32[Array, "P P"], method: str) -> _Edges:
@@ -145,9 +146,9 @@ def _edges(connectome: Float32[Array, "P P"], method: str) -> _Edges:
     return (_prim if method == "prim" else _boruvka)(connectome)
 
 
-@jax.custom_batching.sequential_vmap  # at once, the row of each step would be a gather: slower
+@jax.custom_batching.sequential_vmap  # a batched loop would gather the row of each step: slower
 def _prim(connectome: Float32[Array, "P P"]) -> _Edges:
-    """The heaviest edge that leaves the tree belongs to it; P - 1 times."""
+    """Adds the heaviest edge that leaves the tree, P - 1 times."""
     size = connectome.shape[0]
     unit = jnp.arange(size, dtype=jnp.int32)
 
@@ -157,7 +158,7 @@ def _prim(connectome: Float32[Array, "P P"]) -> _Edges:
         heavier = (link != LOWEST) & (row > link)
         link = jnp.where(heavier, row, link)
         parent = jnp.where(heavier, tree.new, tree.parent)
-        # Not argmax, which XLA does not vectorise on CPUs: the maximum, then the first place that holds it.
+        # XLA does not vectorise argmax on CPUs: instead, the maximum, then the first place with this value.
         key = jnp.max(_fold(jnp.maximum, link))
         new = jnp.min(_fold(jnp.minimum, jnp.where(link == key, unit, size)))
         return _Growth(new, link, parent, tree.key.at[step].set(key), tree.child.at[step].set(new))
@@ -176,10 +177,10 @@ def _prim(connectome: Float32[Array, "P P"]) -> _Edges:
 
 
 def _boruvka(connectome: Float32[Array, "P P"]) -> _Edges:
-    """The heaviest edge that leaves each tree belongs to the whole; all trees at once, ceil(log2 P) times.
+    """Adds the heaviest edge that leaves each tree, for all trees at once, ceil(log2 P) times.
 
-    Equal weights are ordered by the edge, in the order of (low, high), so that only two trees that chose
-    one and the same edge can hook onto each other; the smaller root of those two stays.
+    Edges of equal weight are ordered by (low, high). So two trees hook onto each other only if both chose the
+    same edge; the smaller root of the two stays.
     """
     size = connectome.shape[0]
     rounds = (size - 1).bit_length()
@@ -190,12 +191,12 @@ def _boruvka(connectome: Float32[Array, "P P"]) -> _Edges:
         root = forest.root
         outgoing = root[:, None] != root[None, :]
         key = jnp.max(jnp.where(outgoing, keys, LOWEST), axis=1)
-        # Along a row the order of the edges (low, high) is that of the columns.
+        # Within a row, edges in the order of (low, high) are in the order of their columns.
         heaviest = outgoing & (keys == key[:, None])
         other = jnp.min(jnp.where(heaviest, unit[None, :], size), axis=1)
         chosen = _heaviest_of_each(root, key, other)
 
-        hooks = chosen.low < size  # the root of all has no outgoing edge
+        hooks = chosen.low < size  # once all units are one tree, its root has no outgoing edge
         low, high = (jnp.where(hooks, end, 0) for end in (chosen.low, chosen.high))
         hook = jnp.where(hooks, root[low] + root[high] - unit, unit)
         stays = (hook[hook] == unit) & (unit < hook)
@@ -215,7 +216,7 @@ def _boruvka(connectome: Float32[Array, "P P"]) -> _Edges:
 
 
 def _heaviest_of_each(root: Int32[Array, " P"], key: Int32[Array, " P"], other: Int32[Array, " P"]) -> _Edges:
-    """Of the edges (unit, other), one a unit, the first of the heaviest in each tree; low = P if none."""
+    """Of the edges (unit, other), one per unit, the first of the heaviest in each tree; low = P if none."""
     size = root.size
     unit = jnp.arange(size, dtype=jnp.int32)
     low, high = jnp.minimum(unit, other), jnp.maximum(unit, other)
@@ -229,17 +230,17 @@ def _heaviest_of_each(root: Int32[Array, " P"], key: Int32[Array, " P"], other: 
 
 
 def _jump(_: Int[Array, ""], parent: Int32[Array, " P"]) -> Int32[Array, " P"]:
-    """Pointer jumping: twice as far up the tree."""
+    """Pointer jumping: each pointer reaches twice as far up the tree."""
     return parent[parent]
 
 
 def _fold(
     operation: Callable[[jax.Array, jax.Array], jax.Array], values: Int32[Array, " n"]
 ) -> Int32[Array, " lanes"]:
-    """Maximum or minimum of the two halves of a vector, and so on until a few lanes are left.
+    """Maximum or minimum of the two halves of a vector, repeated until `_LANES` values are left.
 
-    XLA vectorises this better on CPUs than a plain reduction. The middle of an odd length meets itself: no
-    matter to an idempotent operation.
+    XLA vectorises this better on CPUs than a plain reduction. In an odd length, the middle value is combined
+    with itself, which maximum and minimum allow.
     """
     while values.size > _LANES:
         half = (values.size + 1) // 2
