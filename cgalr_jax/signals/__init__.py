@@ -1,8 +1,8 @@
-"""Layers, parameters, updates -> distance: what says how far a network moved, and how much of it is fast.
+"""Layers and parameters -> distance: how far a network moved, and which distance is fast enough.
 
-A `Signal` is read once per measurement. Its reading stays in the state until the next one, when the two are
-compared. Each signal answers in its own unit; `set_point` says how much of it is the calibrated speed, so
-that a controller sees 1 for 'moving as fast as it should' whichever signal it listens to.
+A `Signal` is read once per measurement. The reading stays in the state until the next measurement, which
+compares the two readings. Each signal has its own unit of distance. Its `set_point` is the distance that is
+fast enough: distances are divided by it, so that 1 means 'as fast as it should be' for every signal.
 """
 
 from cgalr_jax.signals.base import Over, Signal, from_connectomes

@@ -18,27 +18,28 @@ __all__ = ["Over", "Signal", "check_signal", "from_connectomes"]
 
 Over = Literal["min", "median", "max", "pooled"]
 
-# The number of steps between measurements at which the set-points were found.
+# Optimizer steps between measurements for which the set-points were found.
 _REFERENCE_EVERY = 10
-# A layer that moves less than this share of the one that moves most is frozen.
+# A layer whose distance is less than this share of the largest distance counts as frozen.
 _FROZEN = 1e-3
 
 
 class Signal(NamedTuple):
-    """How to tell how far a network moved between two measurements.
+    """How to compute the distance that a network moved between two measurements.
 
     Attributes:
-        read: `(layers, params) -> reading`: what is kept until the next measurement, a pytree of arrays whose
-            shapes depend on nothing but those of the arguments. `layers` is a `cgalr_jax.layers.Layers`, a
-            mapping of names to activations [N, ..., P].
-        compare: `(before, after) -> f32[]`: the distance of two readings, at least 0; not finite where
-            nothing could be measured.
-        set_point: distance per measurement of a network that learns as fast as it should, for `every = 10`.
-        reads_activations: whether it needs `probe` or `activations`.
-        reads_params: whether it needs `params`.
+        read: `(layers, params) -> reading`: the reading is kept until the next measurement; it is a pytree of
+            arrays whose shapes depend on the shapes of the arguments only. `layers` is a
+            `cgalr_jax.layers.Layers`, a mapping of names to activations [N, ..., P].
+        compare: `(before, after) -> f32[]`: the distance of two readings, at least 0; not finite if nothing
+            could be measured.
+        set_point: the distance of a network that learns as fast as it should, for measurements every 10
+            optimizer steps; positive.
+        reads_activations: whether the signal needs `probe` or `activations`.
+        reads_params: whether the signal needs `params`.
 
     Example:
-        A signal of one's own: how far the mean activation of each layer moved.
+        A custom signal: how far the mean activation of each layer moved.
 
         >>> def read(layers, params):
         ...     return {name: jnp.mean(x) for name, x in layers.items()}
@@ -59,16 +60,16 @@ class Signal(NamedTuple):
     def set_point_at(self, every: int | jax.Array) -> jax.Array:
         """The set-point for measurements `every` steps apart, f32[]: `set_point min(every, 10) / 10`.
 
-        Below ten steps, the memory of a momentum of 0.9, a network moves in a straight line. Above, one
-        that grows with `every` does better in runs of 600 steps; but in runs of 4000 small networks have
-        learnt their data before they move that far, and diverge.
+        Over fewer than ten steps, the memory of a momentum of 0.9, a network moves in a straight line. Beyond
+        ten steps, a set-point that grows with `every` does better in runs of 600 steps; but in runs of 4000
+        steps, small networks have learnt their data before they move that far, and training diverges.
         """
         steps = jnp.minimum(jnp.asarray(every, jnp.int32), _REFERENCE_EVERY).astype(jnp.float32)
         return self.set_point / _REFERENCE_EVERY * steps
 
 
 def check_signal(name: str, signal: Any) -> Signal:
-    """The signal, or a ValueError that says what is wrong with it."""
+    """The signal, after a check; a ValueError says what is wrong with it."""
     _checks.check_kind(name, signal, Signal)
     _checks.check_function(f"{name}.read", signal.read, "(layers, params) -> reading")
     _checks.check_function(f"{name}.compare", signal.compare, "(before, after) -> distance", 2)
@@ -86,7 +87,7 @@ def from_connectomes(
     default: float,
     choose: Callable[[int], np.ndarray] | None = None,
 ) -> Signal:
-    """A signal that keeps a summary of each connectome; the distances are reduced over the layers.
+    """A signal that keeps a summary of each connectome and reduces the distances over the layers.
 
     Args:
         summarise: connectome f32[P, P] -> the part of it that is kept, a pytree of arrays. All zeros mean a
@@ -94,12 +95,12 @@ def from_connectomes(
         compare: two summaries -> distance f32[].
         over: `"pooled"`, `"min"`, `"median"` or `"max"`, see `births`.
         set_point: positive; None for the default.
-        default: the set-point where none is given.
-        choose: number of units -> the indices of those that are measured; None: all of them.
+        default: the set-point to use if `set_point` is None.
+        choose: number of units -> the indices of those that are measured; None for all.
 
     Returns:
-        A `Signal`; its reading is `{name of the layer: summary}`, of the one name 'pooled' where all layers
-        make one connectome.
+        A `Signal`; its reading is `{name of the layer: summary}`, with the only name 'pooled' if all layers
+        form one connectome.
 
     Raises:
         ValueError: if `over` or `set_point` is outside its range.
@@ -123,7 +124,7 @@ def from_connectomes(
                 name: x.at[:, choose(x.shape[1])].get(out_sharding=_sharding.replicated(x, 2))
                 for name, x in units.items()
             }
-        axis_name = getattr(layers, "axis_name", None)  # a plain mapping of arrays will do
+        axis_name = getattr(layers, "axis_name", None)  # a plain mapping of arrays is accepted, too
         connectomes = {
             name: topology.functional_connectome(x, axis_name=axis_name) for name, x in units.items()
         }
@@ -133,12 +134,11 @@ def from_connectomes(
         return jnp.stack([jnp.all(x == 0) for x in jax.tree.leaves(summary)]).all()
 
     def reduce(before: Mapping[str, Any], after: Mapping[str, Any]) -> jax.Array:
-        # A layer without two live units has an all-zero connectome: no motion there says anything. The
-        # comparison is true for NaN, so that a layer that overflowed counts and its distance, NaN, is the
-        # result.
+        # A layer without two live units has an all-zero connectome, and no motion to measure. A layer that
+        # overflowed is not all zeros: it counts, and its distance, NaN, makes the result infinite.
         alive = jnp.stack([~(silent(before[name]) | silent(after[name])) for name in after])
         distances = jnp.stack([compare(before[name], after[name]) for name in after])
-        not_finite = jnp.any(alive & jnp.isnan(distances))  # NaN sorts last: look for it apart
+        not_finite = jnp.any(alive & jnp.isnan(distances))  # apart, since NaN would fail the next comparison
         moving = alive & (distances >= _FROZEN * jnp.max(jnp.where(alive, distances, 0.0)))
         ordered = jnp.sort(jnp.where(moving, distances, jnp.inf))
         last = jnp.maximum(jnp.sum(moving) - 1, 0)
@@ -149,7 +149,7 @@ def from_connectomes(
 
 
 def _summaries(summarise: Callable[[jax.Array], Any], connectomes: Mapping[str, jax.Array]) -> dict[str, Any]:
-    """The summary of each connectome; those of one shape in a loop, which is compiled once."""
+    """The summary of each connectome. Connectomes of the same shape share a loop, which is compiled once."""
     found = {}
     for shape in {x.shape for x in connectomes.values()}:
         alike = {name: x for name, x in connectomes.items() if x.shape == shape}
@@ -162,7 +162,7 @@ def _summaries(summarise: Callable[[jax.Array], Any], connectomes: Mapping[str, 
 
 
 def positive(set_point: float | None, default: float) -> float:
-    """The set-point, checked, or its default."""
+    """The set-point after a check, or its default."""
     if set_point is None:
         return default
     _checks.check("set_point", set_point, lambda x: 0 < x < math.inf, "positive and finite")
@@ -170,7 +170,7 @@ def positive(set_point: float | None, default: float) -> float:
 
 
 def _of_the_first_edition(signal: Signal) -> Signal:
-    """Signals were once handed a function from units to connectome, too: one release of patience."""
+    """Accepts, for one release, a `read` of the API before 0.1.0, which took a third argument."""
     try:
         arguments = inspect.signature(signal.read).parameters.values()
     except (TypeError, ValueError):  # a callable without a signature

@@ -1,4 +1,4 @@
-"""Two signals as one."""
+"""Two signals combined into one."""
 
 from typing import Any
 
@@ -13,28 +13,28 @@ from cgalr_jax.signals.update import relative_update
 
 __all__ = ["hybrid", "weigh"]
 
-# The weight of the update in the hybrid, and the set-point of its births: it says little until the network
-# moves far, and what the mean asks for is then what both together do best with.
+# The weight of the update in the hybrid, and the set-point of its births. Births on sub-samples change little
+# until the network moves far: with this set-point the weighted mean of both does best.
 _SHARE, _BIRTHS = 0.7, 0.75
 
 
 def hybrid(connectome: Signal | None = None, update: Signal | None = None) -> Signal:
-    """Connectome and update together, the default: `weigh` of the two, each in its set-points.
+    """Connectome and update together, the default signal: `weigh` of two distances in their set-points.
 
-    Two instruments that are blind in different places. How far the weights moved says nothing where they
-    start tiny or far from their final size, and too little in deep networks, where small moves add up; a
-    connectome says nothing where units saturate. Where one stands still (a probe of frozen layers) the other
-    still ends the ramp, at twice its set-point.
+    The two signals fail in different cases. The motion of the weights is misleading if they start tiny or far
+    from their final size, and too small in deep networks, where small moves add up. A connectome does not
+    change where units saturate. If one of the two distances stays 0 (a probe of frozen layers), the other one
+    still ends the ramp of `calibrated`, at twice its set-point.
 
     Args:
         connectome: a signal that reads activations; default `births("max", sample=16, set_point=0.75)`.
         update: a signal that reads parameters; default `relative_update()`.
 
     Returns:
-        A `Signal` of set-point 1, in set-points of the two; its reading is the pair of readings.
+        A `Signal` with set-point 1; its reading is the pair of readings.
 
     Raises:
-        ValueError: if one of the two is no `Signal`.
+        ValueError: if `connectome` or `update` is no `Signal`.
     """
     if connectome is None:
         connectome = births("max", sample=16, set_point=_BIRTHS)
@@ -57,7 +57,7 @@ def hybrid(connectome: Signal | None = None, update: Signal | None = None) -> Si
 def weigh(motion: jax.Array, change: jax.Array, share: float | jax.Array = _SHARE) -> jax.Array:
     """The weighted geometric mean of two motions, and at least half of the larger one.
 
-    `max(motion^(1 - share) change^share, motion / 2, change / 2)`, our choice.
+    `max(motion^(1 - share) change^share, motion / 2, change / 2)`
 
     Args:
         motion: how far the connectome moved, in its set-points; f32[], not negative.
@@ -65,10 +65,10 @@ def weigh(motion: jax.Array, change: jax.Array, share: float | jax.Array = _SHAR
         share: the weight of `change`; in [0, 1].
 
     Returns:
-        f32[]; infinite where one of the two is not finite.
+        f32[]; infinite if one of the two is not finite.
 
     Raises:
-        ValueError: if an argument is no array of numbers, or the share is outside its range.
+        ValueError: if an argument is no array of numbers, or `share` is outside its range.
 
     Example:
         >>> import jax.numpy as jnp
@@ -80,5 +80,5 @@ def weigh(motion: jax.Array, change: jax.Array, share: float | jax.Array = _SHAR
     _checks.check("share", share, lambda x: 0 <= x <= 1, "in [0, 1]")
     finite = jnp.isfinite(motion) & jnp.isfinite(change)
     motion, change = (jnp.where(finite, x, 1.0) for x in (motion, change))
-    mean = motion ** (1 - share) * change**share  # a factor at a time: the product of the two could underflow
+    mean = motion ** (1 - share) * change**share  # two powers: a power of the product could underflow
     return jnp.where(finite, jnp.maximum(mean, jnp.maximum(motion, change) / 2), jnp.inf)

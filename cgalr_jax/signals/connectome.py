@@ -1,4 +1,4 @@
-"""Signals that read connectomes: births, deaths, both (barcode), and the plain motion of correlations."""
+"""Signals that read connectomes: births, deaths, both (barcode), and the plain change of correlations."""
 
 import functools
 
@@ -11,33 +11,35 @@ from cgalr_jax.signals.base import Over, Signal, from_connectomes
 
 __all__ = ["barcode", "births", "deaths", "frobenius"]
 
-# Our own connectomes are symmetric to the bit: the pass that mirrors a matrix is saved.
+# `functional_connectome` returns exactly symmetric matrices: the pass that mirrors one is not needed.
 _births = functools.partial(topology.compute_births, symmetrise=False)
-# Sub-samples of a layer; twice as many tell little more.
+# Sub-samples per layer; twice as many improve the distance little.
 _SUB_SAMPLES = 6
-# The set-point of births on sub-samples of 16 units, where nothing else is heard.
+# The set-point of births on sub-samples of 16 units, if they are the only signal.
 _SAMPLED = 0.3
 
 
 def births(over: Over = "pooled", *, sample: int | None = None, set_point: float | None = None) -> Signal:
-    """The paper's signal: the TOP distance of the births of connected components (0-dimensional persistence).
+    """The TOP distance of the births of connected components (0-dimensional persistence), as in the paper.
 
-    The wider a layer, the heavier the edges of its spanning tree and the less they move: the set-point of
-    whole layers was measured on some thirty units, and does not carry over. With `sample` the births are
-    those of six fixed sub-samples of so many units each: trees of one size, whatever the width of the layer.
+    The wider a layer, the heavier the edges of its spanning tree, and the less their weights change. The
+    set-point of whole layers was measured on some thirty units and does not hold for wider layers. With
+    `sample`, births are taken from six fixed sub-samples of each layer instead, so that all trees have one
+    size, whatever the width of the layer.
 
     Args:
         over: `"pooled"`, one connectome of the units of all layers (positions averaged), as in the paper;
-            `"min"`, `"median"` or `"max"`, a connectome per layer (positions as samples) and the smallest,
-            the median or the largest of their distances. Layers that move less than a thousandth of the
-            largest distance are frozen, and left out.
-        sample: units per sub-sample, at least 2; None: the whole layer. Layers with fewer units are measured
-            whole.
+            `"min"`, `"median"` or `"max"`, one connectome per layer (positions as samples) and the smallest,
+            the median or the largest of their distances. Layers whose distance is less than a thousandth of
+            the largest count as frozen and are left out.
+        sample: units per sub-sample, at least 2; None for the whole layer. A layer with less than twice as
+            many units has one sub-sample, of at most all its units.
         set_point: distance that is fast enough; positive. Default: 0.04 pooled, 0.031 for a connectome per
             layer, 0.3 for sub-samples.
 
     Returns:
-        A `Signal`; its reading are births per connectome, f32[P - 1], or f32[6, sample - 1] of sub-samples.
+        A `Signal`; its reading holds the births of each connectome, f32[P - 1], or of its sub-samples,
+        f32[6, sample - 1].
 
     Raises:
         ValueError: if an argument is outside its range.
@@ -63,9 +65,9 @@ def births(over: Over = "pooled", *, sample: int | None = None, set_point: float
 
 
 def _sub_samples(width: int, size: int) -> np.ndarray:
-    """Six fixed sub-samples of the units of a layer, i64[6, size]; of a layer that is too small for two, one.
+    """Six fixed sub-samples of the units of a layer, i64[6, size]; one if the layer is too small for two.
 
-    They have no unit in common as far as there are enough.
+    They share no units as long as the layer has enough of them.
     """
     size = min(size, width)
     count = 1 if width < 2 * size else _SUB_SAMPLES
@@ -76,20 +78,21 @@ def _sub_samples(width: int, size: int) -> np.ndarray:
 
 
 def deaths(over: Over = "pooled", *, set_point: float | None = None, normalise: bool = True) -> Signal:
-    """The TOP distance of the deaths of cycles: all correlations outside of the maximum spanning tree.
+    """The TOP distance of the deaths of cycles: of all correlations outside of the maximum spanning tree.
 
-    They are sorted exactly, P(P-1)/2 numbers a connectome: the quantiles of `barcode(bins=)` are cheaper, but
-    coarser than the set-point.
+    Deaths are sorted exactly, P(P-1)/2 numbers per connectome. The quantiles of
+    `topology.compute_barcode(bins=)` would be cheaper, but their error exceeds the set-point.
 
     Args:
         over: as for `births`.
-        set_point: distance that is fast enough; positive. Default: 0.016; without `normalise` 1, since a sum
-            grows with the number of units: a relative controller needs no set-point.
-        normalise: False for the published distance, the plain L2 norm: see `topology.top_distance`.
+        set_point: distance that is fast enough; positive. Default: 0.016. If `normalise` is False, the
+            distance grows with the number of units and the default is 1: use a relative controller, which
+            needs no set-point.
+        normalise: False for the published distance, the L2 norm, see `topology.top_distance`.
 
     Returns:
-        A `Signal`; its reading are deaths, f32[(P - 1)(P - 2) / 2] a connectome. Reading raises a ValueError
-        if a connectome has less than three units: it has no cycles.
+        A `Signal`; its reading holds the deaths of each connectome, f32[(P - 1)(P - 2) / 2]. Its `read`
+        raises a ValueError if a connectome has less than three units, and so no cycles.
 
     Raises:
         ValueError: if an argument is outside its range.
@@ -97,7 +100,7 @@ def deaths(over: Over = "pooled", *, set_point: float | None = None, normalise: 
 
     def summarise(connectome: jax.Array) -> jax.Array:
         found = _with_cycles(connectome)
-        # Edges that are not numbers count as the heaviest: the tree has them, and no death would show it.
+        # NaN weights count as the heaviest, so that they are births: without this the deaths would hide them.
         return jnp.where(jnp.isnan(found.births).any(), jnp.inf, found.deaths)
 
     _checks.check_flag("normalise", normalise)
@@ -106,16 +109,19 @@ def deaths(over: Over = "pooled", *, set_point: float | None = None, normalise: 
 
 
 def barcode(over: Over = "pooled", *, set_point: float | None = None, normalise: bool = True) -> Signal:
-    """The TOP distance of births and deaths together, half of the weight each (`topology.barcode_distance`).
+    """The TOP distance of births and deaths together, with half of the weight each.
+
+    See `topology.barcode_distance`.
 
     Args:
         over: as for `births`.
-        set_point: distance that is fast enough; positive. Default: 0.028; without `normalise` 1, as `deaths`.
-        normalise: False for the published distance, the plain L2 norm of births and deaths side by side.
+        set_point: distance that is fast enough; positive. Default: 0.028; if `normalise` is False 1, as for
+            `deaths`.
+        normalise: False for the published distance, the L2 norm of births and deaths together.
 
     Returns:
-        A `Signal`; its reading are a `Barcode` a connectome, f32[P(P - 1) / 2] in all. Reading raises a
-        ValueError if a connectome has less than three units.
+        A `Signal`; its reading holds a `Barcode` per connectome, P(P - 1) / 2 numbers in all. Its `read`
+        raises a ValueError if a connectome has less than three units.
 
     Raises:
         ValueError: if an argument is outside its range.
@@ -128,15 +134,15 @@ def barcode(over: Over = "pooled", *, set_point: float | None = None, normalise:
 def frobenius(over: Over = "min", *, set_point: float | None = None) -> Signal:
     """The root mean square change of all correlations: no topology, half the noise of births.
 
-    The minimum over the layers waits for the slowest one: a wide dense layer moves at rates at which a first
-    convolution has not begun to.
+    The minimum over the layers is the distance of the slowest layer: a wide dense layer moves at rates at
+    which a first convolution hardly does.
 
     Args:
-        over: `"min"` or `"median"` over the layers, or `"pooled"`: see `births`.
+        over: as for `births`.
         set_point: root mean square change of a correlation that is fast enough; positive. Default: 0.1.
 
     Returns:
-        A `Signal`; its reading are connectomes, f32[P, P] each.
+        A `Signal`; its reading holds connectomes, f32[P, P] each.
 
     Raises:
         ValueError: if an argument is outside its range.
@@ -147,6 +153,7 @@ def frobenius(over: Over = "min", *, set_point: float | None = None) -> Signal:
 def _with_cycles(connectome: jax.Array) -> topology.Barcode:
     if connectome.shape[0] < 3:
         raise ValueError(
-            f"A connectome must have at least 3 units to have cycles, got {connectome.shape[0]}."
+            "example must have at least 3 units per connectome for a signal that reads deaths, got "
+            f"{connectome.shape[0]}."
         )
     return topology.compute_barcode(connectome, symmetrise=False)

@@ -1,4 +1,4 @@
-"""The paper's other signal, WD. Needs the extra `giotto`; nothing else imports this file."""
+"""The paper's other signal, WD. Needs the extra `giotto`; no other module imports this one."""
 
 from cgalr_jax.signals.base import Over, Signal, from_connectomes
 from cgalr_jax.signals.connectome import births
@@ -8,26 +8,28 @@ __all__ = ["wasserstein"]
 
 
 def wasserstein(over: Over = "pooled", *, set_point: float | None = None) -> Signal:
-    """The paper's other signal, WD: `scale_by_connectome(..., signal=signals.rips.wasserstein())`.
+    """The paper's other signal, WD, a distance of Vietoris-Rips diagrams: see `topology.rips`.
 
-    What it costs: two diagrams a connectome and an assignment a dimension, on the host, a measurement, while
-    the device waits. Time grows faster than the cube of P and depends on the number of cycles: keep
-    `max_units` small and `every` large, and time it. Under vmap every step pays for it in every lane, since a
-    mapped `lax.cond` takes both branches. Over several devices or processes under jit the first device's host
-    computes and sends the number to all; under shard_map each computes it. What it is worth: nothing that
-    `births()` did not do has been measured by us.
+    Use: `from cgalr_jax.signals import rips`, `scale_by_connectome(..., signal=rips.wasserstein())`.
+
+    Cost per measurement: two diagrams per connectome and one assignment per dimension, computed on the host
+    while the device waits. The time grows faster than the cube of P and depends on the number of cycles: keep
+    `max_units` small and `every` large, and measure the time. Under vmap each lane pays this cost at every
+    step, since a mapped `lax.cond` takes both branches. Under jit over several devices or processes, the host
+    of the first device computes and sends the number to all; under shard_map each computes it. We have
+    measured no advantage over `births()`.
 
     Args:
-      over: "pooled", "min" or "median" over the layers, as `births`.
-      set_point: distance that is fast enough; positive. Default: as `births`, whose scale it shares.
-        H1 only adds to the distance, so that it is reached earlier: the careful side.
+      over: as for `births`.
+      set_point: distance that is fast enough; positive. Default: that of `births`, which has the same scale.
+        H1 only adds to the distance, so that the set-point is reached at a smaller rate.
 
     Returns:
-      A `Signal`; its reading are connectomes, f32[P, P] each.
+      A `Signal`; its reading holds connectomes, f32[P, P] each.
 
     Raises:
-      ImportError: giotto-ph is not installed.
-      ValueError: an argument outside its range.
+      ImportError: if giotto-ph is not installed.
+      ValueError: if an argument is outside its range.
     """
     check_installed()
     default = births(over).set_point

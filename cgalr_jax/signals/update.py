@@ -13,28 +13,28 @@ from cgalr_jax.signals.base import Signal, positive
 
 __all__ = ["largest_share", "relative_update", "update_norm"]
 
-# The largest number of parameters that `update_norm` looks at, and `relative_update` per matrix.
+# The most parameters that `update_norm` reads, and the most that `relative_update` reads per matrix.
 _MAX_ENTRIES, _MAX_ENTRIES_PER_MATRIX = 4096, 1024
-# A matrix that moves less than this share of the one that moves most is frozen.
+# A matrix that moves less than this share of the fastest one's motion counts as frozen.
 _FROZEN = 1e-3
-# One that moves less than this share counts as this share: a mean of logarithms must not follow the slowest.
+# A motion below this share of the fastest counts as this share: slow matrices must not dominate the mean.
 _SLOWEST = 1 / 30
 
 
 def update_norm(*, set_point: float | None = None) -> Signal:
-    """The relative norm of the update of all parameters: no connectome at all, the control to compare with.
+    """The relative norm of the update of all parameters: the baseline for comparisons, without a connectome.
 
-    `|params_t - params_{t - every}| / |params_{t - every}|`, from a static sub-sample of at most 4096
+    `|params_t - params_{t - every}| / |params_{t - every}|`, from a fixed sub-sample of at most 4096
     entries. It needs no probe and no activations. Its set-point was found on layers of some thirty units and
-    does not carry over: at real size it lets the rate grow 2 to 14 times too large, see `relative_update`.
-    Parameters that are frozen count in the denominator: where they are most of the tree, it says far too
-    little. Where all parameters start at zero, it says far too much.
+    does not hold for larger ones: at real size it lets the rate grow 2 to 14 times too large; use
+    `relative_update` there. Frozen parameters count in the denominator: if most parameters are frozen, the
+    distance is far too small. If all parameters start at zero, it is far too large.
 
     Args:
         set_point: relative change that is fast enough; positive. Default: 0.18.
 
     Returns:
-        A `Signal`; its reading is f32[n], the sub-sampled entries.
+        A `Signal`; its reading is the sub-sample, f32[n].
 
     Raises:
         ValueError: if the set-point is not positive.
@@ -52,39 +52,43 @@ def update_norm(*, set_point: float | None = None) -> Signal:
 
 
 def relative_update(*, set_point: float | None = None) -> Signal:
-    """How far the weight matrices moved, each in a unit that hardly depends on its width; their mean.
+    """How far the weight matrices moved: a mean over matrices, in a unit that hardly depends on their width.
 
-    The Frobenius norm of an update of low rank is small beside that of a random matrix of n x m with the same
-    largest singular value: by up to `f = sqrt(n m) / (sqrt n + sqrt m)`, for an update of rank one. How low
-    the rank of an update is, varies; half-way, on a logarithmic scale, is what carries over best. So a matrix
-    moved by
+    At the same largest singular value, the Frobenius norm of a low-rank update is smaller than that of a
+    random n x m matrix: by the factor `f = sqrt(n m) / (sqrt n + sqrt m)` for rank one, by less for higher
+    ranks. The rank of updates varies; half of the correction on a logarithmic scale, the factor `sqrt(f)`,
+    holds best for all widths. So the motion of a matrix is
 
     ```
     sqrt(f) |W' - W|_F / max(|W|_F, sqrt m).
     ```
 
-    `sqrt m` is the size that an initialisation of variance 1 / n gives it. Matrices that start smaller grow
-    to about that, and count by it: those that start at zero (heads, residual gates, LoRA's B), whose first
-    update would be infinitely large, and those of a transformer that start at a deviation of 0.02.
+    `sqrt m` is the Frobenius norm of a matrix initialised with variance 1 / n. Matrices that start smaller
+    grow to about this norm and are measured by it: those that start at zero (heads, residual gates, LoRA's
+    B), whose first relative update would be infinite, and those of transformers that start at a standard
+    deviation of 0.02.
 
-    - The distance is the geometric mean over matrices, each weighted by its smaller side: by the number of
-      its directions. One that moves less than a thirtieth as far as the fastest counts as a thirtieth, and
-      one that moves less than a thousandth is frozen, and left out.
-    - What is a matrix: an array of two axes or more, real or complex. Axes are split into inputs and outputs
-      where that is most balanced: [height, width, in, out] of a convolution is (height width in) x out, [in,
-      heads, dim] of an attention in x (heads dim), [heads, dim, out] (heads dim) x out. A stack of layers,
-      [layers, in, out], is one matrix of (layers in) x out: at most 1.4 times what its layers would say.
-    - Biases, gains and other vectors are left out, unless there is nothing else; as stacks, [layers,
-      features], they weigh as little as a matrix of so many rows.
-    - Of an embedding only the rows that occurred move, which makes it slow; the mean bears it.
+    - The distance is the geometric mean over matrices, each weighted by its smaller side, min(n, m). A motion
+      below a thirtieth of the largest counts as a thirtieth of it; a matrix with less than a thousandth of
+      the largest motion counts as frozen and is left out.
+    - A matrix is an array of two or more axes, real or complex. The axes are split into inputs and outputs so
+      that n and m are as equal as possible: [height, width, in, out] of a convolution becomes (height width
+      in) x out, [in, heads, dim] of an attention in x (heads dim), [heads, dim, out] (heads dim) x out. A
+      stack of layers, [layers, in, out], is one matrix of (layers in) x out: its motion is at most 1.4 times
+      that of its layers.
+    - Biases, gains and other vectors are left out, unless there is nothing else. A stack of vectors, [layers,
+      features], is a matrix of few rows, and so has a small weight.
+    - Of an embedding, only the rows of tokens that occurred move, so that its motion is small; the mean over
+      all matrices is hardly affected.
 
-    Read from a static sub-sample of at most 1024 entries per matrix: no copy of the parameters is kept.
+    Each matrix is read by a fixed sub-sample of at most 1024 entries: no copy of the parameters is kept.
 
     Args:
         set_point: distance that is fast enough; positive. Default: 0.5.
 
     Returns:
-        A `Signal`; its reading is one record: a row of entries per matrix, and two numbers about its shape.
+        A `Signal`; its reading is a NamedTuple of arrays: per matrix a row of entries and two numbers that
+        depend on its shape.
 
     Raises:
         ValueError: if the set-point is not positive.
@@ -104,7 +108,7 @@ def relative_update(*, set_point: float | None = None) -> Signal:
     def compare(before: _Matrices, after: _Matrices) -> jax.Array:
         each = _motions(before, after)
         fastest = jnp.max(each)
-        # The comparison is false for NaN: a matrix that overflowed is not left out.
+        # The comparison is false for NaN, so that a matrix that overflowed is not left out.
         weights = jnp.where(each <= _FROZEN * fastest, 0.0, after.directions)
         logarithms = jnp.log(jnp.maximum(jnp.maximum(each, _SLOWEST * fastest), jnp.finfo(jnp.float32).tiny))
         mean = jnp.sum(weights * logarithms) / jnp.maximum(jnp.sum(weights), 1.0)
@@ -115,20 +119,20 @@ def relative_update(*, set_point: float | None = None) -> Signal:
 
 
 def largest_share(updates: Any, params: Any) -> jax.Array:
-    """What share of its largest singular value one update may change a matrix by, at most, f32[].
+    """By which share of its largest singular value an update changes a matrix, at most; from norms only.
 
-    The largest, over matrices of n x m, of `|U|_F / max(|W|_F, sqrt m) * sqrt(n m) / (sqrt n + sqrt m)`:
-    of an update of rank one it is the very share. Matrices are told from other arrays as in
-    `relative_update`; all vectors together count as one matrix if there is nothing else. Where steps are
-    scaled down to a tenth of it, squared losses that diverge within a few steps, before any measurement, do
-    not.
+    The largest over matrices of n x m of `|U|_F / max(|W|_F, sqrt m) * sqrt(n m) / (sqrt n + sqrt m)`. For an
+    update of rank one this is the share itself. `relative_update` says which arrays are matrices; if there is
+    none, all vectors together count as one matrix. `max_share` of `scale_by_connectome` limits each step by
+    this share: without a limit, training with a squared loss can diverge within a few steps, before any
+    measurement.
 
     Args:
-        updates: what is to be added to the parameters, of their form.
+        updates: what is to be added to the parameters, of the same tree structure and shapes.
         params: the parameters.
 
     Returns:
-        f32[], at least 0; 0 of a tree without parameters that train, not finite where an update is not.
+        f32[], at least 0; 0 for a tree without parameters that train, not finite if an update is not.
 
     Example:
         >>> params = {"w": jnp.ones((64, 64)) / 8, "b": jnp.zeros(64)}
@@ -139,7 +143,7 @@ def largest_share(updates: Any, params: Any) -> jax.Array:
     leaves, form = jax.tree.flatten(updates, is_leaf=lambda x: x is None)
     try:
         weights = form.flatten_up_to(params)
-    except ValueError:  # wrapped, as by optax.lookahead: which is whose cannot be known
+    except ValueError:  # other trees, as with optax.lookahead: updates cannot be matched to parameters
         return jnp.zeros((), jnp.float32)
     pairs = [
         (jnp.asarray(u), jnp.asarray(w))
@@ -160,7 +164,7 @@ def _share(update: jax.Array, matrix: jax.Array, inputs: int, outputs: int) -> j
 
 
 def _rank_one(inputs: int, outputs: int) -> float:
-    """Frobenius norm of a random matrix over that of one of rank one, at the same largest singular value."""
+    """Ratio of Frobenius norms, a random matrix to one of rank one, at the same largest singular value."""
     return math.sqrt(inputs * outputs) / (math.sqrt(inputs) + math.sqrt(outputs))
 
 
@@ -169,10 +173,10 @@ def _norm(x: jax.Array) -> jax.Array:
 
 
 class _Matrices(NamedTuple):
-    """What is kept of the matrices, in one record whatever the tree: a row for each."""
+    """The reading of `relative_update`: the same fields for every tree, one row per matrix."""
 
-    # f32[matrices, entries], each row times sqrt(n / entries) and filled up with zeros: its norm is 1 after
-    # an initialisation of variance 1 / n.
+    # f32[matrices, entries], each row times sqrt(n / entries) and padded with zeros: its norm is 1 after an
+    # initialisation of variance 1 / n.
     entries: jax.Array
     factors: jax.Array  # f32[matrices], sqrt(f) with f = sqrt(n m) / (sqrt n + sqrt m)
     directions: jax.Array  # f32[matrices], min(n, m)
@@ -186,7 +190,7 @@ def _motions(before: _Matrices, after: _Matrices) -> jax.Array:
 
 
 def _matrices(params: Any) -> _Matrices:
-    """What is kept of each matrix, in the order of the tree; of a tree without one, the vectors as one."""
+    """The reading of all matrices, in the order of the tree; without matrices, of all vectors as one."""
     leaves = map(jnp.asarray, filter(_leaves.is_inexact, jax.tree.leaves(params)))
     matrices = [x for x in leaves if x.ndim >= 2 and x.size]
     sides = [_sides(x.shape) for x in matrices] or [(1, 1)]
@@ -202,34 +206,34 @@ def _matrices(params: Any) -> _Matrices:
 
 
 def _sides(shape: tuple[int, ...]) -> tuple[int, int]:
-    """Inputs and outputs of an array of two axes or more: the split of its axes that is most balanced."""
+    """Inputs n and outputs m of an array of two or more axes: split where min(n, m) is largest."""
     splits = [(math.prod(shape[:axis]), math.prod(shape[axis:])) for axis in range(1, len(shape))]
     return max(splits, key=min)
 
 
 def _sample_entries(params: Any) -> jax.Array:
-    """A static sub-sample of the entries of all parameters, f32[n]."""
+    """A fixed sub-sample of the entries of all parameters, f32[n]."""
     leaves = [x for x in map(jnp.asarray, filter(_leaves.is_inexact, jax.tree.leaves(params))) if x.size]
-    if not leaves:  # one zero that never moves: an array without entries could not be saved
+    if not leaves:  # one constant zero: an array without entries could not be saved
         return jnp.zeros((1,), jnp.float32)
     share = _MAX_ENTRIES / sum(x.size for x in leaves)
     return jnp.concatenate([_entries(x, share * x.size) for x in leaves])
 
 
 def _entries(x: jax.Array, most: float) -> jax.Array:
-    """A static sub-sample of about `most` entries of an array, f32[n]; real and imaginary parts apart."""
+    """A fixed sub-sample of about `most` entries of an array, f32[n]; real, then imaginary parts."""
     # An odd stride visits all columns of a matrix whose width is a power of two.
     entries = _strided(x, math.ceil(x.size / most) | 1)
     if not jnp.iscomplexobj(x):
         return entries.astype(jnp.float32)
-    # The root of two keeps the mean square of an entry.
+    # Twice as many numbers: the factor keeps the mean square of an entry.
     return math.sqrt(2.0) * jnp.concatenate([entries.real, entries.imag]).astype(jnp.float32)
 
 
 def _strided(x: jax.Array, stride: int) -> jax.Array:
-    """Each `stride`-th entry of an array, [n]."""
+    """Every `stride`-th entry of an array, [n]."""
     if not any(jax.typeof(x).sharding.spec):
         return jnp.ravel(x)[::stride]
-    # Split over an Explicit mesh (on an Auto one the type says nothing): gathered entry by entry.
+    # The array is split over an Explicit mesh (the type says nothing of an Auto one): gather entry by entry.
     index = np.unravel_index(np.arange(0, x.size, stride), x.shape)
     return x.at[index].get(out_sharding=_sharding.replicated(x, 1))
