@@ -1,9 +1,8 @@
-"""Distances -> scale: what the learning rate does about a network that moves.
+"""Distances -> scale: how the learning rate follows the motion of the network.
 
-A `Controller` is a pair of pure functions, so that a user can write a third beside the two that are here:
-`calibrated`, the default and our own, is absolute and finds the scale at which the network moves at its
-set-point; `hysteresis_gate`, the paper's, is relative and reacts to how unusual a distance is. `envelope`
-keeps any of them in bounds.
+A `Controller` is a pair of pure functions. There are two: `calibrated`, the default, uses absolute distances
+and finds the scale at which the network moves at its set-point; `hysteresis_gate`, the paper's, compares each
+distance with earlier ones. Users can write others. `envelope` keeps the scale of any controller in bounds.
 """
 
 from cgalr_jax.controllers.base import Controller, Measurement

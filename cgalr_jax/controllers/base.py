@@ -1,4 +1,4 @@
-"""What a controller is, and what it is given."""
+"""The types `Controller` and `Measurement`."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,14 +12,14 @@ __all__ = ["Controller", "Measurement", "check_controller"]
 
 
 class Measurement(NamedTuple):
-    """What a controller is given after each block of steps.
+    """What a controller is given at each measurement.
 
     Attributes:
-        distance: f32[], how far the network moved, in set-points of the signal: 1 is the calibrated speed.
+        distance: f32[], how far the network moved, in set-points of the signal: 1 is as fast as it should be.
             Infinite if it could not be measured (non-finite activations, no layer with two live units).
         step: i32[], optimizer steps taken so far.
-        cut: f32[], the largest step since the last measurement over the largest that is allowed, see
-            `max_share` of `scale_by_connectome`: above 1 it was cut down to that; 0 where there is no bound.
+        cut: f32[], ratio of the largest step since the last measurement to the largest that is allowed, see
+            `max_share` of `scale_by_connectome`. Above 1, that step was cut; 0 if there is no bound.
     """
 
     distance: jax.Array
@@ -34,10 +34,10 @@ class Controller(NamedTuple):
         init: `() -> (scale, state)`: the scale f32[] before the first measurement, and a pytree of arrays.
         update: `(Measurement, state) -> (scale, state)`: called once per measurement, under jit; the
             structure, shapes and dtypes of the state must not change. `metrics` shows the fields of a
-            NamedTuple that are called `phase`, `anchor` or `z`. A scale that is not finite and positive is
-            not used: the last good one stays, and so does the state that belongs to it.
-        early: steps at the beginning of a run that are all measured as long as the state has a property
-            `calibrating` that is true, instead of every `every` steps; default 0.
+            NamedTuple that are called `phase`, `anchor`, `ended` or `z`. A scale that is not finite and
+            positive is not used: the last good scale and its state stay.
+        early: number of optimizer steps at the beginning of a run; default 0. During them, each step is
+            measured, not only every `every`-th, while the state's property `calibrating` is true.
 
     Example:
         A controller that halves the scale whenever the network moves faster than its set-point:
@@ -57,7 +57,7 @@ class Controller(NamedTuple):
 
 
 def check_controller(name: str, controller: Any) -> Controller:
-    """The controller, or a ValueError that says what is wrong with it: nothing is computed."""
+    """The controller, after a check by shapes only; a ValueError says what is wrong with it."""
     _checks.check_kind(name, controller, Controller)
     _checks.check_function(f"{name}.init", controller.init, "() -> (scale, state)", 0)
     _checks.check_function(f"{name}.update", controller.update, "(measurement, state) -> (scale, state)", 2)
@@ -80,7 +80,7 @@ def check_controller(name: str, controller: Any) -> Controller:
 
 
 def _shapes(function: str, answer: Any) -> Any:
-    """The state, as shapes, out of what one of the two functions returned."""
+    """The state, as shapes, from what `init` or `update` returned."""
     if not (isinstance(answer, tuple) and len(answer) == 2 and getattr(answer[0], "shape", None) == ()):
         raise ValueError(f"{function} must return (scale f32[], state), got {_checks.shown(answer)}.")
     return answer[1]

@@ -1,4 +1,4 @@
-"""Bounds for any controller, the paper's among them, and what keeps whatever a controller returns usable."""
+"""Bounds for the scale of any controller, such as those of the paper; the scale stays finite and positive."""
 
 import math
 from collections.abc import Callable
@@ -20,36 +20,36 @@ Bounds = Callable[[jax.Array], tuple[jax.Array, jax.Array]]
 class EnvelopeState(NamedTuple):
     """State of `envelope`."""
 
-    scale: jax.Array  # f32[], the last one that could be used
-    refused: jax.Array  # i32[], scales and bounds that could not
-    controller: Any  # state of the controller inside
+    scale: jax.Array  # f32[], the last scale that was used
+    refused: jax.Array  # i32[], how many scales and bounds were not used
+    controller: Any  # state of the inner controller
 
     @property
     def calibrating(self) -> jax.Array:
-        """bool[], whether the controller inside is calibrating."""
+        """bool[], whether the inner controller is calibrating."""
         return jnp.asarray(getattr(self.controller, "calibrating", False))
 
 
 def envelope(controller: Controller, bounds: Bounds | None = None) -> Controller:
-    """A controller whose scale is finite and positive, and within bounds, whatever the one inside returns.
+    """Wraps a controller so that its scale is always finite, positive and within bounds.
 
-    A scale that is not finite and positive is refused: the last good one stays, and with it the state of the
-    controller. Bounds that are not `0 < low <= high < inf` at some step are refused likewise, and the scale
-    stays where it is. Both are counted, see `cgalr/refused` in `cgalr_jax.metrics`. The transformation puts
-    every controller into an envelope without bounds: for this you need none of your own.
+    A scale that is not finite and positive is refused: the last good scale and the controller's state at that
+    time stay. Bounds that are not `0 < low <= high < inf` at some step are refused likewise, and the last
+    scale stays. Both are counted, see `cgalr/refused` in `cgalr_jax.metrics`. `scale_by_connectome` wraps
+    every controller in an envelope without bounds; add one only for bounds.
 
-    The bounds are taken at the step of each measurement and hold until the next.
+    The bounds are computed at the step of each measurement and hold until the next one.
 
     Args:
-        controller: the one inside.
-        bounds: `step -> (low, high)`, such as `robbins_monro_bounds(...)`; None for none.
+        controller: the inner controller.
+        bounds: `step -> (low, high)`, such as `robbins_monro_bounds(...)`; None for no bounds.
 
     Returns:
         A `Controller`.
 
     Raises:
-        ValueError: if `controller` is none, `bounds` is no function, or what it returns at step 0 is not
-            `0 < low <= high < inf`.
+        ValueError: if `controller` is no `Controller`, `bounds` is no function, or its result at step 0 is
+            not `0 < low <= high < inf`.
 
     Example:
         >>> from cgalr_jax.controllers import hysteresis_gate
@@ -103,21 +103,21 @@ def envelope(controller: Controller, bounds: Bounds | None = None) -> Controller
 
 
 def robbins_monro_bounds(lower: float, upper: float, *, tau: float, exponent: float = 1.0) -> Bounds:
-    """Bounds for the scale under which stochastic approximation converges whatever the controller does.
+    """Bounds for the scale under which stochastic approximation converges, whatever the controller does.
 
     `lower (1 + t / tau)^-exponent <= scale_t <= upper (1 + t / tau)^-exponent`. With a constant base rate and
     `1/2 < exponent <= 1` the rates a_t satisfy the conditions of Robbins and Monro, `sum a_t = inf` and
-    `sum a_t^2 < inf`, by comparison with the two bounds, however the distances come out. That is what the
-    paper's convergence proof under the Polyak-Lojasiewicz condition asks for; it also needs a bounded
-    gradient noise, and `upper` times the base rate at most the inverse of the smoothness. With a decaying
-    base schedule the claim is void.
+    `sum a_t^2 < inf`, by comparison with the two bounds, for any distances. The paper's convergence proof
+    under the Polyak-Lojasiewicz condition requires this; it also requires bounded gradient noise, and `upper`
+    times the base rate must be at most the inverse of the smoothness constant. With a decaying base schedule
+    the conditions may fail.
 
-    An envelope anneals less well than a cosine over a known horizon.
+    If the length of the run is known, a cosine schedule anneals better than this envelope.
 
     Args:
         lower: smallest scale at step 0; positive.
         upper: largest scale at step 0; at least `lower`.
-        tau: steps after which the bounds have halved, if exponent = 1; positive.
+        tau: optimizer steps after which the bounds have halved, if `exponent` is 1; positive.
         exponent: in (1/2, 1].
 
     Returns:

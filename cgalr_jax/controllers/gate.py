@@ -11,29 +11,28 @@ from cgalr_jax.controllers.base import Controller, Measurement
 
 __all__ = ["FAST", "HOLD", "SLOW", "GateState", "hysteresis_gate", "robust_z_score", "schmitt_trigger"]
 
-# What the Schmitt trigger can be doing. Plain numbers, so that they can be logged.
+# The modes of the Schmitt trigger. Plain numbers, so that they can be logged.
 FAST, HOLD, SLOW = -1, 0, 1
 
-# 1 / Phi^-1(3/4): a median absolute deviation times this is a standard deviation, if the numbers are normal.
+# 1 / Phi^-1(3/4): for normal numbers, the median absolute deviation times this is the standard deviation.
 _MAD_TO_DEVIATION = 1.4826
-# A distance below this many set-points counts as this many: the logarithm of an exact zero is not a number.
+# A distance below this many set-points counts as this many: the logarithm of zero is not finite.
 _SMALLEST_DISTANCE = 1e-8
 
 
 def robust_z_score(
     value: jax.Array, history: jax.Array, count: jax.Array, *, min_count: int = 5
 ) -> jax.Array:
-    """How unusual a value is among the last ones, by median and median absolute deviation (MAD).
+    """How unusual a value is among earlier ones, by median and median absolute deviation (MAD).
 
-    `z = (value - median) / (1.4826 MAD + 1e-3 |median| + 1e-6)`, clipped to [-10, 10]. Median and MAD are the
-    paper's; the two small terms, which keep z finite when all of the history is equal (MAD = 0), and the
-    clipping are our choice.
+    `z = (value - median) / (1.4826 MAD + 1e-3 |median| + 1e-6)`, clipped to [-10, 10]. The two small terms
+    keep z finite if all values of the history are equal (MAD = 0).
 
     Args:
         value: f32[], finite.
         history: f32[W], a ring buffer of earlier values; the first `min(count, W)` entries are valid.
         count: i32[], how many values were ever written to the ring.
-        min_count: fewer values than this give z = 0.
+        min_count: with fewer values than this, z = 0; at least 0.
 
     Returns:
         f32[], in [-10, 10].
@@ -57,31 +56,30 @@ def robust_z_score(
 
 
 def _median(values: jax.Array, valid: jax.Array) -> jax.Array:
-    """The median of the valid values; at least one must be valid to mean anything."""
+    """The median of the valid values; without a valid one the result has no meaning."""
     ordered = jnp.sort(jnp.where(valid, values, jnp.inf))
     count = jnp.maximum(jnp.sum(valid), 1)
     return 0.5 * (ordered[(count - 1) // 2] + ordered[count // 2])
 
 
 def schmitt_trigger(mode: jax.Array, z: jax.Array, *, enter: float, leave: float) -> jax.Array:
-    """A gate with hysteresis: it takes more to enter a mode than to stay in it.
+    """A gate with hysteresis: the threshold to enter a mode is higher than the one to stay in it.
 
     ```
-             z > enter               z < -enter
-    HOLD ------------> SLOW   HOLD ------------> FAST      SLOW: the connectome reorganises faster than it
-    used to
-         <------------             <------------           FAST: it is calmer than it used to be
-             z < leave               z > -leave
+          z > enter                  z < -enter
+    HOLD ------------> SLOW    HOLD ------------> FAST
+         <------------              <------------
+          z < leave                  z > -leave
     ```
 
-    The paper has a gate with hysteresis; these thresholds are our choice. A z beyond the opposite threshold
-    changes the mode at once.
+    SLOW: the connectome changes faster than it used to. FAST: it changes more slowly than it used to. A z
+    beyond the opposite threshold changes SLOW to FAST, or FAST to SLOW, at once.
 
     Args:
         mode: i32[], FAST (-1), HOLD (0) or SLOW (1).
         z: f32[], finite.
-        enter: threshold that has to be passed to enter SLOW, and its negative to enter FAST.
-        leave: threshold below which SLOW is left; in [0, enter].
+        enter: SLOW is entered above this threshold, FAST below its negative; positive.
+        leave: SLOW is left below this threshold, FAST above its negative; in [0, enter].
 
     Returns:
         i32[], the next mode.
@@ -126,23 +124,24 @@ def hysteresis_gate(
     """The paper's controller, a gate with hysteresis on the z-score of the distance.
 
     Each measurement multiplies the scale by `down` in the mode SLOW, by `up` in the mode FAST and by 1 in
-    HOLD; the mode is that of `schmitt_trigger` on the `robust_z_score` of the logarithm of the distance among
-    the last `window`. For the paper's envelope: `envelope(hysteresis_gate(), robbins_monro_bounds(...))`.
+    HOLD. The mode comes from `schmitt_trigger`; its z is the `robust_z_score` of the logarithm of the
+    distance among the last `window` ones. With the paper's envelope:
+    `envelope(hysteresis_gate(), robbins_monro_bounds(...))`.
 
-    Being relative to its own past, a gate cannot see that a rate is 100 times wrong: choose the base rate as
-    you would without it, or use `calibrated`.
+    A gate compares distances with earlier ones only, and so cannot find out that a rate is 100 times wrong:
+    choose the base rate as you would without the gate, or use `calibrated`.
 
-    Edges: with fewer than five measurements, or a connectome that does not move at all, z = 0 and the scale
+    Special cases: before five measurements, or if the connectome does not move at all, z = 0 and the scale
     is held. A distance that is not finite multiplies the scale by `down` and sets the mode to HOLD.
 
     Args:
-        enter: |z| that opens the gate; positive. Higher values react less often.
-        leave: |z| at which it closes; in [0, enter].
+        enter: |z| above which the mode changes to SLOW or FAST; positive. Higher values react less often.
+        leave: |z| below which the mode changes back to HOLD; in [0, enter].
         up: factor per measurement in FAST; at least 1.
         down: factor per measurement in SLOW; in (0, 1].
-        floor: smallest scale; positive, at most 1.
+        floor: smallest scale; in (0, 1].
         ceiling: largest scale; at least 1.
-        window: distances among which one is unusual; at least 5.
+        window: how many earlier distances a new one is compared with; at least 5.
 
     Returns:
         A `Controller` whose scale starts at 1 and stays in [floor, ceiling].
@@ -153,7 +152,7 @@ def hysteresis_gate(
     Example:
         >>> gate = hysteresis_gate()
         >>> scale, state = gate.init()
-        >>> for distance in (1.0, 1.1, 0.9, 1.0, 1.05, 0.5):  # the last is calmer than the others
+        >>> for distance in (1.0, 1.1, 0.9, 1.0, 1.05, 0.5):  # the last is much smaller than the others
         ...     scale, state = gate.update(Measurement(jnp.float32(distance), jnp.int32(0)), state)
         >>> print(f"{scale:.2f}")
         1.10
@@ -178,20 +177,20 @@ def hysteresis_gate(
         return jnp.ones((), jnp.float32), state
 
     def update(measurement: Measurement, state: GateState) -> tuple[jax.Array, GateState]:
-        # 1. How unusual is the distance? What cannot be measured is neither usual nor unusual.
+        # 1. The z-score of the distance; 0 if the distance could not be measured.
         finite = jnp.isfinite(measurement.distance)
         known = jnp.where(finite, measurement.distance, 1.0)
         logarithm = jnp.log(jnp.maximum(known, _SMALLEST_DISTANCE))
         z = robust_z_score(logarithm, state.history, state.measurements)
         z = jnp.where(finite, z, 0.0)
-        # 2. The mode, and with it the scale.
+        # 2. The mode, and from it the scale.
         mode = schmitt_trigger(state.phase, z, enter=enter, leave=leave)
         mode = jnp.where(finite, mode, HOLD)
         factor = jnp.where(mode == SLOW, down, jnp.where(mode == FAST, up, 1.0))
         factor = jnp.where(finite, factor, down)
         scale = jnp.clip(state.scale * factor, floor, ceiling)
-        # 3. The distance joins the history.
-        # At 2^31 a turn of the ring is taken off the count: it is large enough, and the place stays.
+        # 3. The distance joins the history. At 2^31 - 1 the count goes back by one turn of the ring, which
+        #    leaves the place to write to unchanged.
         most = jnp.iinfo(jnp.int32).max
         count = jnp.where(state.measurements == most, state.measurements - window, state.measurements)
         pushed = state.history.at[count % window].set(logarithm)
