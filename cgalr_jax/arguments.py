@@ -1,4 +1,4 @@
-"""What users hand to the update, checked when it is traced: the three ways to measure, and the samples."""
+"""Checks at trace time of the extra arguments of `update`: the three ways to measure, and the samples."""
 
 import math
 from typing import Any
@@ -25,7 +25,7 @@ _WAYS = """There are three ways to measure, one at a time:
   fixed probe: tx.update(grads, opt_state, params, probe=probe) with probe(params) -> activations
   given:       tx.update(grads, opt_state, params, activations=activations)"""
 
-_CULPRITS = """If your call has them, something between it and here drops extra arguments: flax's
+_CULPRITS = """If your call passes one of them, something in between drops extra arguments: flax's
 TrainState.apply_gradients (use cgalr_jax.capture.TrainState), optax.MultiSteps inside optax.chain (put it
 outermost), optax.lookahead, or a wrapper of your own."""
 
@@ -33,17 +33,20 @@ outermost), optax.lookahead, or a wrapper of your own."""
 def check_extra_arguments(
     signal: Signal, stored: Any, params: Any, activations: Any, probe: Any, samples: Any
 ) -> None:
-    """Raises unless exactly one of the three ways is meant."""
+    """Raises a ValueError unless the arguments are those of exactly one of the three ways to measure."""
     if signal.reads_activations:
         if activations is None and probe is None:
             raise ValueError(
                 f"probe or activations must be passed to update, got neither.\n{_WAYS}\n{_CULPRITS}"
             )
         if activations is not None and not (probe is None and samples is None and stored is None):
-            raise ValueError(f"activations must come alone, got probe or samples too.\n{_WAYS}")
+            raise ValueError(f"activations must be passed without probe and samples, got more.\n{_WAYS}")
         if (samples is None) != (stored is None):
             there = "update" if stored is None else "scale_by_connectome"
-            raise ValueError(f"samples must be passed to both, got {there} only.\n{_WAYS}")
+            raise ValueError(
+                "samples must be passed to both scale_by_connectome and update, or to neither, got them in "
+                f"{there} only.\n{_WAYS}"
+            )
         if probe is not None:
             check_probe(probe, ("params",) if samples is None else ("params", "samples"))
     if params is None and (signal.reads_params or probe is not None):
@@ -54,15 +57,16 @@ def check_extra_arguments(
 
 
 def check_probe(probe: Any, arguments: tuple[str, ...]) -> None:
-    """Raises unless the probe can be called with what it will be called with."""
+    """Raises a ValueError unless the probe takes these arguments."""
     signature = f"probe({', '.join(arguments)}) -> activations"
     if "samples" not in arguments:
-        signature += ", without samples" + " at both places" * (arguments == ("params",))
+        where = "to scale_by_connectome and update" if arguments else "to the schedule"
+        signature += f", if no samples are passed {where}"
     _checks.check_function("probe", probe, signature, len(arguments))
 
 
 def check_rate(name: str, learning_rate: Any) -> None:
-    """Raises unless it is a number, finite and not negative, or a schedule; no concrete value is computed."""
+    """Raises a ValueError unless the rate is a schedule, or a finite number of at least 0."""
     if not callable(learning_rate):
         allowed = "a schedule, or a number that is finite and at least 0"
         return _checks.check(name, learning_rate, lambda x: 0 <= x < math.inf, allowed)
@@ -73,7 +77,7 @@ def check_rate(name: str, learning_rate: Any) -> None:
 
 
 def check_axes(reading: Any, before: Any, axis_name: Any) -> None:
-    """Raises where a `shard_map` splits the samples and the measurement does not know."""
+    """Raises a ValueError if a `shard_map` splits the samples over an axis that `axis_name` does not name."""
     split = _varying(reading) - _varying(before)
     if split:
         raise ValueError(
@@ -84,14 +88,14 @@ def check_axes(reading: Any, before: Any, axis_name: Any) -> None:
 
 
 def _varying(tree: Any) -> frozenset[Any]:
-    """The mapped axes over which an array differs; they are not known under `pmap` and `check_vma=False`."""
-    # Undocumented: under a JAX that calls it otherwise the error is lost, and nothing else.
+    """The mapped axes over which arrays differ; not known under `pmap` and `check_vma=False`."""
+    # An undocumented attribute: in a JAX that renames it, this check finds nothing, and all else works.
     kinds = [getattr(jax.typeof(x), "manual_axis_type", None) for x in jax.tree.leaves(tree)]
     return frozenset().union(*(kind.varying for kind in kinds if kind is not None))
 
 
 def shapes_of_samples(samples: Any) -> Any:
-    """The example of the samples as shapes: arrays, `jax.ShapeDtypeStruct`s or numbers; at least one row."""
+    """The shapes of example samples: arrays with at least one row, `jax.ShapeDtypeStruct`s, or numbers."""
 
     def shape_of(leaf: Any) -> jax.ShapeDtypeStruct:
         if not _leaves.is_array(leaf) or 0 in jnp.shape(leaf)[:1]:
@@ -105,7 +109,7 @@ def shapes_of_samples(samples: Any) -> Any:
 
 
 def cut_samples(samples: Any, stored: Any) -> Any:
-    """The first samples, as many and where they are stored, without a cast that loses information."""
+    """The first samples, as many as are stored, in the dtype of those; a cast must not lose information."""
 
     def cut(sample: Any, like: jax.Array) -> jax.Array:
         if not _leaves.is_array(sample):
@@ -122,7 +126,7 @@ def cut_samples(samples: Any, stored: Any) -> Any:
                 f"does not fit into it; pass an example of the batches as they are in the update."
             )
         first = jnp.asarray(sample[: like.shape[0]] if like.shape else sample, like.dtype)
-        # On an Explicit mesh the batch is split and the state is not: arrays of one place do not mix there.
+        # On an Explicit mesh the batch is split and the state is not; `jnp.where` needs the same for both.
         explicit = jax.sharding.AxisType.Explicit in jax.typeof(first).sharding.mesh.axis_types
         return jax.sharding.reshard(first, jax.typeof(like).sharding) if explicit else first
 
@@ -135,7 +139,7 @@ def cut_samples(samples: Any, stored: Any) -> Any:
 
 
 def _keeps(source: Any, target: Any) -> bool:
-    """Whether a cast keeps what the numbers say: to a wider kind, or among floats, which lose digits only."""
+    """Whether a cast keeps the values: to a wider kind, or between float types, which loses only digits."""
     if source == target or jnp.issubdtype(target, jnp.complexfloating):
         return True
     if jnp.issubdtype(target, jnp.floating):

@@ -1,7 +1,7 @@
-"""The average of the parameters along a run: the annealing of a run whose end is not known.
+"""The average of the parameters along a run: it replaces annealing if the length of the run is not known.
 
-A schedule that ends lowers the rate so that the noise of the gradients averages out. Where no end is known,
-the average of the parameters does that instead, at any step, while the parameters themselves go on moving.
+A schedule lowers the rate towards the end, so that the noise of the gradients averages out. If no end is
+known, averaging the parameters does the same, at any step, while training goes on at a larger rate.
 """
 
 import math
@@ -20,8 +20,8 @@ __all__ = ["AveragingState", "averaged_params", "polynomial_averaging"]
 class AveragingState(NamedTuple):
     """State of `polynomial_averaging`."""
 
-    averaging_step: jax.Array  # i32[], updates seen
-    averaging_params: Any  # the average, f32 (or wider) like the parameters
+    averaging_step: jax.Array  # i32[], number of updates so far
+    averaging_params: Any  # the average: the tree and shapes of the parameters, f32 or wider
 
 
 def polynomial_averaging(eta: float = 8.0) -> optax.GradientTransformationExtraArgs:
@@ -32,14 +32,14 @@ def polynomial_averaging(eta: float = 8.0) -> optax.GradientTransformationExtraA
     .. math:: \bar x_t = \bar x_{t-1} + \frac{\eta + 1}{t + \eta} (x_t - \bar x_{t-1})
 
     (Shamir and Zhang, "Stochastic gradient descent for non-smooth optimization", arXiv 1212.1824). The
-    weights grow like t^eta, so that about the last 1 / (eta + 1) of any run counts, however long it is: no
-    decay to choose, unlike in an exponential average. The default eta is the one that DoG's authors advise.
+    weights grow like t^eta, so that about the last 1 / (eta + 1) of a run counts, whatever its length: unlike
+    an exponential average, it needs no decay rate. The default eta is the one that the authors of DoG advise.
 
-    Put it last in the chain: it has to see the updates that are applied. Evaluate `averaged_params`, and go
+    Put it last in the chain, where it sees the updates that are applied. Evaluate `averaged_params`, and go
     on training with the parameters themselves.
 
     Args:
-        eta: at least 0; 0 is the plain mean, larger values forget sooner.
+        eta: at least 0; 0 gives the plain mean, larger values forget earlier parameters faster.
 
     Returns:
         A transformation that needs `params`. Its state is one float32 copy of the parameters.
@@ -79,7 +79,8 @@ def polynomial_averaging(eta: float = 8.0) -> optax.GradientTransformationExtraA
         def moved(mean: Any, old: Any, update: Any) -> Any:
             if mean is None:
                 return None
-            new = old if update is None else optax.apply_updates(old, update)  # rounded as they are
+            # The next parameters with the rounding of training.
+            new = old if update is None else optax.apply_updates(old, update)
             return mean + weight.astype(mean.dtype) * (jnp.asarray(new, mean.dtype) - mean)
 
         average = jax.tree.map(moved, state.averaging_params, params, updates, is_leaf=lambda x: x is None)
@@ -92,23 +93,25 @@ def averaged_params(opt_state: Any, params: optax.Params) -> optax.Params:
     """The parameters to evaluate: the average that `polynomial_averaging` keeps.
 
     Args:
-        opt_state: an Optax state however nested, a flax `TrainState`, an `nnx.Optimizer`, its `nnx.state` or
+        opt_state: an Optax state (nested or not), a flax `TrainState`, an `nnx.Optimizer`, its `nnx.state` or
             the pure dict of that.
-        params: the current parameters, for the structure and the dtypes.
+        params: the current parameters, for structure and dtypes.
 
     Returns:
-        The average, in the form of `params`.
+        The average, with the structure and dtypes of `params`. Leaves that are not averaged (integers,
+        functions) are those of `params`.
 
     Raises:
-        ValueError: if there is not exactly one state of `polynomial_averaging` in it.
+        ValueError: if `opt_state` does not contain exactly one state of `polynomial_averaging`, or `params`
+            differ from the averaged ones in structure or shapes.
     """
     states = find_states(opt_state, AveragingState._fields)
     if len(states) != 1:
         raise ValueError(
-            f"opt_state must contain one state of polynomial_averaging, got one with {len(states)}: "
+            f"opt_state must contain one state of polynomial_averaging, got {len(states)} in a "
             f"{type(opt_state).__name__}."
         )
-    # By path, never by position: a restored list is a mapping whose keys sort as text.
+    # By path, never by position: a list that was restored as a mapping has keys that sort as text.
     means = {_keys(path[1:]): mean for path, mean in states[0].items() if path[0] == "averaging_params"}
 
     known = sorted("/".join(keys) for keys in means)
@@ -120,11 +123,11 @@ def averaged_params(opt_state: Any, params: optax.Params) -> optax.Params:
         keys = _keys(tuple(jax.tree_util.keystr((key,), simple=True) for key in path))
         if keys not in means:
             raise ValueError(
-                f"params must be those that polynomial_averaging has seen, {known}, got {'/'.join(keys)!r}."
+                f"params must be those that polynomial_averaging averages, {known}, got {'/'.join(keys)!r}."
             )
         if jnp.shape(means[keys]) != leaf.shape:
             raise ValueError(
-                "params must have the shapes that polynomial_averaging has seen, "
+                "params must have the shapes that polynomial_averaging averages, "
                 f"{jnp.shape(means[keys])} for {'/'.join(keys)!r}, got {leaf.shape}."
             )
         seen.add(keys)
@@ -133,22 +136,22 @@ def averaged_params(opt_state: Any, params: optax.Params) -> optax.Params:
     averaged = jax.tree_util.tree_map_with_path(average, params)
     if missing := means.keys() - seen:
         raise ValueError(
-            f"params must be those that polynomial_averaging has seen, {known}, got none of "
+            f"params must be those that polynomial_averaging averages, {known}, got none called "
             f"{sorted('/'.join(keys) for keys in missing)}."
         )
     return averaged
 
 
 def _trains(leaf: Any) -> bool:
-    """Whether a leaf is averaged: the others (integers, functions) stay as they are."""
+    """Whether a leaf is averaged; integers and functions are not."""
     return hasattr(leaf, "dtype") and _leaves.is_inexact(leaf)
 
 
 def _wide(leaf: Any) -> Any:
-    """float32, or the type of the parameter itself where that is wider or complex."""
+    """The dtype of the average: float32, or the parameter's own dtype if that is wider or complex."""
     return jnp.promote_types(leaf.dtype, jnp.float32)
 
 
 def _keys(path: tuple[str, ...]) -> tuple[str, ...]:
-    """The keys to a parameter; in an nnx state the last one leads from a variable to its value."""
+    """The keys to a parameter, without the last key of an nnx state, which leads to the variable's value."""
     return path[:-1] if path and path[-1] == "value" else path

@@ -1,6 +1,7 @@
 """Activations -> units: the names of the layers, the choice of units, positions as samples, pooling.
 
-All of it is static: it is settled by the example, before anything is traced, and is the same in each run.
+Names and chosen units are static: the example determines them before anything is traced, and every run has
+the same.
 """
 
 import itertools
@@ -18,12 +19,12 @@ __all__ = ["Layers", "Layout", "layer_units", "layout_of", "measured_layers", "p
 
 
 class Layers(Mapping[str, jax.Array]):
-    """The measured units of each layer, and over which devices their samples are split.
+    """The measured units of each layer, and the mapped axis over which their samples are split.
 
     A read-only mapping of names to activations [N, ..., P], in the order of the example.
 
     Attributes:
-        axis_name: the mapped axis (or axes) over which the samples are split; None where arrays are global.
+        axis_name: the mapped axis (or axes) over which the samples are split; None if arrays are global.
             Pass it on: `topology.functional_connectome(units, axis_name=layers.axis_name)`.
 
     Example:
@@ -51,7 +52,7 @@ class Layers(Mapping[str, jax.Array]):
 
 
 class Layout(NamedTuple):
-    """Which units of which layers are measured: what an example settles.
+    """Which units of which layers are measured, as determined by an example.
 
     Attributes:
         widths: {name of the layer: its number of units}.
@@ -63,7 +64,7 @@ class Layout(NamedTuple):
 
     @property
     def shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """Two samples of each layer, as shapes: enough to know the form of a reading."""
+        """Shapes of two samples of each layer: enough to find the form of a reading."""
         return {name: jax.ShapeDtypeStruct((2, width), jnp.float32) for name, width in self.widths.items()}
 
     def measured(self) -> dict[str, jax.Array]:
@@ -80,13 +81,13 @@ def layout_of(example: Any, max_units: int) -> Layout:
     Args:
         example: a pytree whose leaves are activations [N, ..., F], their `jax.ShapeDtypeStruct`s, or numbers
             of units.
-        max_units: units per layer that are measured, at least 2; above it a static sub-sample.
+        max_units: units per layer that are measured, at least 2; of a larger layer a fixed sub-sample.
 
     Returns:
-        The layout; leaves are named by the keys on the way to them, joined by slashes.
+        The layout; a leaf is named by the keys that lead to it, joined by slashes.
 
     Raises:
-        ValueError: if there is no layer, a leaf is none, or two layers would have one name.
+        ValueError: if there is no layer, a leaf is no layer, or two layers would have the same name.
 
     Example:
         >>> layout_of({"dense": 3, "blocks": [jnp.zeros((8, 2))]}, max_units=2).widths
@@ -113,7 +114,7 @@ def measured_layers(activations: Any, layout: Layout, axis_name: Hashable | None
         The layers, [N, ..., P] each; no gradient flows through them.
 
     Raises:
-        ValueError: if the layers, or their numbers of units, are not those of the layout.
+        ValueError: if the layers, or their numbers of units, differ from those of the layout.
     """
     _checks.check_kind("layout", layout, Layout, "cgalr_jax.layers")
     leaves = {
@@ -136,14 +137,14 @@ def measured_layers(activations: Any, layout: Layout, axis_name: Hashable | None
 
 
 def layer_units(activation: jax.typing.ArrayLike, max_samples: int = 8192) -> jax.Array:
-    """The units of one layer: its features; every position (pixel, token) of every example is a sample.
+    """The units of one layer: each feature is a unit, each position (pixel, token) of each example a sample.
 
-    Above `max_samples` positions every s-th is kept, with the smallest sufficient stride s that shares no
-    factor with their number, so that no row or column of an image is favoured.
+    Of more than `max_samples` positions every s-th is kept. The stride s is the smallest sufficient one that
+    shares no factor with the number of positions, so that no row or column of an image is preferred.
 
     Args:
         activation: [N, ..., F], of any dtype.
-        max_samples: at least 1.
+        max_samples: largest number of rows of the result; at least 1.
 
     Returns:
         [rows, F] with rows <= max_samples, dtype unchanged.
@@ -165,16 +166,16 @@ def layer_units(activation: jax.typing.ArrayLike, max_samples: int = 8192) -> ja
     stride = next(s for s in itertools.count(enough) if math.gcd(s, rows) == 1)
     if stride == 1:
         return units
-    # A gather, not a slice: a slice of sharded samples cannot say where its result lives.
+    # A gather, not a slice: for a slice of sharded samples no output sharding can be given.
     kept = jnp.arange(0, rows, stride)
     return units.at[kept].get(mode="promise_in_bounds", out_sharding=_sharding.replicated(units, 2))
 
 
 def pooled_units(layers: Mapping[str, jax.Array]) -> jax.Array:
-    """The units of all layers side by side: positions are averaged, one example is one sample.
+    """The units of all layers side by side: positions are averaged, and each example is one sample.
 
     Args:
-        layers: {name: activations [N, ..., P]}, of the same N.
+        layers: {name: activations [N, ..., P]}, all with the same N.
 
     Returns:
         f32[N, sum of P].
@@ -199,7 +200,7 @@ def pooled_units(layers: Mapping[str, jax.Array]) -> jax.Array:
 
 
 def _named_leaves(tree: Any, argument: str) -> list[tuple[str, Any]]:
-    """The leaves with the keys on the way to them joined by slashes; no name twice."""
+    """Pairs (name, leaf): a name joins the keys that lead to the leaf by slashes; no name occurs twice."""
     leaves = [
         (jax.tree_util.keystr(path, simple=True, separator="/") or "activations", leaf)
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
@@ -207,15 +208,15 @@ def _named_leaves(tree: Any, argument: str) -> list[tuple[str, Any]]:
     names = [name for name, _ in leaves]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise ValueError(f"{argument} must have a name of its own for each layer, got {twice} twice.")
+        raise ValueError(f"{argument} must have a different name for each layer, got {twice} twice.")
     return leaves
 
 
 def _width(name: str, leaf: Any) -> int:
     if callable(leaf):
         raise ValueError(
-            "example must be what the probe returns, jax.eval_shape(probe, params), got "
-            f"{_checks.shown(leaf)}: a function."
+            "example must be what the probe returns, jax.eval_shape(probe, params), got a function: "
+            f"{_checks.shown(leaf)}."
         )
     shape = getattr(leaf, "shape", ())
     if isinstance(leaf, (int, np.integer)) and not isinstance(leaf, bool):
@@ -224,18 +225,18 @@ def _width(name: str, leaf: Any) -> int:
         width = shape[-1]
     else:
         raise ValueError(
-            "example must hold activations [N, ..., F], their jax.ShapeDtypeStruct, or numbers of units, as "
-            f"jax.eval_shape(probe, params) does; got {_checks.shown(leaf)} for layer {name!r}."
+            "example must hold activations [N, ..., F], their jax.ShapeDtypeStructs (jax.eval_shape(probe, "
+            f"params)) or numbers of units, got {_checks.shown(leaf)} for layer {name!r}."
         )
     if width < 2:
         raise ValueError(
-            f"example must have at least 2 units in each layer, got {width} in layer {name!r}; leave it out."
+            f"example must have at least 2 units in each layer, got {width} in layer {name!r}: leave it out."
         )
     return width
 
 
 def _choose_units(width: int, max_units: int) -> np.ndarray:
-    """Indices of the units that are measured: all, or a static sub-sample that is the same in each run."""
+    """Indices of the units that are measured: all, or a fixed sub-sample, the same in each run."""
     if width <= max_units:
         return np.arange(width)
     return np.sort(np.random.default_rng(width).choice(width, max_units, replace=False))

@@ -1,8 +1,9 @@
-"""Whole configurations by name: the paper's, as far as it is known, in one call.
+"""Complete configurations by name: the paper's, as far as it is known, in one call.
 
-The text of the paper that could be read (He & Songdechakraiwut, "Connectome-Guided Automatic Learning Rates
-for Deep Networks", arXiv 2510.23781) gives the parts, not all of their numbers. Where the public code of its
-group (topo-fcnn, topo-clustering) has a number it is taken from there; the rest is our choice, and marked.
+The text of the paper that we could read (He & Songdechakraiwut, "Connectome-Guided Automatic Learning Rates
+for Deep Networks", arXiv 2510.23781) describes the parts, but does not give all numbers. Where the public
+code of its group (topo-fcnn, topo-clustering) has a number, it is used here. The other numbers are ours, and
+marked so.
 """
 
 import functools
@@ -19,9 +20,9 @@ __all__ = ["paper", "paper_gate", "paper_signal"]
 
 Topology = Literal["deaths", "barcode", "wasserstein"]
 
-# The band of the envelope at step 0, in base rates: the base rate is the largest that is ever applied.
+# Bounds of the scale at step 0: with 1 as the upper one, the base rate is the largest that is ever applied.
 _LOWER, _UPPER = 0.1, 1.0
-# The gate's own floor: out of the way, the envelope bounds the scale.
+# The gate's own floor, far below the envelope, which bounds the scale.
 _FLOOR = 1e-6
 
 
@@ -37,19 +38,19 @@ def paper(
     max_units: int = 512,
     axis_name: Hashable | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """The paper's optimizer: once an epoch a relative gate looks at one connectome of all hidden layers.
+    """The paper's optimizer: a relative gate on one connectome of all hidden layers, measured once an epoch.
 
-    To be called with `probe=` on a large, fixed set of training samples: `probe(params) -> activations` of
-    the hidden layers behind their nonlinearity, in evaluation mode (the group's code). What each part is, and
-    from where:
+    Call the update with `probe=` on a large, fixed set of training samples: `probe(params) -> activations` of
+    the hidden layers after their nonlinearity, in evaluation mode (as in the code of the paper's group). The
+    parts, and where each comes from:
 
-    | part | here | from |
+    | part | here | source |
     |---|---|---|
-    | `"deaths"` | TOP: L2 norm of the sorted deaths' changes | the paper, read between its lines |
+    | `"deaths"` | TOP: L2 norm of the differences of sorted deaths | inferred from the paper |
     | `"barcode"` | TOP: the same of births and deaths | the group's code |
     | `"wasserstein"` | WD: H1 of Vietoris-Rips, lengths 1 / (1 + M) | the paper; lengths and H1 the group's |
     | connectome | one, of the units of all layers, convolutions averaged over positions | both |
-    | measured | once an epoch, `every = steps_per_epoch` | the paper, read between its lines |
+    | measured | once an epoch, `every = steps_per_epoch` | inferred from the paper |
     | z-score | median and MAD | the paper |
     | `window` | 10 epochs | ours |
     | gate with hysteresis | enters at 1, leaves at 0; times 1.1 and 0.8 | the paper; numbers ours |
@@ -57,20 +58,20 @@ def paper(
     | `tau` | 10 epochs | ours |
     | optimizer | SGD with momentum 0.9 | the group's code |
 
-    The gate is relative to its own past: it cannot see that a base rate is 100 times wrong. For a rate that
-    is found, use `cgalr_jax.cgalr`.
+    The gate compares distances with earlier ones only, and so cannot find out that a base rate is 100 times
+    wrong. Use `cgalr_jax.cgalr` to find a rate.
 
     Args:
-        learning_rate: the base rate, and the largest that is ever applied. A number: under a decaying
-            schedule the envelope would promise nothing.
-        example: what the probe returns, see `scale_by_connectome`. Three units or more in all.
+        learning_rate: the base rate, and the largest rate that is ever applied. A number, since the envelope
+            anneals: under a decaying schedule its conditions for convergence may fail.
+        example: what the probe returns, see `scale_by_connectome`. At least three units in all.
         steps_per_epoch: optimizer steps of an epoch; at least 1.
         optimizer: `learning_rate -> optimizer`, as in `cgalr`; default SGD with momentum 0.9.
         topology: `"deaths"`, `"barcode"` or `"wasserstein"`, see `paper_signal`.
-        window: epochs among whose distances one is unusual; at least 5.
+        window: how many epochs' distances a new one is compared with; at least 5.
         tau: epochs after which the envelope has halved; positive.
-        max_units: units per layer that are measured, a static sub-sample above. Deaths sort P(P - 1)/2
-            numbers a measurement; take 32 or so for `"wasserstein"`.
+        max_units: units per layer that are measured; of a larger layer a fixed sub-sample. Deaths of P units
+            in all sort P(P - 1)/2 numbers per measurement; take 32 or so for `"wasserstein"`.
         axis_name: see `scale_by_connectome`.
 
     Returns:
@@ -89,13 +90,13 @@ def paper(
         >>> tx = presets.paper(0.1, {"hidden": 8}, steps_per_epoch=20)
         >>> state = tx.init(params)
         >>> updates, state = tx.update(params, state, params, probe=hidden)
-        >>> print(cgalr_jax.metrics(state)["cgalr/learning_rate"])  # until there is a history, the base rate
+        >>> print(cgalr_jax.metrics(state)["cgalr/learning_rate"])  # the base rate, until there is a history
         0.1
     """
     _checks.check_integer("steps_per_epoch", steps_per_epoch, 1)
     if callable(learning_rate):
         raise ValueError(
-            f"learning_rate must be a number, the envelope anneals it; got {_checks.shown(learning_rate)}."
+            f"learning_rate must be a number, which the envelope anneals, got {_checks.shown(learning_rate)}."
         )
     return transform.cgalr(
         learning_rate,
@@ -110,14 +111,14 @@ def paper(
 
 
 def paper_signal(topology: Topology = "deaths") -> signals.Signal:
-    """The published distances, of one connectome of all layers.
+    """The published distances, for one connectome of all layers.
 
     Args:
-        topology: `"deaths"`, the L2 norm of the sorted deaths' differences; `"barcode"`, of births and deaths
-            side by side; `"wasserstein"`, WD of H1 only, on the lengths 1 / (1 + M), on the host.
+        topology: `"deaths"`, the L2 norm of the differences of sorted deaths; `"barcode"`, that of births and
+            deaths together; `"wasserstein"`, WD of H1 only, with lengths 1 / (1 + M), computed on the host.
 
     Returns:
-        A `Signal` in the distance's own unit (set-point 1): for a relative controller.
+        A `Signal` in the unit of the distance (set-point 1), for a relative controller.
 
     Raises:
         ValueError: for another topology.
@@ -149,14 +150,14 @@ def paper_signal(topology: Topology = "deaths") -> signals.Signal:
 def paper_gate(steps_per_epoch: int, *, window: int = 10, tau: float = 10.0) -> Controller:
     """The paper's controller: `hysteresis_gate` inside `robbins_monro_bounds`.
 
-    Where the envelope has clipped the scale the gate goes on from there, so that it is heard at once when it
-    turns: a gate with a scale of its own would first have to come back from outside. For the first five
-    measurements there is no history, and the scale is 1 or what the envelope leaves of it.
+    If the envelope clips the scale, the gate continues from the clipped value, so that a change of its mode
+    acts at once. For the first five measurements there is no history: the scale is 1, or the upper bound if
+    that is smaller.
 
     Args:
         steps_per_epoch: optimizer steps of an epoch; at least 1.
-        window: measurements, one an epoch, among which a distance is unusual; at least 5. Ours.
-        tau: epochs after which the envelope `[0.1, 1] / (1 + epoch / tau)` has halved; positive. Ours.
+        window: how many measurements, one per epoch, a new one is compared with; at least 5.
+        tau: epochs after which the envelope `[0.1, 1] / (1 + epoch / tau)` has halved; positive.
 
     Returns:
         A `Controller`.

@@ -1,4 +1,4 @@
-"""The learning rate itself as an Optax `StatefulSchedule`: the transformation, without updates to scale."""
+"""The learning rate as an Optax `StatefulSchedule`, for users who need the rate and not scaled updates."""
 
 from collections.abc import Callable
 from typing import Any
@@ -35,13 +35,13 @@ class ConnectomeSchedule:
         samples: Any = None,
         **extra_args: Any,
     ) -> ConnectomeState:
-        """One step: measures if it is time."""
+        """One step: measures if a measurement is due."""
         del extra_args
         bound = None if probe is None else (lambda params, *args: probe(*args))
         if probe is not None:
             arguments.check_probe(probe, () if samples is None else ("samples",))
         extra = {"activations": activations, "probe": bound, "samples": samples}
-        # Optax has asked for the rate of this step before it calls this.
+        # Optax computes the rate of this step before it calls `update`.
         applied = self(state)
         after: Any = self._block.update((), state._replace(cg_rate=()), (), **extra)[1]
         return after._replace(cg_rate=applied)
@@ -61,11 +61,11 @@ def connectome_schedule(
     signal: signals.Signal | None = None,
     **kwargs: Any,
 ) -> ConnectomeSchedule:
-    """The same as an Optax `StatefulSchedule`, for `optax.inject_hyperparams`.
+    """The calibrated learning rate as an Optax `StatefulSchedule`, for `optax.inject_hyperparams`.
 
-    `opt_state.hyperparams["learning_rate"]` is then the true rate. Optax does not hand the parameters to a
-    schedule. So bind them to the probe, `probe=functools.partial(probe, params)`, and choose a signal that
-    reads activations only. A measurement acts from the next step on.
+    `opt_state.hyperparams["learning_rate"]` is then the rate that was applied. Optax does not pass the
+    parameters to a schedule: bind them to the probe, `probe=functools.partial(probe, params)`, and choose a
+    signal that reads activations only. A measurement changes the rate from the next step on.
 
     Args:
         learning_rate: a number or a schedule; it is multiplied by the scale.
@@ -95,8 +95,8 @@ def connectome_schedule(
     signal = check_signal("signal", signals.frobenius() if signal is None else signal)
     if signal.reads_params:
         raise ValueError(
-            "signal must be one that reads activations only, because Optax hands no parameters to a "
-            f"schedule; got {_checks.shown(signal)}."
+            "signal must be one that reads activations only, because Optax passes no parameters to a "
+            f"schedule, got {_checks.shown(signal)}."
         )
     if controller is None:
         controller = controllers.calibrated(learning_rate if callable(learning_rate) else None)

@@ -1,7 +1,8 @@
-"""The state of the transformation: what is in it, how it is found in any tree, and what it shows.
+"""The state of the transformation: its fields, how to find it in any tree, and its metrics.
 
-States are found by the names of their fields, together: in an nnx state, a checkpoint or a restored tree the
-NamedTuples have become mappings or lists, and a parameter of the user's may be called `cg_scale`.
+A state is found by the names of all its fields together. The type does not do: in an nnx state, a checkpoint
+or a restored tree, NamedTuples have become mappings or lists. Nor does one name: a user's parameter may be
+called `cg_scale`.
 """
 
 from collections.abc import Mapping
@@ -22,37 +23,38 @@ class ConnectomeState(NamedTuple):
     """
 
     cg_step: jax.Array  # i32[], optimizer steps taken
-    cg_scale: jax.Array  # f32[], what the updates were multiplied by in the last step
+    cg_scale: jax.Array  # f32[], the factor of the updates in the last step
     cg_distance: jax.Array  # f32[], last distance, in the unit of the signal; 0 before the first
-    cg_measurements: jax.Array  # i32[], distances that were measured
-    cg_skipped: jax.Array  # i32[], readings or distances that were not usable, and were left out
+    cg_measurements: jax.Array  # i32[], number of distances that were measured
+    cg_skipped: jax.Array  # i32[], number of readings and distances that were not usable
     cg_valid: jax.Array  # bool[], whether cg_before holds a reading
     cg_read: jax.Array  # i32[], the step at which cg_before was read
-    cg_share: jax.Array  # f32[], the largest share of a step since that reading, see `signals.largest_share`
+    cg_share: jax.Array  # f32[], the largest `signals.largest_share` of the steps since that reading
     cg_layers: Any  # {name of a layer: bool[F]}, which of its units are measured
-    cg_before: Any  # reading of the signal at the last measurement: at most one connectome per layer
+    cg_before: Any  # reading of the last measurement: at most one connectome per layer
     cg_samples: Any  # paired: the samples that cg_before was read from; otherwise empty
-    cg_rate: Any  # f32[], learning rate of the last step, where the transformation knows it; otherwise empty
+    cg_rate: Any  # f32[], learning rate of the last step if the transformation knows it; otherwise empty
     cg_control: Any  # state of the controller
 
 
-# The fields that always hold an array: together they are a state, whatever became of the NamedTuple.
+# The fields that always hold an array: a record with all of them is a state, NamedTuple or not.
 _ALWAYS = ("cg_step", "cg_scale", "cg_distance", "cg_measurements", "cg_skipped", "cg_valid", "cg_read")
-# What `metrics` shows of the state itself, and of the states of controllers however nested.
+# The fields that `metrics` shows, of the state itself and of the states of controllers, nested or not.
 _OF_THE_STATE = ("scale", "distance", "measurements", "skipped", "step")
 _OF_THE_CONTROLLER = ("phase", "anchor", "ended", "z")
 
 
 def find_states(tree: Any, fields: tuple[str, ...]) -> list[dict[Path, Any]]:
-    """The leaves of each record that has all of these fields, wherever it is in a tree.
+    """The leaves of each record in a tree that has all of these fields.
 
     Args:
-        tree: an Optax state however nested, a flax `TrainState`, an `nnx.Optimizer`, its `nnx.state`, the
-            pure dict of that, or what a checkpoint holds.
-        fields: names of fields that hold arrays, the first of them one array.
+        tree: an Optax state (nested or not), a flax `TrainState`, an `nnx.Optimizer`, its `nnx.state`, the
+            pure dict of that, or the content of a checkpoint.
+        fields: names of fields that hold arrays; the first one holds a single array.
 
     Returns:
-        A dictionary per record, {path of keys within it: leaf}, in the order of the tree: "10" after "2".
+        A dictionary per record, {path of keys within the record: leaf}, in the order of the tree: "10" comes
+        after "2".
     """
     leaves: dict[Path, Any] = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(getattr(tree, "opt_state", tree)):
@@ -67,7 +69,7 @@ def find_states(tree: Any, fields: tuple[str, ...]) -> list[dict[Path, Any]]:
     found = []
     for root in sorted(roots, key=place):
         record = {keys[len(root) :]: leaf for keys, leaf in leaves.items() if keys[: len(root)] == root}
-        # In an nnx state a leaf is the value of a variable.
+        # In an nnx state each leaf is one key deeper: it is the value of a variable.
         variables = (first, "value") in record
         found.append({keys[:-1] if variables else keys: leaf for keys, leaf in record.items()})
     return found
@@ -80,25 +82,24 @@ def _has(leaves: Mapping[Path, Any], path: Path) -> bool:
 def metrics(opt_state: Any) -> dict[str, jax.Array]:
     """The scalars worth logging, from any optimizer state that contains a `ConnectomeState`.
 
-    What is my learning rate now? `cgalr/learning_rate`, where it can be known: with `cgalr`, with
-    `connectome_schedule`, and where `optax.inject_hyperparams` holds a `learning_rate` beside the block. Else
-    it is the base schedule at this step times `cgalr/scale`:
+    The learning rate that was applied is `cgalr/learning_rate`. It is known with `cgalr`, with
+    `connectome_schedule`, and if `opt_state` also contains a state of `optax.inject_hyperparams` with a
+    `learning_rate`. Otherwise it is the base schedule at this step times the scale:
     `schedule(metrics["cgalr/step"] - 1) * metrics["cgalr/scale"]`.
 
     Args:
-        opt_state: an Optax state however nested, a flax `TrainState`, an `nnx.Optimizer`, its `nnx.state` or
+        opt_state: an Optax state (nested or not), a flax `TrainState`, an `nnx.Optimizer`, its `nnx.state` or
             the pure dict of that.
 
     Returns:
-        A flat dict of scalars, still on the device: nothing waits for them until they are read.
-        `cgalr/scale`, `cgalr/distance` (in the unit of the signal), `cgalr/measurements`, `cgalr/skipped`
-        (readings and distances that were not finite), `cgalr/refused` (what a controller, its schedule or its
-        bounds returned and was not used), `cgalr/step`; `cgalr/phase`, `cgalr/anchor`, `cgalr/ended` and
-        `cgalr/z` where the controller has them; `cgalr/learning_rate` where it is known. With several
-        instances: `cgalr/0/scale`, `cgalr/1/scale`, ...
+        A flat dict of scalars on the device, which does not wait for them: `cgalr/scale`, `cgalr/distance`
+        (in the unit of the signal), `cgalr/measurements`, `cgalr/skipped` (readings and distances that were
+        not usable), `cgalr/refused` (values of a controller, its schedule or its bounds that were not used),
+        `cgalr/step`; `cgalr/phase`, `cgalr/anchor`, `cgalr/ended` and `cgalr/z` if the controller has them;
+        `cgalr/learning_rate` if it is known. With several states: `cgalr/0/scale`, `cgalr/1/scale`, ...
 
     Raises:
-        ValueError: if there is no `ConnectomeState` in it.
+        ValueError: if `opt_state` contains no `ConnectomeState`.
 
     Example:
         >>> import jax.numpy as jnp, optax, cgalr_jax
@@ -109,8 +110,8 @@ def metrics(opt_state: Any) -> dict[str, jax.Array]:
     states = find_states(opt_state, _ALWAYS)
     if not states:
         raise ValueError(
-            "opt_state must contain the state of scale_by_connectome, cgalr or connectome_schedule, got one "
-            f"without: {type(opt_state).__name__}."
+            "opt_state must contain the state of scale_by_connectome, cgalr or connectome_schedule, got a "
+            f"{type(opt_state).__name__} without one."
         )
     shown = {}
     for number, state in enumerate(states):
@@ -137,7 +138,7 @@ def _shown(state: Mapping[Path, Any]) -> dict[str, Any]:
 
 
 def _injected_rate(opt_state: Any, scale: jax.Array) -> dict[str, Any]:
-    """The rate that `optax.inject_hyperparams` holds beside the block, times the scale."""
+    """The rate in the state of `optax.inject_hyperparams`, times the scale, if there is exactly one."""
     tree = getattr(opt_state, "opt_state", opt_state)
     rates = []
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
@@ -148,23 +149,23 @@ def _injected_rate(opt_state: Any, scale: jax.Array) -> dict[str, Any]:
 
 
 def check_checkpoint(stored: Any, opt_state: Any) -> None:
-    """Raises if a checkpoint does not fit the state that it is to be restored into: call it before restoring.
+    """Raises a ValueError if a checkpoint does not fit the optimizer; call it before you restore.
 
-    Orbax refuses arrays of other shapes by itself, but names neither layers nor units; `flax.serialization`
-    restores whatever it finds. Only the states of `scale_by_connectome` are compared, and only their shapes.
+    Orbax refuses arrays of other shapes, but its errors do not name layers or units; `flax.serialization`
+    restores arrays of any shape. Only states of `scale_by_connectome` are compared, and only their shapes.
 
     Args:
-        stored: what is in the checkpoint, shapes or arrays: `checkpointer.metadata(path)`;
+        stored: the content of the checkpoint, as shapes or arrays: `checkpointer.metadata(path)`;
             `manager.item_metadata(step)` of an Orbax `CheckpointManager` made with
-            `item_handlers=ocp.StandardCheckpointHandler()` (Orbax gives no shapes without);
-            `flax.serialization.msgpack_restore(data)`; or a state already restored. Named tuples may have
-            become dictionaries or lists, and more than the optimizer's state may be in it.
-        opt_state: what it is to be restored into: `tx.init(params)` or its shapes, a flax `TrainState`, an
+            `item_handlers=ocp.StandardCheckpointHandler()` (without it, Orbax returns no shapes);
+            `flax.serialization.msgpack_restore(data)`; or a state already restored. NamedTuples may have
+            become dictionaries or lists, and the checkpoint may hold more than the optimizer's state.
+        opt_state: the state to restore into: `tx.init(params)` or its shapes, a flax `TrainState`, an
             `nnx.Optimizer` or its state.
 
     Raises:
-        ValueError: if a layer, its number of units, the signal, the controller or the samples differ, naming
-            each; or if the two do not hold as many states, at least one.
+        ValueError: if layers, numbers of units, signal, controller or samples differ; the message names each
+            difference. Also if the numbers of states differ, or there is no state.
 
     Example:
         >>> import jax.numpy as jnp, cgalr_jax
@@ -176,15 +177,15 @@ def check_checkpoint(stored: Any, opt_state: Any) -> None:
         ...
         ValueError: stored must fit the optimizer: layer 'hidden' must have 12 units, got 8 units...
     """
-    if not isinstance(stored, Mapping):  # Orbax may tell it in a record of the step
+    if not isinstance(stored, Mapping):  # Orbax may wrap the shapes in an object for the step
         stored = getattr(stored, "item_metadata", getattr(stored, "metadata", stored))
-    if isinstance(stored, Mapping):  # several items, in a mapping that JAX does not look into
+    if isinstance(stored, Mapping):  # a mapping of several items, which may be no pytree for JAX
         stored = dict(stored)
     check_form("stored", stored, opt_state)
 
 
 def check_form(argument: str, found: Any, wanted: Any) -> None:
-    """Raises if the states in `found` are not of the form of those in `wanted`: not all restorers look."""
+    """Raises a ValueError if the states in `found` do not have the shapes of those in `wanted`."""
     found, wanted = (
         [
             {path: tuple(getattr(x, "shape", ())) for path, x in state.items()}
@@ -199,11 +200,11 @@ def check_form(argument: str, found: Any, wanted: Any) -> None:
         )
     if not found or len(found) != len(wanted):
         raise ValueError(
-            f"{argument} must hold as many states of scale_by_connectome as the optimizer, at least one: "
-            f"{len(wanted)}, got {len(found)}. An Orbax CheckpointManager tells what it stored if it is made "
-            "with item_handlers=ocp.StandardCheckpointHandler()."
+            f"{argument} must hold as many states of scale_by_connectome as the optimizer, {len(wanted)}, "
+            f"got {len(found)}. An Orbax CheckpointManager returns the shapes that it stored only if it is "
+            "made with item_handlers=ocp.StandardCheckpointHandler()."
         )
-    wrong = dict.fromkeys(  # a layer of another width says so in its connectome, too
+    wrong = dict.fromkeys(  # without duplicates: a layer of another width differs in its connectome, too
         _difference(path, here.get(path), there.get(path))
         for here, there in zip(found, wanted, strict=True)
         for path in sorted(here.keys() | there.keys(), key=lambda path: (path[0] != "cg_layers", path))
@@ -217,7 +218,7 @@ def check_form(argument: str, found: Any, wanted: Any) -> None:
 
 
 def _difference(path: Path, found: Any, wanted: Any) -> str:
-    """What is wrong with one array of the state: a square one in the reading is the connectome of a layer."""
+    """How one array of the state differs, in words; a square array in the reading is a layer's connectome."""
     shapes = [shape for shape in (found, wanted) if shape is not None]
     is_connectome = path[0] == "cg_before" and all(
         len(shape) == 2 and shape[0] == shape[1] for shape in shapes

@@ -19,7 +19,7 @@ def test_an_old_name_is_the_new_one_and_warns(module, name):
         pytest.importorskip("scipy")
     new = _deprecated.MOVED[module][name]
     place = importlib.import_module(f"cgalr_jax.{module}".rstrip("."))
-    with pytest.warns(DeprecationWarning, match=rf"is now {new}, and will go") as caught:
+    with pytest.warns(DeprecationWarning, match=rf"is now {new}; the old name will be removed") as caught:
         old = getattr(place, name)
     assert caught[0].filename == __file__
     room, _, attribute = new.rpartition(".")

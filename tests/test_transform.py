@@ -270,12 +270,12 @@ class TestThreeWays:
         "probe and activations": (
             {},
             {"probe": probe, "activations": probe(PARAMS)},
-            "activations must come alone",
+            "activations must be passed without probe and samples",
         ),
         "activations and samples": (
             {},
             {"activations": probe(PARAMS), "samples": BATCH},
-            "activations must come alone",
+            "activations must be passed without probe and samples",
         ),
         "samples in update alone": (
             {},

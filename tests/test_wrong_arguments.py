@@ -454,7 +454,7 @@ TABLE: dict[str, dict[str, Row]] = {
         ),
         "params": Row(
             lambda v: cgalr_jax.averaged_params(AVERAGED, v),
-            "those that polynomial_averaging has seen",
+            "those that polynomial_averaging averages",
             {k: TREES[k] for k in ("nothing", "an array")},
             good=(PARAMS,),
         ),

@@ -53,11 +53,11 @@ TOLD = {
     ),
     "samples in the update only": (
         lambda: update(block(), probe=paired, samples=X),
-        "samples must be passed to both, got update only",
+        "samples must be passed to both scale_by_connectome and update, or to neither, got them in update",
     ),
     "samples in the constructor only": (
         lambda: update(block(samples=X), probe=paired),
-        "samples must be passed to both, got scale_by_connectome only",
+        "samples must be passed to both scale_by_connectome and update, or to neither, got them in scale",
     ),
     "a probe of one argument, paired": (
         lambda: update(block(samples=X), probe=probe, samples=X),
@@ -65,7 +65,7 @@ TOLD = {
     ),
     "a probe of two arguments, fixed": (
         lambda: update(block(), probe=paired),
-        "probe must take 1 argument, probe(params) -> activations, without samples at both places, got",
+        "probe must take 1 argument, probe(params) -> activations, if no samples are passed to ",
     ),
     "a probe of no arguments": (
         lambda: update(block(), probe=lambda: probe(PARAMS)),
@@ -81,7 +81,7 @@ TOLD = {
     ),
     "the parameters as the example": (
         lambda: block(example=PARAMS),
-        "example must hold activations [N, ..., F], their jax.ShapeDtypeStruct, or numbers of units, as",
+        "example must hold activations [N, ..., F], their jax.ShapeDtypeStructs (jax.eval_shape",
     ),
     "no example": (
         lambda: block(example=None),
