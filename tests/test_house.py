@@ -34,7 +34,7 @@ FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 WINGS = {
     "topology": (("_weights",), ("connectome", "spanning_tree"), ("barcode",), ("distance",), ("rips",)),
     "signals": (("base",), ("connectome", "update"), ("combined", "rips")),
-    "controllers": (("base",), ("calibrated", "gate", "envelope")),
+    "controllers": (("base", "sensitivity"), ("calibrated", "gate", "envelope")),
     "capture": (("choice", "frozen"), ("outputs",), ("nnx", "linen"), ("shapes",)),
 }
 OPTIONAL = ("flax", "matplotlib", "gph", "sklearn", "scipy.sparse", "tensorboardX", "rich", "jaxtyping")

@@ -32,6 +32,7 @@ ROOMS = {
     "signals/update": ["tests/signals"],
     "controllers/base": ["tests/controllers/test_base.py"],
     "controllers/calibrated": ["tests/controllers/test_calibrated.py"],
+    "controllers/sensitivity": ["tests/controllers/test_calibrated.py"],
     "controllers/envelope": [
         "tests/controllers/test_envelope.py",
         "tests/regressions/test_states.py::test_refusals_are_counted_to_the_largest_integer",

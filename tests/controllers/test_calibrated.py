@@ -10,8 +10,7 @@ import optax
 import pytest
 
 from cgalr_jax import controllers
-from cgalr_jax.controllers import ANNEALING, CALIBRATING, Measurement
-from cgalr_jax.controllers.calibrated import BY_BOUND, BY_GUARD, REACHED, UNFINISHED
+from cgalr_jax.controllers import ANNEALING, BY_BOUND, BY_GUARD, CALIBRATING, REACHED, UNFINISHED, Measurement
 
 pytestmark = pytest.mark.usefixtures("strict")
 

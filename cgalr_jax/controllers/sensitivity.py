@@ -1,0 +1,160 @@
+"""What a measurement says of the network: its sensitivity, and whether to believe it."""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+__all__ = [
+    "ANNEALING",
+    "BY_BOUND",
+    "BY_GUARD",
+    "BY_TIME",
+    "CALIBRATING",
+    "NO_RECORD",
+    "REACHED",
+    "UNFINISHED",
+    "CalibrationState",
+    "Sensitivity",
+    "believe",
+    "follow",
+]
+
+# The phases, and how a calibration ended. Plain numbers, so that they can be logged.
+CALIBRATING, ANNEALING = 0, 1
+UNFINISHED, REACHED, BY_TIME, BY_GUARD, BY_BOUND = 0, 1, 2, 3, 4
+
+# Stands for "no record yet": below the logarithm of every motion. Finite, because some wrappers multiply the
+# state by zero.
+NO_RECORD = -100.0
+
+
+class CalibrationState(NamedTuple):
+    """State of `calibrated`.
+
+    A sensitivity is the motion of the network per learning rate, in logarithms:
+    `log(distance / target) - log(scale) - log(schedule)`. It does not depend on the rate as long as the
+    motion is proportional to the rate.
+    """
+
+    scale: jax.Array  # f32[], without a schedule the value before the controller's own decay
+    anchor: jax.Array  # f32[], the calibrated scale; the first scale until there is one
+    phase: jax.Array  # i32[], CALIBRATING or ANNEALING
+    ended: jax.Array  # i32[], how the calibration ended: UNFINISHED, REACHED, BY_TIME, BY_GUARD or BY_BOUND
+    sensitivities: jax.Array  # f32[64], ring of the sensitivities of this ramp that count
+    counted: jax.Array  # i32[], how many sensitivities have counted in this ramp
+    climbed: jax.Array  # f32[], log of how far the slow ramp could have climbed since the first of them
+    record: jax.Array  # f32[], the largest log(distance / target) that was believed
+    record_scale: jax.Array  # f32[], the scale at that measurement
+    believed: jax.Array  # i32[], how many sensitivities were believed, capped at 2
+    sensitivity: jax.Array  # f32[], the last sensitivity that was believed
+    suspect: jax.Array  # f32[], the last sensitivity measured, whether believed or not
+    suspects: jax.Array  # i32[], length of the present row of jumps that agree with each other
+    cuts: jax.Array  # i32[], measurements in a row with a step that was cut
+    stills: jax.Array  # i32[], measurements in a row in which nothing moved
+    recent: jax.Array  # f32[], running mean of the annealing's sensitivities, over some three of them
+    usual: jax.Array  # f32[], the same over some twenty
+    annealed: jax.Array  # i32[], measurements while annealing
+    peak: jax.Array  # f32[], the largest value of the schedule so far
+    value: jax.Array  # f32[], the last good value of the schedule
+    refused: jax.Array  # i32[], how many values of the schedule were not used
+    step: jax.Array  # i32[], optimizer step of the last measurement
+
+    @property
+    def calibrating(self) -> jax.Array:
+        """bool[], true during the ramp. If `steps` was given, each step of the ramp is measured."""
+        return self.phase == CALIBRATING
+
+
+class Sensitivity(NamedTuple):
+    """One measurement, as `ramp` and `anneal` need it."""
+
+    value: jax.Array  # f32[], log(distance / target) - log(rate); if nothing moved, the last one believed
+    finite: jax.Array  # bool[], whether the distance could be measured
+    still: jax.Array  # bool[], whether nothing moved
+    believed: jax.Array  # bool[], whether it was neither still nor an unconfirmed jump
+    changed: jax.Array  # bool[], whether it confirms a jump: the network's sensitivity has changed
+    decay: jax.Array  # f32[], the schedule relative to its peak, in (0, 1]
+    steps: jax.Array  # f32[], optimizer steps since the last measurement
+
+
+def follow(schedule: optax.Schedule | None, step: jax.Array, state: CalibrationState) -> CalibrationState:
+    """The state with the schedule's value and peak at this step."""
+    if schedule is None:
+        # Measurements after which the rate has halved: half of the fifty that a run should have at least.
+        halved_after = 25.0
+        value = 1 / (1 + state.annealed.astype(jnp.float32) / halved_after)
+        return state._replace(value=value, peak=jnp.ones((), jnp.float32))
+    value = jnp.asarray(schedule(step), jnp.float32)
+    good = (value >= 0) & (value < jnp.inf)  # false for NaN, too
+    value = jnp.where(good, value, state.value)
+    peak = jnp.maximum(state.peak, value)
+    # If the schedule still warms up after the calibration, anchor and scale are divided by what the warm-up
+    # adds to the rate: the product of scale and rate was calibrated.
+    found = (state.phase == ANNEALING) & (state.peak > 0)
+    lift = jnp.where(found, peak, 1.0) / jnp.where(found, state.peak, 1.0)
+    return state._replace(
+        scale=state.scale / lift,
+        anchor=state.anchor / lift,
+        value=value,
+        peak=peak,
+        refused=state.refused + (~good).astype(jnp.int32),
+    )
+
+
+def believe(
+    distance: jax.Array, step: jax.Array, state: CalibrationState
+) -> tuple[Sensitivity, CalibrationState]:
+    """The sensitivity of the network, whether it is to be believed, and the state updated with it."""
+    # The largest change of a sensitivity that we saw between two measurements, in logarithms.
+    jump = math.log(5.0)
+    # How many jumps in a row have to agree: while calibrating; and while annealing, where there is more time.
+    confirmed_by, reopened_by = 3, 8
+    # After this many measurements without motion, earlier sensitivities are dropped.
+    forgotten_after = 30
+
+    # A distance of at most this many targets is the rounding of float32, not motion: updates were skipped, or
+    # are too small for their type.
+    at_rest = 1e-5
+    # A small motion whose sensitivity is a thousand times less than the last one is rounding, too.
+    no_answer, small = math.log(1e3), 1e-3
+    # A schedule below this share of its peak counts as this share: the logarithm of zero is not finite.
+    smallest_decay = 1e-3
+
+    # 1. Motion per rate. The peak is 0 before a warm-up has begun.
+    finite = (distance >= 0) & (distance < jnp.inf)  # false for NaN, too
+    peak = jnp.where(state.peak > 0, state.peak, 1.0)
+    decay = jnp.where(state.peak > 0, jnp.clip(state.value / peak, smallest_decay, 1.0), 1.0)
+    moved = finite & (distance > at_rest) & (state.peak > 0)
+    motion = jnp.log(jnp.where(moved, distance, 1.0))
+    value = motion - jnp.log(state.scale * decay) - jnp.log(peak)
+    answers = (state.believed == 0) | (value > state.sensitivity - no_answer) | (distance > small)
+    usable = moved & answers
+    value = jnp.where(usable, value, state.sensitivity)
+    # 2. A sensitivity that agrees with the last one is believed; jumps are, once enough of them agree.
+    agrees = (state.believed == 0) | (jnp.abs(value - state.sensitivity) <= jump)
+    again = (state.suspects > 0) & (jnp.abs(value - state.suspect) <= jump)
+    suspects = jnp.where(again, state.suspects + 1, 1)
+    enough = jnp.where(state.phase == CALIBRATING, confirmed_by, reopened_by)
+    changed = usable & ~agrees & (suspects >= enough)
+    believed = usable & (agrees | changed)
+    # 3. The state for the next measurement.
+    still = finite & ~usable
+    stills = jnp.where(still, state.stills + 1, 0)
+    count = jnp.minimum(state.believed + believed.astype(jnp.int32), 2)
+    forgotten = stills >= forgotten_after
+    steps = (step - state.step).astype(jnp.float32)
+    state = state._replace(
+        believed=jnp.where(forgotten, 0, jnp.where(changed, 1, count)).astype(jnp.int32),
+        counted=jnp.where(forgotten, 0, state.counted).astype(jnp.int32),
+        climbed=jnp.where(forgotten, 0.0, state.climbed),
+        record=jnp.where(forgotten, NO_RECORD, state.record),
+        sensitivity=jnp.where(believed, value, state.sensitivity),
+        suspect=jnp.where(usable, value, state.suspect),
+        suspects=jnp.where(usable, jnp.where(believed, 0, suspects), state.suspects).astype(jnp.int32),
+        stills=jnp.where(forgotten, 0, stills).astype(jnp.int32),
+        step=jnp.asarray(step, jnp.int32),
+    )
+    return Sensitivity(value, finite, still, believed, changed, decay, steps), state
