@@ -68,7 +68,7 @@ def test_example_of_a_function_of_ones_own():
 
 
 WRONG = {
-    "example of nothing": (lambda: capture.example(X), "model must be an instance of a Flax model, or a probe"),
+    "example of nothing": (lambda: capture.example(X), "model must be an instance of a Flax model, or"),
     "example of a class": (
         lambda: capture.example(Net, PARAMS, X),
         "model must be an instance of a Flax model, or a probe",
@@ -99,7 +99,10 @@ WRONG = {
         "mutable must be a list of collections, got 'batch_stats'",
     ),
     "samples of samples": (lambda: capture.linen_samples(X, X), "variables must be a mapping"),
-    "samples of a linen model": (lambda: capture.nnx_samples(LINEN, X), "model must be an instance of flax.nnx.Module"),
+    "samples of a linen model": (
+        lambda: capture.nnx_samples(LINEN, X),
+        "model must be an instance of flax.nnx",
+    ),
     "unknown keyword": (lambda: capture.nnx_probe(NNX, layer=["a"]), "keyword arguments .* got 'layer'"),
     "layers of a number": (lambda: capture.nnx_probe(NNX, layers=3), "layers must be a list"),
     "layers of modules": (lambda: capture.nnx_probe(NNX, layers=[NNX]), "layers must be a list"),
