@@ -136,7 +136,7 @@ def averaged_params(opt_state: Any, params: optax.Params) -> optax.Params:
     averaged = jax.tree_util.tree_map_with_path(average, params)
     if missing := means.keys() - seen:
         raise ValueError(
-            f"params must be those that polynomial_averaging averages, {known}, got none called "
+            f"params must be those that polynomial_averaging averages, {known}, got none of "
             f"{sorted('/'.join(keys) for keys in missing)}."
         )
     return averaged

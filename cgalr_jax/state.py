@@ -110,8 +110,8 @@ def metrics(opt_state: Any) -> dict[str, jax.Array]:
     states = find_states(opt_state, _ALWAYS)
     if not states:
         raise ValueError(
-            "opt_state must contain the state of scale_by_connectome, cgalr or connectome_schedule, got a "
-            f"{type(opt_state).__name__} without one."
+            "opt_state must contain the state of scale_by_connectome, cgalr or connectome_schedule, got one "
+            f"without it: {type(opt_state).__name__}."
         )
     shown = {}
     for number, state in enumerate(states):

@@ -230,7 +230,7 @@ def test_shard_map_without_axis_name_is_our_error():
 
 def test_axis_name_outside_of_a_mapped_function_is_an_error():
     tx = make(axis_name="data")
-    with pytest.raises(ValueError, match="^axis_name must be an axis of the shard_map, .*'data'"):
+    with pytest.raises(ValueError, match="^axis_name must be an axis of the surrounding shard_map, .*'data'"):
         jax.jit(step_of(tx, "activations"))(PARAMS, tx.init(PARAMS), X)
 
 

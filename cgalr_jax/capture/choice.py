@@ -1,4 +1,4 @@
-"""What to measure, and in which form: the keyword arguments that every function of `capture` takes."""
+"""Which layers to measure, and in which form: keyword arguments of the functions of `capture`."""
 
 import fnmatch
 from collections.abc import Callable, Iterable, Sequence
@@ -12,17 +12,18 @@ Activations = dict[str, jax.Array]
 
 
 class Choice(TypedDict, total=False):
-    """What to measure, and in which form: keyword arguments that the functions of `capture` share.
+    """Which layers to measure, and in which form: keyword arguments that the functions of `capture` share.
 
     Attributes:
-      layers: names (globs such as `'encoder/*'`, over module paths and over what the model itself sows into
-        'intermediates' or as `nnx.Intermediate`) and types; None, the default, for the dense, convolutional,
-        attention and recurrent layers. A measured layer hides the layers inside it.
-      logits: whether the last layer is measured though it is as wide as the model's output; default False.
-        A layer given by name always is.
-      pooled: whether positions (all axes between the first and the last) are averaged; default False, they
-        stay, as samples.
-      activation: applied to every array; `jax.nn.relu` measures behind the activation function.
+      layers: a list of names and types. Names are globs such as `'encoder/*'`; they match paths of modules,
+        and paths of what the model itself sows into 'intermediates' or as `nnx.Intermediate`. Default None:
+        the dense, convolutional, attention and recurrent layers. Layers inside a measured layer are not
+        measured.
+      logits: whether to measure the last layer even if it is as wide as the model's output; default False.
+        A layer given by name is always measured.
+      pooled: whether to average over positions (all axes between the first and the last); default False:
+        positions remain, and count as samples.
+      activation: a function applied to every array; `jax.nn.relu` measures after the activation function.
       forward: `forward(model, samples)`, how to run the model; default `model(samples)`.
     """
 
@@ -34,10 +35,10 @@ class Choice(TypedDict, total=False):
 
 
 def check(model: Any, kind: type, choice: Choice) -> None:
-    """Raises for a model of the other API, and for a choice that is none."""
+    """Raises a ValueError unless `model` is a `kind`, and each keyword argument is valid."""
     if not isinstance(model, kind):
         flax = "linen" if "linen" in kind.__module__ else "nnx"
-        raise ValueError(f"model must be a flax.{flax}.Module, an instance, got {_checks.shown(model)}.")
+        raise ValueError(f"model must be an instance of flax.{flax}.Module, got {_checks.shown(model)}.")
     known = sorted(Choice.__annotations__)
     for name in choice:
         if name not in known:
@@ -45,7 +46,7 @@ def check(model: Any, kind: type, choice: Choice) -> None:
     layers = choice.get("layers")
     if isinstance(layers, (str, type)):
         raise ValueError(
-            f"layers must be a list of names and types, got {_checks.shown(layers)}, which is not in a list."
+            f"layers must be a list of names and types, got {_checks.shown(layers)} without a list around it."
         )
     if layers is not None:
         if not isinstance(layers, Iterable) or not all(isinstance(layer, (str, type)) for layer in layers):
@@ -54,7 +55,7 @@ def check(model: Any, kind: type, choice: Choice) -> None:
             )
         if not list(layers):
             raise ValueError(
-                "layers must name at least one, or be None for the usual ones, got an empty list."
+                "layers must have at least one entry, or be None for the default layers, got an empty list."
             )
     for name in ("logits", "pooled"):
         value = choice.get(name, False)
@@ -66,24 +67,24 @@ def check(model: Any, kind: type, choice: Choice) -> None:
 
 
 def patterns(choice: Choice) -> list[str]:
-    """The layers that are asked for by their names."""
+    """The names, among names and types, in `layers`."""
     return [layer for layer in choice.get("layers") or () if isinstance(layer, str)]
 
 
 def is_named(choice: Choice, name: str) -> bool:
-    """Whether a layer is asked for by its name."""
+    """Whether `layers` contains a name that matches."""
     return any(fnmatch.fnmatch(name, pattern) for pattern in patterns(choice))
 
 
 def is_wanted(choice: Choice, name: str, module: Any, default: tuple[type, ...]) -> bool:
-    """Whether a module is to be measured; `default` are the types that are where none is chosen."""
+    """Whether to measure a module; `default` are the types to measure if `layers` is None."""
     layers = choice.get("layers")
     types = default if layers is None else tuple(layer for layer in layers if isinstance(layer, type))
     return name != "" and (is_named(choice, name) or isinstance(module, types))
 
 
 def may_sow(choice: Choice, name: str) -> bool:
-    """Whether something that this module sows itself may be asked for."""
+    """Whether a name in `layers` may match a value that this module itself sows."""
     return any(fnmatch.fnmatch(name, pattern.rpartition("/")[0]) for pattern in patterns(choice))
 
 

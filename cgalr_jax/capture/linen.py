@@ -1,4 +1,4 @@
-"""Flax linen models -> activations, and the TrainState that lets a probe through."""
+"""Flax linen models -> activations, and a TrainState that passes a probe on to the optimizer."""
 
 import dataclasses
 import functools
@@ -44,28 +44,28 @@ def linen_probe(
 ) -> Callable[..., Activations]:
     """Builds the probe of a linen model.
 
-    What moves in training beside the parameters is held still, so that two readings differ by the parameters
-    and by nothing else: BatchNorm normalises by the samples of the probe, in place of its running averages,
-    dropout is off, keys are constants, and whatever the forward pass changes is forgotten. So 'batch_stats'
-    need not be passed, and both values of an argument such as `train` give the same activations; where the
-    model asks for one, `forward=lambda model, x: model(x, train=False)`. Collections of the model's own are
-    as they are given here: where its forward pass reads some that move, let them travel with the samples, see
-    `linen_samples`.
+    Two readings must differ by the parameters and by nothing else, so everything else that changes in
+    training is held fixed: BatchNorm normalises by the samples of the probe instead of its running averages,
+    dropout is off, random keys are constants, and changes that the forward pass makes are discarded. So
+    'batch_stats' need not be passed, and both values of an argument such as `train` give the same
+    activations; if the model requires such an argument, pass `forward=lambda model, x: model(x,
+    train=False)`. Other collections keep the values given here. If the forward pass reads some that change in
+    training, store them with the samples, see `linen_samples`.
 
     Args:
       model: the model.
-      variables: the collections beside the parameters that the forward pass reads; 'params' is ignored. None
-        for BatchNorm and the like.
-      samples: a fixed probe set, whatever `forward` takes; None for paired measurements.
+      variables: collections other than the parameters that the forward pass reads; 'params' is ignored. None
+        if there are none, or only those of BatchNorm and the like.
+      samples: the samples of a fixed probe, in the form that `forward` takes; None for paired measurements.
       **choice: see `Choice`.
 
     Returns:
-      `probe(params, samples) -> activations`; `probe(params) -> activations` where `samples` is given here.
-      All variables, `{'params': ..., ...}`, may stand for `params`.
+      `probe(params, samples) -> activations`; `probe(params) -> activations` if `samples` is given here. As
+      `params`, all variables, `{'params': ..., ...}`, are accepted, too.
 
     Raises:
-      ValueError: when an argument is not what is said here; from the probe, when nothing matches, or when the
-        axes of an array cannot be known.
+      ValueError: if an argument is not of this form; from the probe, if no layer matches, or if the axes of
+        an array cannot be determined.
 
     Example:
       >>> net = linen.Sequential([linen.Dense(5), linen.relu, linen.Dense(2)])
@@ -84,7 +84,7 @@ def linen_probe(
                 f" probe(params, samples), got {type(params).__name__}."
             )
         inputs, moving = frozen.given_samples(samples, batch)
-        # All collections, 'params' among them, as `model.init` returns them, stand for their own.
+        # Given all collections, as `model.init` returns them, each replaces the one from above.
         given = params if is_variables(params) else {"params": params}
         return _run(model, {**(variables or {}), **(moving or {}), **given}, inputs, choice)[1]
 
@@ -92,18 +92,22 @@ def linen_probe(
 
 
 def linen_samples(variables: Mapping[str, Any], samples: Any) -> frozen.Samples:
-    """Samples together with the collections of this moment, for a model that reads some that move.
+    """Samples together with the present collections of a model, if its forward pass reads changing ones.
 
-    A probe that is given both runs the model with both, and forgets what changes. Only collections of your
-    own need it, such as a moving average that you wrote: Flax's BatchNorm, dropout and keys are held still.
+    A probe that is given both runs the model with both, and discards changes of the collections. Only
+    collections of your own need this, such as a moving average that you wrote: the probe holds Flax's
+    BatchNorm, dropout and random keys fixed.
 
     Args:
       variables: the collections; 'params' and 'intermediates' are left out.
-      samples: whatever `forward` takes.
+      samples: samples in the form that `forward` takes.
 
     Returns:
-      A pytree for `samples=`: of `scale_by_connectome` and of each update (paired), or of `linen_probe`
-      (fixed: taken once, before training, and an argument of the step).
+      A pytree to pass as `samples=`: paired, to `scale_by_connectome` and to each update; for a fixed probe,
+      to `linen_probe` (made once, before training, and passed to the step as an argument).
+
+    Raises:
+      ValueError: if `variables` is no mapping of collections.
 
     Example:
       >>> net = linen.BatchNorm(use_running_average=True)
@@ -130,16 +134,17 @@ def linen_forward(
     Args:
       model: the model.
       variables: all collections, 'params' among them.
-      samples: whatever `forward` takes.
-      rngs: keys, as in `model.apply`.
-      mutable: the collections the forward pass may change, such as ('batch_stats',).
+      samples: samples in the form that `forward` takes.
+      rngs: random keys, as in `model.apply`.
+      mutable: the collections that the forward pass may change, such as ('batch_stats',).
       **choice: see `Choice`.
 
     Returns:
       The model's output, the activations {layer name: array [N, ..., F]}, the collections in `mutable`.
 
     Raises:
-      ValueError: when `model` is not one, when nothing matches, or when the axes of an array cannot be known.
+      ValueError: if an argument is not of this form, if no layer matches, or if the axes of an array cannot
+        be determined.
 
     Example:
       >>> net = linen.Sequential([linen.Dense(5), linen.relu, linen.Dense(2)])
@@ -157,13 +162,13 @@ def linen_forward(
         )
     if isinstance(mutable, str):
         raise ValueError(
-            f"mutable must be a list of collections, got {_checks.shown(mutable)}, which is not in a list."
+            f"mutable must be a list of collections, got {_checks.shown(mutable)} without a list around it."
         )
     return _run(model, variables, samples, choice, rngs=rngs, mutable=tuple(mutable), still=False)
 
 
 def is_variables(tree: Any) -> bool:
-    """Whether these are all collections of a model, and not its parameters only."""
+    """Whether `tree` holds all collections of a model, not only its parameters."""
     return isinstance(tree, Mapping) and isinstance(tree.get("params"), Mapping)
 
 
@@ -200,7 +205,7 @@ class TrainState(train_state.TrainState):
         replaced = {key: kwargs.pop(key) for key in sorted(fields & kwargs.keys())}
         update = optax.with_extra_args_support(self.tx).update
         tx = optax.GradientTransformationExtraArgs(self.tx.init, functools.partial(update, **kwargs))
-        # Flax's own method does the rest (it knows about fp8 parameters), with `kwargs` bound to the update.
+        # Flax's own method does the rest (it handles fp8 parameters), with `kwargs` bound to the update.
         state = train_state.TrainState.apply_gradients(self.replace(tx=tx), grads=grads, **replaced)
         return state.replace(tx=self.tx)
 
@@ -215,7 +220,7 @@ def _run(
     mutable: tuple[str, ...] = (),
     still: bool = True,
 ) -> tuple[Any, Activations, dict[str, Any]]:
-    """Runs a linen model and collects what its modules sow; `still`: as a probe does."""
+    """Runs a linen model and collects what its modules sow; with `still`, as in a probe."""
     listener = outputs.Listener(choice, _LAYERS, _units_last)
     variables = {"params": {}, **{key: value for key, value in variables.items() if key != "intermediates"}}
 
@@ -237,7 +242,7 @@ def _run(
         output, changed = model.apply(
             variables,
             samples,
-            # A stream that is not there is drawn from that of 'params': any key is a constant.
+            # Flax draws missing streams from that of 'params', so that one constant key serves all.
             rngs={"params": jax.random.key(0)} if still else rngs,
             mutable=core.DenyList(("params",)) if still else [*mutable, "intermediates"],
             method=lambda model, samples: choices.run(choice, model, samples),
@@ -250,9 +255,9 @@ def _run(
 def _hold_still(
     module: linen.Module, method: Callable[..., Any], args: Any, kwargs: Any
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments of a module's call in a probe: without what Flax lets it say of statistics and dropout.
+    """The arguments of a module's call in a probe, without those for statistics and dropout.
 
-    The attribute of the module says it, of a copy that `apply` made for this forward pass.
+    Attributes of the module replace these arguments; `apply` made the module for this forward pass only.
     """
     for kind, name, value in _STILL:
         if isinstance(module, kind) and name in (signature := inspect.signature(method)).parameters:
@@ -272,18 +277,18 @@ def _hold_still(
 
 
 def _units_last(module: Any, output: Any) -> jax.Array:
-    """The array a module returned, its features merged into one last axis."""
+    """The array that a module returned, its features merged into one last axis."""
     features = np.size(module.features) if isinstance(module, linen.DenseGeneral) else 1
     return outputs.units_last(output, isinstance(module, _RECURRENT), features)
 
 
 def _ranks(parameters: Any) -> list[int]:
-    """The rank of every parameter of a linen module."""
+    """The rank of each parameter of a linen module."""
     return [jnp.ndim(leaf) for leaf in jax.tree.leaves(parameters)]
 
 
 def _subtree(tree: Any, path: outputs.Path) -> Any:
-    """The part of a nested dict under a path; empty where there is none."""
+    """The part of a nested dict under a path; empty if there is none."""
     for key in path:
         tree = tree.get(key, {})
     return tree

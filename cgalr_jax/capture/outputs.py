@@ -1,9 +1,10 @@
-"""What the modules of a model sow in one forward pass -> activations. No Flax here.
+"""What the modules of a model sow in one forward pass -> activations, without Flax.
 
-How a layer differs from a stack of layers: each module notes the rank of what it returns and of its
-parameters, as it sees them. A scan or a vmap adds axes afterwards: to both where each iteration has its own
-parameters (one entry per layer: `blocks/dense/0`, ...), to the output only where they share them (time: more
-samples). The note is the name under which the value is sown, and so survives jit, remat and scan.
+To tell a layer from a stack of layers, each module notes the rank of its output and of its parameters, as
+they are inside the module. A scan or a vmap adds axes afterwards. If each iteration has parameters of its
+own, both output and parameters have the new axes: these are layers, `blocks/dense/0`, ... If the iterations
+share parameters, only the output has the new axes: these are time steps, and count as samples. The note is
+the name under which the value is sown, and so survives jit, remat and scan.
 """
 
 import collections
@@ -21,22 +22,22 @@ from cgalr_jax.capture.choice import Activations, Choice
 
 _NOTE = "cgalr:"
 
-# Where a module or a sown value stands in the model. Paths are joined to names at the very end: 'a/b' may be
-# the name of one module as well as the place of another.
+# The place of a module or a sown value in the model. Paths are joined to names only at the very end: 'a/b'
+# may be the name of one module and the path of another.
 Path = tuple[Any, ...]
 
 
 def join(path: Path) -> str:
-    """The name of what stands there."""
+    """The name of a path."""
     return "/".join(map(str, path))
 
 
 class Note(NamedTuple):
-    """What a module knew when it returned; travels as the name under which the value is sown."""
+    """Facts about a module's return, encoded in the name under which its value is sown."""
 
     call: int  # how many modules had returned before, in this forward pass
-    rank: int  # axes of the value, as the module saw it; a module that is not measured sows a scalar
-    parameters: int  # axes of all its parameters together, as it saw them
+    rank: int  # number of axes of the value inside the module; a module that is not measured sows a scalar
+    parameters: int  # number of axes of all its parameters together, inside the module
     measured: int  # 0 or 1
 
     def name(self) -> str:
@@ -45,33 +46,33 @@ class Note(NamedTuple):
 
     @classmethod
     def read(cls, name: str) -> "Note":
-        """The note back from that name."""
+        """The note encoded in a name."""
         return cls(*map(int, name.removeprefix(_NOTE).split(":")))
 
 
 class Listener:
-    """Notes what the modules of one forward pass return."""
+    """Records what the modules of one forward pass return."""
 
     def __init__(
         self, choice: Choice, default: tuple[type, ...], units_last: Callable[[Any, Any], jax.Array]
     ):
         self.choice = choice
-        self.default = default  # the types that are measured where no layers are chosen
-        self.units_last = units_last  # (module, what it returned) -> array [N, ..., F]
+        self.default = default  # the types that are measured if `layers` is None
+        self.units_last = units_last  # (module, its output) -> array [N, ..., F]
         self.paths: list[Path] = []  # of all modules called
-        self.measured: set[Path] = set()  # of those that sowed what they returned
+        self.measured: set[Path] = set()  # of the modules whose output was sown
         self.calls = 0
-        self.inside = False  # a measured layer
+        self.inside = False  # whether a measured layer is running
 
     @property
     def names(self) -> list[str]:
-        """The names of all modules called, sorted; the model itself has none."""
+        """The names of all modules called, sorted; the model itself has no name."""
         return sorted({join(path) for path in self.paths} - {""})
 
     def call(
         self, path: Path, module: Any, ranks: Callable[[], list[int]], run: Callable[[], Any], sow: Any
     ) -> Any:
-        """Runs one module and sows its output if it is wanted, a scalar if only its own sowing may be."""
+        """Runs one module. Sows its output if it is measured, a scalar if only values that it sows may be."""
         name = join(path)
         self.paths.append(path)
         wanted = not self.inside and choices.is_wanted(self.choice, name, module, self.default)
@@ -87,8 +88,8 @@ class Listener:
         self.calls += 1
         if sow(note.name(), value) is False and wanted:
             raise ValueError(
-                f"layers must be reachable, got {name!r} inside an nn.scan or nn.vmap that keeps"
-                " 'intermediates' to itself; add 'intermediates': 0 to its variable_axes, or choose others."
+                f"layers must be reachable, got {name!r} inside an nn.scan or nn.vmap that does not return"
+                " 'intermediates'; add 'intermediates': 0 to its variable_axes, or choose other layers."
             )
         if wanted:
             self.measured.add(path)
@@ -96,14 +97,14 @@ class Listener:
 
 
 def units_last(output: Any, recurrent: bool, features: int) -> jax.Array:
-    """The array that a module returned, its last `features` axes merged; recurrent: (carry, output)."""
+    """The output array of a module, its last `features` axes merged; if recurrent, of (carry, output)."""
     leaves = jax.tree.leaves(output)
     value = leaves[-1] if recurrent else leaves[0]
     return value.reshape(*value.shape[:-features], math.prod(value.shape[-features:]))
 
 
 class _Layer(NamedTuple):
-    """A layer to measure: its last call's number, its place, {suffix of the name: array} of each call."""
+    """A layer to measure: the number of its last call, its path, and {suffix of the name: array} per call."""
 
     last: int
     path: Path
@@ -122,10 +123,10 @@ def collect(sown: Any, ranks: Mapping[Path, list[int]], listener: Listener, outp
     """What the modules sowed -> activations, in the order of the calls.
 
     Args:
-      sown: nested dict; under a module's path its notes (`Note.name`) and whatever the model sows itself.
+      sown: nested dict; under a module's path are its notes (`Note.name`) and what the model itself sows.
       ranks: {path of a module: the rank of each of its parameters, outside of every scan}.
       listener: the listener of this forward pass.
-      output: what the model returned, to know the logits by their width.
+      output: what the model returned; its width tells which layer holds the logits.
     """
     choice = listener.choice
     notes: dict[Path, list[tuple[Note, jax.Array]]] = collections.defaultdict(list)
@@ -154,9 +155,11 @@ def collect(sown: Any, ranks: Mapping[Path, list[int]], listener: Listener, outp
     for path, values in own.items():
         module = path[:-1]
         if any(layer.path == module[: len(layer.path)] != module for layer in found):
-            continue  # a measured layer hides what is inside it
+            continue  # values inside a measured layer are not measured
         if module not in notes:
-            raise ValueError(f"layers must be called, got {join(path)!r}, sown by a module that never was.")
+            raise ValueError(
+                f"layers must be called, got {join(path)!r}, sown by a module that was not called."
+            )
         note, marker = notes[module][0]
         extra = marker.ndim - note.rank
         outside = [note._replace(rank=value.ndim - extra) for value in values]
@@ -177,9 +180,9 @@ def collect(sown: Any, ranks: Mapping[Path, list[int]], listener: Listener, outp
 
 def _no_name_of_its_own(name: str) -> ValueError:
     return ValueError(
-        f"layers must have names of their own, got two called {name!r}; rename one of them, or leave one out:"
-        " a module whose name has a '/' in it may be called as another that is inside a module, and what a"
-        " module sows as one of its own parts."
+        f"layers must have different names, got two called {name!r}; rename one of them, or leave one out. A"
+        " module with a '/' in its name may have the same name as one inside another module, and a sown value"
+        " the same as a part of its module."
     )
 
 
@@ -192,18 +195,18 @@ def _unstack(name: str, value: jax.Array, note: Note, extra: int, ranks: list[in
     if extra == 0:
         return {"": value}
     added = sum(ranks) - note.parameters
-    if ranks and added == 0:  # shared parameters: time, or samples
+    if ranks and added == 0:  # shared parameters: time steps, or samples
         return {"": jnp.moveaxis(value, extra, 0) if note.rank > 1 else value}
-    if ranks and added == extra * len(ranks):  # each iteration has its own: layers
+    if ranks and added == extra * len(ranks):  # each iteration has its own parameters: layers
         return {"".join(f"/{i}" for i in index): value[index] for index in np.ndindex(*value.shape[:extra])}
     raise ValueError(
         f"layers must have known axes, got {name!r} of shape {value.shape}: its parameters do not tell"
-        f" whether the {extra} leading axes, from scans or vmaps, are layers or samples; choose others."
+        f" whether the {extra} leading axes, from scans or vmaps, are layers or samples; choose other layers."
     )
 
 
 def _without_logits(found: list[_Layer], choice: Choice, output: Any) -> list[_Layer]:
-    """Leaves out the last layer if it is as wide as an output of the model and not asked for by name."""
+    """Leaves out the last layer if it is as wide as an output of the model and not chosen by name."""
     widths = {jnp.shape(leaf)[-1] for leaf in jax.tree.leaves(output) if jnp.ndim(leaf)}
     last = max(found, default=None, key=lambda layer: layer.last)
     if last is None or choices.is_named(choice, last.name):
@@ -212,7 +215,7 @@ def _without_logits(found: list[_Layer], choice: Choice, output: Any) -> list[_L
 
 
 def _finish(calls: list[jax.Array], choice: Choice) -> jax.Array:
-    """Joins the calls of one layer (an unrolled loop over time: positions), then activation and pooling."""
+    """Joins the calls of one layer (an unrolled loop over time) as positions; then activation and pooling."""
     value = calls[0]
     if len({call.shape for call in calls}) > 1:
         value = jnp.concatenate([call.reshape(-1, call.shape[-1]) for call in calls])
@@ -224,13 +227,13 @@ def _finish(calls: list[jax.Array], choice: Choice) -> jax.Array:
 
 
 def _check_found(found: set[str], listener: Listener, sown: Any) -> None:
-    """Raises if nothing, or not everything asked for by name, was found."""
+    """Raises a ValueError if no layer was found, or if a name in `layers` matches none."""
     layers = listener.choice.get("layers")
     missing = [name for name in choices.patterns(listener.choice) if not fnmatch.filter(found, name)]
     if found and not missing:
         return
     own = {join(path) for path, _ in _sown_entries(sown) if not _is_note(path)}
-    wanted = "dense, convolutional, attention or recurrent layers beside the logits"
+    wanted = "dense, convolutional, attention or recurrent layers other than that of the logits"
     wanted = wanted if layers is None else missing or layers
     there = sorted({*listener.names, *own})
     raise ValueError(f"layers must match some of {there}, got no match for {wanted}.")

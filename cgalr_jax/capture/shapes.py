@@ -13,32 +13,31 @@ from cgalr_jax.capture.nnx import nnx_probe
 _CALLS = """example takes one of
   example(model, samples)           an nnx model
   example(net, params, samples)     a linen model; params or all of its variables
-  example(probe, params, *samples)  what nnx_probe, linen_probe returned, or a function of your own"""
+  example(probe, params, *samples)  the probe from nnx_probe or linen_probe, or a function of your own"""
 
 
 def example(model: Any, *arguments: Any, **choice: Unpack[Choice]) -> Any:
     """The shapes of a model's activations, for the constructor of `scale_by_connectome`.
 
-    Nothing is computed. It is called in one of three ways:
+    Only shapes are computed. Call it in one of three ways:
 
     - `example(model, samples)`: an nnx model;
     - `example(net, params, samples)`: a linen model, with its parameters or all of its variables;
-    - `example(probe, params, *samples)`: a probe, with the samples of one measurement where it is paired, and
-      without where it holds its own.
+    - `example(probe, params, *samples)`: a probe; a paired one with samples, a fixed one without.
 
-    For a probe of plain JAX the last is `jax.eval_shape(probe, params, samples)`.
+    For a probe in plain JAX the third is the same as `jax.eval_shape(probe, params, samples)`.
 
     Args:
       model: the model, or the probe.
-      *arguments: as above; arrays or ShapeDtypeStructs. In front of a probe an nnx model stands for its own
-        parameters.
+      *arguments: as above; arrays or ShapeDtypeStructs. As the `params` of a probe, an nnx model is accepted,
+        too: it stands for its parameters.
       **choice: with a model, as for its probe, see `Choice`.
 
     Returns:
       {layer name: ShapeDtypeStruct [N, ..., F]}.
 
     Raises:
-      ValueError: when the arguments are none of the three, and as the probe.
+      ValueError: if the arguments fit none of the three ways, or the probe raises one.
 
     Example:
       >>> import jax.numpy as jnp
@@ -61,18 +60,18 @@ def example(model: Any, *arguments: Any, **choice: Unpack[Choice]) -> Any:
         probe = linen_probe(model, **choice)
     elif isinstance(model, type) or not callable(model):
         raise ValueError(
-            f"model must be a Flax model, an instance, or a probe, got {_checks.shown(model)}.\n{_CALLS}"
+            f"model must be an instance of a Flax model, or a probe, got {_checks.shown(model)}.\n{_CALLS}"
         )
     elif choice:
         raise ValueError(
-            f"{sorted(choice)} must be given to the builder of the probe, or with a model, got a probe."
+            f"{sorted(choice)} must be given to nnx_probe or linen_probe, or here with a model, got a probe."
         )
     elif not arguments:
         raise ValueError(_wrong("params must be given, after the probe", arguments))
     else:
         probe = model
     params, *samples = arguments
-    # A model may be no pytree.
+    # An nnx model need not be a pytree.
     params = nnx.state(params, nnx.Param) if isinstance(params, nnx.Module) else params
     return jax.eval_shape(probe, params, *samples)
 

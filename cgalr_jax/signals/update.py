@@ -119,13 +119,13 @@ def relative_update(*, set_point: float | None = None) -> Signal:
 
 
 def largest_share(updates: Any, params: Any) -> jax.Array:
-    """By which share of its largest singular value an update changes a matrix, at most; from norms only.
+    """The largest change of a matrix by an update, relative to the largest singular value of the matrix.
 
-    The largest over matrices of n x m of `|U|_F / max(|W|_F, sqrt m) * sqrt(n m) / (sqrt n + sqrt m)`. For an
-    update of rank one this is the share itself. `relative_update` says which arrays are matrices; if there is
-    none, all vectors together count as one matrix. `max_share` of `scale_by_connectome` limits each step by
-    this share: without a limit, training with a squared loss can diverge within a few steps, before any
-    measurement.
+    It is estimated from norms, as the largest value, over matrices of n x m, of
+    `|U|_F / max(|W|_F, sqrt m) * sqrt(n m) / (sqrt n + sqrt m)`. For an update of rank one this is the share
+    itself. `relative_update` says which arrays are matrices; if there is none, all vectors together count as
+    one matrix. `max_share` of `scale_by_connectome` limits each step by this share: without a limit, training
+    with a squared loss can diverge within a few steps, before any measurement.
 
     Args:
         updates: what is to be added to the parameters, of the same tree structure and shapes.

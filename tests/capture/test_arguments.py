@@ -68,10 +68,10 @@ def test_example_of_a_function_of_ones_own():
 
 
 WRONG = {
-    "example of nothing": (lambda: capture.example(X), "model must be a Flax model.* or a probe"),
+    "example of nothing": (lambda: capture.example(X), "model must be an instance of a Flax model, or"),
     "example of a class": (
         lambda: capture.example(Net, PARAMS, X),
-        "model must be a Flax model, an instance",
+        "model must be an instance of a Flax model, or a probe",
     ),
     "example without samples": (lambda: capture.example(NNX), "samples must be given once, after the nnx"),
     "example without params": (lambda: capture.example(LINEN, X), "params and samples must be given"),
@@ -86,7 +86,7 @@ WRONG = {
     ),
     "choice beside a probe": (
         lambda: capture.example(capture.nnx_probe(NNX), NNX, X, logits=True),
-        "'logits'.* must be given to the builder of the probe",
+        "'logits'.* must be given to nnx_probe or linen_probe",
     ),
     "samples as variables": (lambda: capture.linen_probe(LINEN, X), "variables must be a mapping.*third"),
     "forward without params": (
@@ -99,11 +99,14 @@ WRONG = {
         "mutable must be a list of collections, got 'batch_stats'",
     ),
     "samples of samples": (lambda: capture.linen_samples(X, X), "variables must be a mapping"),
-    "samples of a linen model": (lambda: capture.nnx_samples(LINEN, X), "model must be a flax.nnx.Module"),
+    "samples of a linen model": (
+        lambda: capture.nnx_samples(LINEN, X),
+        "model must be an instance of flax.nnx",
+    ),
     "unknown keyword": (lambda: capture.nnx_probe(NNX, layer=["a"]), "keyword arguments .* got 'layer'"),
     "layers of a number": (lambda: capture.nnx_probe(NNX, layers=3), "layers must be a list"),
     "layers of modules": (lambda: capture.nnx_probe(NNX, layers=[NNX]), "layers must be a list"),
-    "no layers": (lambda: capture.nnx_probe(NNX, layers=[]), "layers must name at least one"),
+    "no layers": (lambda: capture.nnx_probe(NNX, layers=[]), "layers must have at least one entry"),
     "logits": (lambda: capture.nnx_probe(NNX, logits="yes"), "logits must be True or False, got 'yes'"),
     "pooled": (lambda: capture.linen_probe(LINEN, pooled=2), "pooled must be True or False, got 2"),
     "activation": (lambda: capture.nnx_probe(NNX, activation="relu"), "activation must be a function"),

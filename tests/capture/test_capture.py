@@ -373,7 +373,7 @@ def test_a_name_that_matches_nothing_lists_what_there_is():
 def test_a_model_of_logits_alone_is_refused():
     model = linen.Dense(2)
     params = model.init(jax.random.key(0), inputs(FLAT))["params"]
-    with pytest.raises(ValueError, match="layers beside the logits"):
+    with pytest.raises(ValueError, match="layers other than that of the logits"):
         capture.linen_probe(model)(params, inputs(FLAT))
 
 
@@ -617,9 +617,9 @@ def test_a_model_of_the_other_api_is_refused():
     x = jnp.ones((4, 2))
     for wrong in (other, nnx.Linear):
         for build in (capture.nnx_probe, lambda model: capture.nnx_forward(model, x)):
-            with pytest.raises(ValueError, match=r"model must be a flax\.nnx\.Module, an instance, got"):
+            with pytest.raises(ValueError, match=r"model must be an instance of flax\.nnx\.Module, got"):
                 build(wrong)
     for wrong in (one, linen.Dense):
         for build in (capture.linen_probe, lambda model: capture.linen_forward(model, {}, x)):
-            with pytest.raises(ValueError, match=r"model must be a flax\.linen\.Module, an instance, got"):
+            with pytest.raises(ValueError, match=r"model must be an instance of flax\.linen\.Module, got"):
                 build(wrong)

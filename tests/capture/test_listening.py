@@ -168,5 +168,5 @@ def test_two_layers_of_one_name_are_an_error_and_none_is_lost(model):
         if isinstance(model, nnx.Module)
         else (lambda: capture.linen_forward(model, model.init(jax.random.key(0), x), x))
     )
-    with pytest.raises(ValueError, match=f"layers must have names of their own, got two called '{name}'"):
+    with pytest.raises(ValueError, match=f"layers must have different names, got two called '{name}'"):
         run()

@@ -124,10 +124,10 @@ TOLD = {
         lambda: with_train_state(capture.TrainState),
         "probe or activations must be passed to update",
     ),
-    "a linen model for nnx": (lambda: capture.nnx_probe(NET), "model must be a flax.nnx.Module, an instance"),
+    "a linen model for nnx": (lambda: capture.nnx_probe(NET), "model must be an instance of flax.nnx.Module"),
     "an nnx model for linen": (
         lambda: capture.linen_probe(NNX),
-        "model must be a flax.linen.Module, an instance",
+        "model must be an instance of flax.linen.Module",
     ),
     "samples for parameters": (
         lambda: capture.example(capture.nnx_probe(NNX), X),

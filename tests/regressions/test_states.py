@@ -124,8 +124,8 @@ def test_a_restored_average_is_matched_by_path(name):
     [
         ({"w": W, "more": W}, "params must be those .*got 'more'"),
         ({"other": W}, "params must be those .*got 'other'"),
-        ({}, r"params must be those .*got none called \['w'\]"),
-        (None, r"params must be those .*got none called \['w'\]"),
+        ({}, r"params must be those .*got none of \['w'\]"),
+        (None, r"params must be those .*got none of \['w'\]"),
         ({"w": W.T}, r"params must have the shapes .*\(4, 6\) for 'w', got \(6, 4\)"),
     ],
     ids=["one more", "another", "none", "nothing", "transposed"],
