@@ -35,6 +35,7 @@ WINGS = {
     "topology": (("_weights",), ("connectome", "spanning_tree"), ("barcode",), ("distance",), ("rips",)),
     "signals": (("base",), ("connectome", "update"), ("combined", "rips")),
     "controllers": (("base",), ("calibrated", "gate", "envelope")),
+    "plotting": (("_style", "_inputs"), ("trees", "barcodes", "runs", "rates"), ("connectomes",)),
     "capture": (("choice", "frozen"), ("outputs",), ("nnx", "linen"), ("shapes",)),
 }
 OPTIONAL = ("flax", "matplotlib", "gph", "sklearn", "scipy.sparse", "tensorboardX", "rich", "jaxtyping")
