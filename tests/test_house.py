@@ -31,7 +31,13 @@ FLOORS = (
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 # Within a wing: its own order.
 WINGS = {
-    "topology": (("_weights",), ("connectome", "spanning_tree"), ("barcode",), ("distance",), ("rips",)),
+    "topology": (
+        ("_weights",),
+        ("moments", "spanning_tree"),
+        ("connectome", "barcode"),
+        ("distance",),
+        ("rips",),
+    ),
     "signals": (("base",), ("connectome", "update"), ("combined", "rips")),
     "controllers": (("base",), ("calibrated", "gate", "envelope")),
     "plotting": (("_style", "_inputs"), ("trees", "barcodes", "runs", "rates"), ("connectomes",)),
@@ -41,7 +47,7 @@ WINGS = {
         ("_page",),
         ("trace",),
     ),
-    "capture": (("choice", "frozen"), ("outputs",), ("nnx", "linen"), ("shapes",)),
+    "capture": (("choice", "frozen"), ("outputs",), ("listening",), ("nnx", "linen"), ("shapes",)),
 }
 # Which files may import what is optional, by the beginnings of their names; types are checked elsewhere.
 GUESTS = {
