@@ -6,7 +6,7 @@ What is wrong with an argument is said at once, by `argparse`, never by a traceb
 import argparse
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 Record = dict[str, Any]  # flat: names to numbers, texts or None
@@ -29,6 +29,22 @@ def parser(module: str, description: str, *, quick: str, records: str) -> argpar
     made.add_argument("--quick", action="store_true", help=quick)
     made.add_argument("--json", type=output_file, metavar="FILE", help=f"write one flat record {records}")
     return made
+
+
+def add_comparison(
+    parser: argparse.ArgumentParser, folder: str, *, tasks: Collection[str], methods: Collection[str]
+) -> None:
+    """The options of a benchmark that compares methods on tasks: where to, which of them, only to report."""
+    parser.add_argument(
+        "--out",
+        type=output_folder,
+        default=folder,
+        metavar="FOLDER",
+        help="results and report; default: %(default)s",
+    )
+    parser.add_argument("--tasks", nargs="+", metavar="TASK", choices=list(tasks))
+    parser.add_argument("--methods", nargs="+", metavar="METHOD", choices=list(methods))
+    parser.add_argument("--report", action="store_true", help="train nothing, report what is there")
 
 
 def positive_integer(text: str) -> int:

@@ -54,6 +54,15 @@ def oracle(score: np.ndarray) -> int:
     return int(score.mean(0).argmin())
 
 
+def at_oracle(score: np.ndarray) -> np.ndarray:
+    """f[S], the scores at that base rate.
+
+    Args:
+        score: f[S, K].
+    """
+    return score[:, oracle(score)]
+
+
 def worst_over_best(score: np.ndarray) -> float:
     """Largest mean over seeds among the rates, divided by the smallest."""
     means = score.mean(0)

@@ -24,7 +24,6 @@ FLOORS = (
     ("_deprecated",),
     ("transform",),
     ("plotting", "capture"),
-    ("_report",),
     ("schedule", "presets", "finder", "averaging", "stopping"),
     ("recorder",),
     ("",),  # the face
@@ -32,11 +31,34 @@ FLOORS = (
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 # Within a wing: its own order.
 WINGS = {
-    "topology": (("_weights",), ("connectome", "spanning_tree"), ("barcode",), ("distance",), ("rips",)),
+    "topology": (
+        ("_weights",),
+        ("moments", "spanning_tree"),
+        ("connectome", "barcode"),
+        ("distance",),
+        ("rips",),
+    ),
     "signals": (("base",), ("connectome", "update"), ("combined", "rips")),
     "controllers": (("base", "sensitivity"), ("calibrated", "gate", "envelope")),
-    "capture": (("choice", "frozen"), ("outputs",), ("nnx", "linen"), ("shapes",)),
+    "plotting": (("_style", "_inputs"), ("trees", "barcodes", "runs", "rates"), ("connectomes",)),
+    "recorder": (
+        ("_summary", "_streams", "_files", "_facts", "_pictures"),
+        ("_sentences",),
+        ("_page",),
+        ("trace",),
+    ),
+    "capture": (("choice", "frozen"), ("outputs",), ("listening",), ("nnx", "linen"), ("shapes",)),
 }
+# Which files may import what is optional, by the beginnings of their names; types are checked elsewhere.
+GUESTS = {
+    "flax": ("capture/",),
+    "matplotlib": ("plotting/", "recorder/_pictures"),
+    "tensorboardX": ("recorder/_streams",),
+    "gph": ("topology/rips",),
+    "scipy": ("topology/rips",),
+    "jaxtyping": ("topology/",),
+}
+CORE = {"cgalr_jax", "jax", "numpy", "optax", *sys.stdlib_module_names}
 OPTIONAL = ("flax", "matplotlib", "gph", "sklearn", "scipy.sparse", "tensorboardX", "rich", "jaxtyping")
 
 
@@ -129,6 +151,18 @@ def test_the_face_is_short():
     functions = [n for n in cgalr_jax.__all__ if not inspect.ismodule(getattr(cgalr_jax, n))]
     assert len(functions) <= 18
     assert set(dir(cgalr_jax)) == {*cgalr_jax.__all__, "__version__"}
+
+
+@pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_only_some_rooms_import_what_is_optional(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module]
+        for guest in {name.split(".")[0] for name in names} - CORE:
+            assert str(path.relative_to(ROOT)).startswith(GUESTS.get(guest, ())), guest
 
 
 def loaded_by(code):

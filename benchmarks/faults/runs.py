@@ -1,5 +1,6 @@
 """A small network under a schedule of faults: what the transformation does about each of them."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -15,14 +16,6 @@ from cgalr_jax import controllers, signals
 STEPS, EVERY = 150, 3
 RATE = 1e-3  # a hundredth of a good one: there is something to calibrate
 _SITES = list(SITES)
-
-_X = jax.random.normal(jax.random.key(0), (64, 4))
-_Y = jnp.sin(_X @ jnp.linspace(-2.0, 2.0, 4))
-_PARAMS = {
-    "w": jax.random.normal(jax.random.key(1), (4, 8)) / 2,
-    "v": jax.random.normal(jax.random.key(2), (8, 6)) / 3,
-    "out": jax.random.normal(jax.random.key(3), (6,)) / 2,
-}
 
 SIGNALS: dict[str, Callable[[], signals.Signal]] = {
     "hybrid": signals.hybrid,
@@ -104,18 +97,32 @@ def run(program: Program, fault: Fault) -> Outcome:
     )
 
 
+@functools.cache
+def _problem() -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
+    """Inputs f32[64, 4], targets f32[64] and the first parameters: made when they are first asked for."""
+    with jax.ensure_compile_time_eval():
+        x = jax.random.normal(jax.random.key(0), (64, 4))
+        params = {
+            "w": jax.random.normal(jax.random.key(1), (4, 8)) / 2,
+            "v": jax.random.normal(jax.random.key(2), (8, 6)) / 3,
+            "out": jax.random.normal(jax.random.key(3), (6,)) / 2,
+        }
+        return x, jnp.sin(x @ jnp.linspace(-2.0, 2.0, 4)), params
+
+
 def _train(program: Program, fault: Fault) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
     """One run: the traces of the invariants, and the metrics at its end."""
     cosine = optax.cosine_decay_schedule(RATE, STEPS)
     base = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(cosine, momentum=0.9))
     sound = _block(program, fault._replace(kind=jnp.int32(0)))
+    inputs, targets, start = _problem()
 
     def step(carry: Any, now: Any) -> tuple[Any, dict[str, jax.Array]]:
         params, base_state, state = carry
         number, kind = now
         faulty = fault._replace(kind=kind)
         batch = jax.random.randint(jax.random.fold_in(jax.random.key(4), number), (16,), 0, 64)
-        x, y = _X[batch], _Y[batch]
+        x, y = inputs[batch], targets[batch]
         grads = jax.grad(_loss)(params, x, y)
         updates, base_state = base.update(grads, base_state, params)
         updates = jax.tree.map(lambda u: _hit(faulty, "gradients", u), updates)
@@ -136,7 +143,7 @@ def _train(program: Program, fault: Fault) -> tuple[dict[str, jax.Array], dict[s
         }
         return (params, base_state, state), seen
 
-    carry = _PARAMS, base.init(_PARAMS), sound.init(_PARAMS)
+    carry = start, base.init(start), sound.init(start)
     (_, _, state), traces = jax.lax.scan(step, carry, (jnp.arange(STEPS), fault.kind))
     return traces, cgalr_jax.metrics(state)
 
@@ -165,7 +172,7 @@ def _block(program: Program, fault: Fault) -> optax.GradientTransformationExtraA
 
     return cgalr_jax.scale_by_connectome(
         None if program.signal == "update norm" else {"first": 8, "second": 6},
-        samples=_X[:16] if program.way == "paired" else None,
+        samples=_problem()[0][:16] if program.way == "paired" else None,
         every=EVERY,
         signal=signal,
         controller=controllers.envelope(controllers.Controller(inner.init, update), bounds),
@@ -178,9 +185,10 @@ def _extra(program: Program, fault: Fault, x: jax.Array, params: Any) -> dict[st
 
     if program.way == "paired":
         return {"probe": probe, "samples": _hit(fault, "samples", x)}
+    fixed = _problem()[0][:16]
     if program.way == "fixed":
-        return {"probe": lambda params: probe(params, _X[:16])}
-    return {"activations": probe(params, _X[:16])}
+        return {"probe": lambda params: probe(params, fixed)}
+    return {"activations": probe(params, fixed)}
 
 
 def _layers(params: Any, x: jax.Array) -> dict[str, jax.Array]:

@@ -21,6 +21,7 @@ from benchmarks.mutation.mutants import mutants
 ROOT = pathlib.Path(__file__).parents[2]
 # {room: its tests}
 ROOMS = {
+    "topology/moments": ["tests/topology/test_connectome.py", "tests/topology/test_types.py"],
     "topology/connectome": ["tests/topology/test_connectome.py", "tests/topology/test_types.py"],
     "topology/spanning_tree": ["tests/topology/test_spanning_tree.py"],
     "topology/barcode": ["tests/topology/test_spanning_tree.py", "tests/topology/test_types.py"],

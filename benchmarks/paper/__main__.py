@@ -14,9 +14,7 @@ import pathlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from rich import progress
-
-from benchmarks import arguments
+from benchmarks import arguments, progress
 from benchmarks.paper import figures, methods, report, runner, store, tasks
 from benchmarks.speed import one_core
 from examples import datasets
@@ -44,20 +42,11 @@ def _options(given: list[str] | None) -> argparse.Namespace:
         records="for each task, method, base rate and seed",
     )
     parser.add_argument("--data", type=pathlib.Path, metavar="FOLDER", help="where the data sets lie")
-    parser.add_argument(
-        "--out",
-        type=arguments.output_folder,
-        default="out/paper",
-        metavar="FOLDER",
-        help="results and report; default: %(default)s",
-    )
-    parser.add_argument("--tasks", nargs="+", metavar="TASK", choices=list(tasks.TASKS))
-    parser.add_argument("--methods", nargs="+", metavar="METHOD", choices=list(methods.METHODS))
+    arguments.add_comparison(parser, "out/paper", tasks=tasks.TASKS, methods=methods.METHODS)
     parser.add_argument(
         "--seeds", type=arguments.positive_integer, metavar="N", help=f"0 ... N - 1; default: {SEEDS_AT_ONCE}"
     )
     parser.add_argument("--one-core", action="store_true", help="leave the other cores to others")
-    parser.add_argument("--report", action="store_true", help="train nothing, report what is there")
     options = parser.parse_args(given)
     options.tasks = options.tasks or list(QUICK_TASKS if options.quick else tasks.TASKS)
     options.methods = options.methods or list(QUICK_METHODS if options.quick else methods.METHODS)
@@ -91,25 +80,18 @@ def jobs(folder: pathlib.Path, task: str, names: list[str], seeds: int) -> Itera
 
 def _train(options: argparse.Namespace) -> None:
     """Trains what is missing, with a progress bar that knows the time left."""
-    columns = (
-        progress.TextColumn("{task.description}"),
-        progress.BarColumn(),
-        progress.MofNCompleteColumn(),
-        progress.TimeElapsedColumn(),
-        progress.TimeRemainingColumn(),
-    )
     missing = {
         name: [
             job for job in jobs(options.out, name, options.methods, options.seeds) if not job.path.exists()
         ]
         for name in options.tasks
     }
-    with progress.Progress(*columns) as bar:
+    with progress.bar() as bar:
         meter = bar.add_task("", total=sum(map(len, missing.values())))
         for name, todo in missing.items():
             trainer = runner.Runner(tasks.TASKS[name], options.problems.pop(name))
             for job in todo:
-                bar.update(meter, description=f"{name}: {job.method} at {job.rate:.2g}"[:44].ljust(44))
+                bar.update(meter, description=progress.fitted(f"{name}: {job.method} at {job.rate:.2g}", 44))
                 store.save(job.path, trainer.train(methods.METHODS[job.method], job.rate, job.seeds))
                 bar.advance(meter)
 

@@ -44,11 +44,13 @@ def _plot(
     for panel, (label, lines) in zip(panels, found.items(), strict=True):
         task = tasks.TASKS[label]
         epochs = np.arange(1, task.points + 1) * (task.epochs // task.points)
-        for name in colours.keys() & lines.keys():
+        for name, colour in colours.items():
+            if name not in lines:
+                continue
             values = curve(lines[name].chosen)
             series = values[0] if what == "distance" else np.median(values, 0)
             shown = series > 0
-            (handles[name],) = panel.plot(epochs[shown], series[shown], color=colours[name], linewidth=1.3)
+            (handles[name],) = panel.plot(epochs[shown], series[shown], color=colour, linewidth=1.3)
         panel.set(yscale="log", title=label)
         panel.title.set_fontsize(9)
         panel.tick_params(labelsize=7, which="both")

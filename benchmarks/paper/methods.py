@@ -5,6 +5,7 @@ method is tried at six base rates over a range of 300x, around a middle that the
 rate: the same budget for all.
 """
 
+import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -70,14 +71,14 @@ def _sgd(rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
     return optax.sgd(rate, momentum=0.9)
 
 
-def _paper(topology: presets.Topology, max_units: int = 512) -> Family:
+def _paper(topology: presets.Topology, **rest: Any) -> Family:
     def build(setting: Setting) -> optax.GradientTransformation:
         return presets.paper(
             setting.config["rate"],
             setting.example,
             steps_per_epoch=setting.steps_per_epoch,
             topology=topology,
-            max_units=max_units,
+            **rest,
         )
 
     return Family(build, "fixed")
@@ -92,14 +93,14 @@ def _controlled(setting: Setting) -> optax.GradientTransformation:
         every=setting.steps_per_epoch,
         controller=listening(gate, setting.config["listen"], setting.key),
         signal=presets.paper_signal("deaths"),
-        max_units=512,
+        max_units=inspect.signature(presets.paper).parameters["max_units"].default,
     )
 
 
 def _ours(setting: Setting, **rest: Any) -> optax.GradientTransformation:
-    """The library's default, fifty measurements a run."""
+    """The library's default."""
     schedule = training.rate_of(setting.config)
-    every = max(setting.steps // 50, 1)
+    every = max(setting.steps // training.MEASUREMENTS, 1)
     return cgalr_jax.cgalr(schedule, setting.example, samples=setting.samples, every=every, **rest)
 
 

@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 
+from benchmarks import arrays
 from benchmarks.paper import runner
 
 
@@ -18,18 +19,12 @@ def path_of(
 
 def save(path: pathlib.Path, outcome: runner.Outcome) -> None:
     """Writes it; a file that exists is whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial.npz")
-    np.savez_compressed(partial, **outcome._asdict())
-    partial.rename(path)
+    arrays.save(path, outcome)
 
 
 def load(path: pathlib.Path) -> runner.Outcome | None:
     """The outcome, or None if there is none yet."""
-    if not path.exists():
-        return None
-    with np.load(path) as held:
-        return runner.Outcome(**held)
+    return arrays.load(path, runner.Outcome)
 
 
 def join(outcomes: list[runner.Outcome]) -> runner.Outcome:

@@ -11,10 +11,8 @@ Tuning seeds (below 1000) are never reported, reporting seeds (4000 ... 4031) ar
 import argparse
 import pathlib
 
-from rich import progress
-
-from benchmarks import arguments
-from benchmarks.training import methods, report, seconds, tasks, tuning, workers
+from benchmarks import arguments, progress
+from benchmarks.training import methods, protocols, report, seconds, tasks, tuning, workers
 
 SEEDS = {"tuning": tuple(range(8)), "reporting": tuple(range(4000, 4032))}
 QUICK_SEEDS = SEEDS["tuning"][:2]
@@ -38,15 +36,7 @@ def _options(given: list[str] | None) -> argparse.Namespace:
         quick=f"{len(QUICK_TASKS)} tasks, {len(QUICK_METHODS)} methods, {len(QUICK_SEEDS)} tuning seeds",
         records="for each run (with --tune: for each setting and task)",
     )
-    parser.add_argument(
-        "--out",
-        type=arguments.output_folder,
-        default="out/training",
-        metavar="FOLDER",
-        help="results and report; default: %(default)s",
-    )
-    parser.add_argument("--tasks", nargs="+", metavar="TASK", choices=list(tasks.catalogue()))
-    parser.add_argument("--methods", nargs="+", metavar="METHOD", choices=list(methods.METHODS))
+    arguments.add_comparison(parser, "out/training", tasks=tasks.catalogue(), methods=methods.METHODS)
     parser.add_argument("--seeds", choices=list(SEEDS), default="reporting")
     parser.add_argument(
         "--processes",
@@ -56,7 +46,6 @@ def _options(given: list[str] | None) -> argparse.Namespace:
         help="default: one for each core",
     )
     parser.add_argument("--publish", action="store_true", help="put the report into docs/results")
-    parser.add_argument("--report", action="store_true", help="train nothing, report what is there")
     parser.add_argument("--seconds", action="store_true", help="measure what a step costs, and report")
     parser.add_argument("--tune", nargs="+", metavar="EXPERIMENT", choices=list(tuning.EXPERIMENTS))
     parser.add_argument(
@@ -81,18 +70,12 @@ def _train(
     folder: pathlib.Path, plan: dict[str, dict[str, methods.Method]], seeds: tuple[int, ...], processes: int
 ) -> None:
     """Trains what is missing of ``{task: {name: method}}``, with a progress bar that knows the time left."""
-    columns = (
-        progress.TextColumn("{task.description}"),
-        progress.BarColumn(),
-        progress.MofNCompleteColumn(),
-        progress.TimeElapsedColumn(),
-        progress.TimeRemainingColumn(),
-    )
     jobs = workers.pending(folder, plan, seeds)
-    with progress.Progress(*columns) as bar:
+    with progress.bar() as bar:
         meter = bar.add_task("training", total=len(jobs))
         for done in workers.run(jobs, min(processes, max(len(jobs), 1))):
-            bar.update(meter, description=f"{done.task}: {', '.join(done.methods)}"[:60].ljust(60), advance=1)
+            description = progress.fitted(f"{done.task}: {', '.join(done.methods)}", 60)
+            bar.update(meter, description=description, advance=1)
 
 
 def plan_of(labels: list[str], names: list[str]) -> dict[str, dict[str, methods.Method]]:
@@ -115,7 +98,7 @@ def reported() -> list[str]:
 def _tune(options: argparse.Namespace) -> None:
     """Trains and reports experiments; each on all tasks but the variants, unless some are chosen."""
     chosen = {name: method for each in options.tune for name, method in tuning.EXPERIMENTS[each].items()}
-    chosen |= {name: methods.BASELINES[name] for name in map(tuning.reference_of, chosen)}
+    chosen |= {name: methods.BASELINES[name] for name in map(protocols.reference_of, chosen)}
     labels = options.tasks or [label for label, task in tasks.catalogue().items() if not task.variant]
     folder = options.out / "tuning"
     if not options.report:

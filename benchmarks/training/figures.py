@@ -47,7 +47,7 @@ def draw(folder: pathlib.Path, table: protocols.Table) -> None:
     labels = table.tasks_with()
     if labels:
         _rates(folder / "rates.png", table, labels)
-    labels = [label for label in labels if "CG-ALR hybrid" in table.records[label]]
+    labels = [label for label in labels if protocols.OURS in table.records[label]]
     if labels:
         _traces(folder / "traces.png", table, labels)
 
@@ -78,7 +78,7 @@ def _traces(path: pathlib.Path, table: protocols.Table, labels: list[str]) -> No
     figure, axes = _grid(len(labels), 3.0, 2.1)
     colours = matplotlib.colormaps["autumn"]
     for axis, label in zip(axes, labels, strict=True):
-        record, task = table.records[label]["CG-ALR hybrid"], tasks.catalogue()[label]
+        record, task = table.records[label][protocols.OURS], tasks.catalogue()[label]
         shape = methods.shapes(task.steps)["cosine"]
         steps = np.arange(task.steps)[:: store.THINNING]
         for column, rate in enumerate(record.rates):
@@ -98,7 +98,7 @@ def _traces(path: pathlib.Path, table: protocols.Table, labels: list[str]) -> No
         figure,
         path,
         [handle, oracle],
-        ["CG-ALR hybrid from five base rates (median seed)", "SGD cosine at its oracle rate"],
+        [f"{protocols.OURS} from five base rates (median seed)", f"{protocols.REFERENCE} at its oracle rate"],
     )
 
 

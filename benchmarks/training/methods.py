@@ -18,6 +18,8 @@ from benchmarks.training import controllers, layerwise, models, signals, tasks
 
 Config = dict[str, Any]  # "rate": f32[], "shape": f32[steps], and a family's own numbers
 PROBE_SAMPLES = 128
+MEASUREMENTS = 50  # of a run, as the documentation advises
+OTHER_BASES = ("AdamW", "Muon")  # beside SGD
 
 
 def all_layers(layers: models.Layers) -> models.Layers:
@@ -121,7 +123,7 @@ def connectome_family(
     base: str = "sgd",
     source: str | None = "paired",
     every: int | None = None,
-    measurements: int = 50,
+    measurements: int = MEASUREMENTS,
     averages: bool = False,
     per_layer: bool = False,
     samples: int | None = None,
@@ -130,7 +132,7 @@ def connectome_family(
     """Ours: any base optimizer, then ``scale_by_connectome`` with a signal and a controller, by their names.
 
     ``None`` for one of them: the configuration chooses among those that share a compilation. Without
-    ``every`` a run has fifty measurements, as the documentation advises, or as many as are asked for.
+    ``every`` a run has as many measurements as are asked for.
     """
     make_signal = signals.SIGNALS[signal] if signal else signals.chosen
     make_controller = controllers.CONTROLLERS[controller] if controller else controllers.chosen
@@ -184,7 +186,7 @@ FAMILIES: dict[str, Family] = {
     # Those that share a compilation, by the name of the base optimizer.
     **{
         f"ours on {base}": connectome_family(None, controller=None, averages=True, base=base.lower())
-        for base in ("SGD", "AdamW", "Muon")
+        for base in ("SGD", *OTHER_BASES)
     },
     "yoked": connectome_family("update norm", source=None, controller="replay"),
     "probe": connectome_family("hybrid", source="probe"),
@@ -204,7 +206,7 @@ BASELINES: dict[str, Method] = {
     "Adam": Method("adam", "constant", ADAM_RATES),
     "Muon cosine": Method("muon", "cosine", ADAM_RATES),
     "schedule-free SGD": Method("schedule-free", "constant", SGD_RATES),
-    "mechanic SGD cosine": Method("mechanic", "cosine", SGD_RATES[1:6]),
+    "mechanic SGD cosine": Method("mechanic", "cosine", OURS),
     "DoG": Method("dog", "constant", FACTORS),
     "DoWG": Method("dowg", "constant", FACTORS),
     "Prodigy": Method("prodigy", "constant", FACTORS),

@@ -14,6 +14,7 @@ from benchmarks import estimates
 from benchmarks.training import methods, store, tasks
 
 REFERENCE = "SGD cosine"
+OURS = "CG-ALR hybrid"  # the library's defaults
 Plan = dict[str, dict[str, methods.Method]]
 
 
@@ -32,8 +33,7 @@ class Table(NamedTuple):
 
     def tuned(self, label: str, name: str) -> np.ndarray:
         """f[S] at the oracle rate."""
-        score = self.records[label][name].score
-        return score[:, estimates.oracle(score)]
+        return estimates.at_oracle(self.records[label][name].score)
 
     def untuned(self, label: str, name: str) -> np.ndarray:
         """f[S], mean over the judged 100x range."""
@@ -76,7 +76,7 @@ class Table(NamedTuple):
         return float(
             np.mean(
                 [
-                    (self.judged(label, name) >= 0.95 * tasks.catalogue()[label].chance).mean()
+                    tasks.catalogue()[label].guessed(self.judged(label, name)).mean()
                     for label in self.tasks_with(name)
                 ]
             )
@@ -91,6 +91,17 @@ class Table(NamedTuple):
         """f[S, K], in steps; NaN where it is never reached."""
         steps = tasks.catalogue()[label].steps
         return estimates.steps_to_target(self.records[label][name].curve, self.target(label), steps)
+
+
+def base_of(name: str) -> str | None:
+    """The base optimizer that a method of ours names, None on SGD."""
+    return next((base for base in methods.OTHER_BASES if base in name), None)
+
+
+def reference_of(name: str) -> str:
+    """The baseline that a method of ours is compared with: the cosine of its own base optimizer."""
+    base = base_of(name)
+    return f"{base} cosine" if base else REFERENCE
 
 
 def read(folder: pathlib.Path, plan: Plan) -> Table:

@@ -8,8 +8,8 @@ import numpy as np
 
 from benchmarks import arguments, estimates
 from benchmarks.training import figures, methods, protocols, runner, seconds, tasks
+from benchmarks.training.protocols import OURS
 
-OURS = "CG-ALR hybrid"  # the library's defaults
 CONTROL = "update norm"
 BEGIN, END = "<!-- training tables: begin -->", "<!-- training tables: end -->"
 
@@ -70,7 +70,7 @@ def records(folder: pathlib.Path, plan: protocols.Plan) -> list[arguments.Record
             "error": round(float(score), 5),
             "steps_to_target": None if np.isnan(steps) else int(steps),
             "seconds": round(float(record.seconds), 4),
-            "diverged": bool(score >= 0.95 * tasks.catalogue()[label].chance),
+            "diverged": bool(tasks.catalogue()[label].guessed(score)),
         }
         for label, held in table.records.items()
         for name, record in held.items()
@@ -91,9 +91,7 @@ def summary(folder: pathlib.Path, plan: protocols.Plan) -> list[arguments.Record
             "seeds": len(record.seeds),
             "error": round(float(record.score[:, column].mean()), 5),
             "deviation": round(float(record.score[:, column].std()), 5),
-            "diverged": round(
-                float((record.score[:, column] >= 0.95 * tasks.catalogue()[label].chance).mean()), 3
-            ),
+            "diverged": round(float(tasks.catalogue()[label].guessed(record.score[:, column]).mean()), 3),
         }
         for label, held in table.records.items()
         for name, record in held.items()
@@ -163,9 +161,8 @@ def _among_ours(table: protocols.Table) -> str:
     for name in methods.CONNECTOME | methods.CONTROLS:
         if not table.tasks_with(name):
             continue
-        base = next((base for base in ("AdamW", "Muon") if name.endswith(base)), "")
-        reference = f"{base} cosine" if base else protocols.REFERENCE
-        control = f"{CONTROL} {base}".strip()
+        reference = protocols.reference_of(name)
+        control = f"{CONTROL} {protocols.base_of(name) or ''}".rstrip()
         pairs = table.protocol_a(name, reference)
         ratios = table.ratios(name)
         rows.append(
@@ -262,9 +259,10 @@ def _seconds(folder: pathlib.Path, table: protocols.Table) -> str:
             )
         rows.append(row)
     note = (
-        "Processor time of a run relative to SGD cosine, median of nine quotients / milliseconds of it until "
-        "the target, median. One network at a time; SGD cosine at its oracle rate, the others over their "
-        "100x range. The networks are tiny, so that what a measurement costs is seen at its worst."
+        f"Processor time of a run relative to {protocols.REFERENCE}, median of {seconds.ROUNDS} quotients / "
+        "milliseconds of it until the target, median. One network at a time; SGD cosine at its oracle rate, "
+        "the others over their 100x range. The networks are tiny, so that what a measurement costs is seen "
+        "at its worst."
     )
     return _markdown("Seconds", note, ["task", *seconds.METHODS], rows) if rows else ""
 

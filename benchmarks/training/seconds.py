@@ -21,9 +21,10 @@ FAMILIES = {
     "update norm": methods.connectome_family("update norm", source=None),
 }
 METHODS = tuple(FAMILIES)
+ROUNDS = 9
 
 
-def measure(file: pathlib.Path, rounds: int = 9) -> None:
+def measure(file: pathlib.Path, rounds: int = ROUNDS) -> None:
     """Writes ``{task: {method: [seconds of a run, round by round]}}``, one method after the other in turn.
 
     Processor time, because it stays the same when the machine does something else beside.

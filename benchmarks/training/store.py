@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from benchmarks import arrays
+
 
 class Record(NamedTuple):
     """What a method did on a task: S seeds, K base rates."""
@@ -29,11 +31,7 @@ def path_of(folder: pathlib.Path, task: str, method: str) -> pathlib.Path:
 
 def load(folder: pathlib.Path, task: str, method: str) -> Record | None:
     """The record, or None if there is none yet."""
-    path = path_of(folder, task, method)
-    if not path.exists():
-        return None
-    with np.load(path) as held:
-        return Record(**held)
+    return arrays.load(path_of(folder, task, method), Record)
 
 
 def holds(
@@ -46,8 +44,4 @@ def holds(
 
 def save(folder: pathlib.Path, task: str, method: str, record: Record) -> None:
     """Writes the record; a file that exists is whole."""
-    path = path_of(folder, task, method)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial.npz")
-    np.savez_compressed(partial, **record._asdict())
-    partial.rename(path)
+    arrays.save(path_of(folder, task, method), record)

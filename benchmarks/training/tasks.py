@@ -36,6 +36,10 @@ class Task(NamedTuple):
     variant: str = ""
     tuning: bool = False  # only for the experiments that set the defaults
 
+    def guessed(self, score: Any) -> Any:
+        """bool[...], where a score is within 5 % of a constant answer's, or worse."""
+        return score >= 0.95 * self.chance
+
 
 def cross_entropy(logits: jax.Array, classes: jax.Array) -> jax.Array:
     """Mean negative log likelihood in nats; classes of any leading shape."""

@@ -13,7 +13,7 @@ import numpy as np
 
 import cgalr_jax
 from benchmarks import arguments, estimates
-from benchmarks.training import methods, models, signals, store, tasks
+from benchmarks.training import methods, models, protocols, signals, store, tasks
 
 RATES = (0.003, 0.03, 0.3)
 FACTORS = (0.5, 0.7, 1.0, 1.4, 2.0)
@@ -211,23 +211,13 @@ EXPERIMENTS: dict[str, dict[str, methods.Method]] = {
 } | {"averaged": {"SGD constant, averaged": methods.Method("sgd averaged", "constant", methods.SGD_RATES)}}
 
 
-def _tuned(record: store.Record) -> np.ndarray:
-    """f[S] at the oracle rate."""
-    return record.score[:, estimates.oracle(record.score)]
-
-
-def reference_of(name: str) -> str:
-    """The baseline that a setting is compared with: the cosine of its own base optimizer."""
-    return next((f"{base} cosine" for base in ("AdamW", "Muon") if base in name), "SGD cosine")
-
-
 def _found(
     folder: pathlib.Path, labels: list[str], name: str
 ) -> dict[str, tuple[store.Record, store.Record]]:
     """A setting's record and its reference's, by task, where both are there."""
     found = {}
     for label in labels:
-        record, reference = (store.load(folder, label, each) for each in (name, reference_of(name)))
+        record, reference = (store.load(folder, label, each) for each in (name, protocols.reference_of(name)))
         if record is not None and reference is not None:
             found[label] = record, reference
     return found
@@ -239,12 +229,12 @@ def records(folder: pathlib.Path, labels: list[str], experiments: list[str]) -> 
     for experiment in experiments:
         for name in EXPERIMENTS[experiment]:
             for label, (record, reference) in _found(folder, labels, name).items():
-                found = estimates.red(record.score.mean(1), _tuned(reference))
+                found = estimates.red(record.score.mean(1), estimates.at_oracle(reference.score))
                 rows.append(
                     {
                         "experiment": experiment,
                         "setting": name,
-                        "reference": reference_of(name),
+                        "reference": protocols.reference_of(name),
                         "task": label,
                         "red": found.value,
                         "red_low": found.low,
@@ -258,7 +248,7 @@ def records(folder: pathlib.Path, labels: list[str], experiments: list[str]) -> 
 
 def _at_chance(label: str, record: store.Record) -> float:
     """Share of the runs that ended within 5 % of a constant answer's score, or worse."""
-    return float((record.score >= 0.95 * tasks.catalogue()[label].chance).mean())
+    return float(tasks.catalogue()[label].guessed(record.score).mean())
 
 
 def table(folder: pathlib.Path, labels: list[str], experiments: list[str]) -> str:
@@ -271,14 +261,17 @@ def table(folder: pathlib.Path, labels: list[str], experiments: list[str]) -> st
             found = _found(folder, labels, name)
             if not found:
                 continue
-            pairs = [(record.score.mean(1), _tuned(reference)) for record, reference in found.values()]
+            pairs = [
+                (record.score.mean(1), estimates.at_oracle(reference.score))
+                for record, reference in found.values()
+            ]
             each = [estimates.red(*pair).value for pair in pairs]
             spread = np.mean([estimates.worst_over_best(record.score) for record, _ in found.values()])
             chance = np.mean([_at_chance(label, record) for label, (record, _) in found.items()])
             cells = dict(zip(found, each, strict=True))
             row = [f"{100 * cells[label]:+.1f}" if label in cells else "" for label in labels]
             lines.append(
-                f"| {name} | {reference_of(name)} | {estimates.mean_red(pairs)} | "
+                f"| {name} | {protocols.reference_of(name)} | {estimates.mean_red(pairs)} | "
                 f"{100 * max(each):+.1f} | {spread:.2f} | {100 * chance:.1f} % | " + " | ".join(row) + " |"
             )
     return "\n".join(lines)

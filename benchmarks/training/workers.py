@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from benchmarks.training import methods, runner, store, tasks, tuning
+from benchmarks.training import methods, protocols, runner, store, tasks, tuning
 
 
 class Job(NamedTuple):
@@ -77,7 +77,7 @@ def execute(job: Job) -> None:
     task, members = tasks.catalogue()[job.task], list(job.methods.values())
     configs = methods.configurations(task, members, len(job.seeds))
     if job.family == "yoked":
-        record = store.load(job.folder, job.task, "CG-ALR hybrid")
+        record = store.load(job.folder, job.task, protocols.OURS)
         if record is None:
             return
         # Each seed is given the scales of the next one at the same base rate.

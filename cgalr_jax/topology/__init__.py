@@ -5,17 +5,9 @@ giotto-ph and SciPy.
 """
 
 from cgalr_jax.topology.barcode import Barcode, compute_barcode
-from cgalr_jax.topology.connectome import (
-    DEAD,
-    Moments,
-    connectome_from_moments,
-    functional_connectome,
-    gather_moments,
-    init_moments,
-    merge_moments,
-    update_moments,
-)
+from cgalr_jax.topology.connectome import DEAD, connectome_from_moments, functional_connectome
 from cgalr_jax.topology.distance import barcode_distance, frobenius_distance, top_distance
+from cgalr_jax.topology.moments import Moments, gather_moments, init_moments, merge_moments, update_moments
 from cgalr_jax.topology.spanning_tree import Tree, compute_births, spanning_tree
 
 __all__ = [

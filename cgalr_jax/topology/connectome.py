@@ -1,56 +1,32 @@
-"""Units -> moments -> connectome: how strongly each pair of units co-activates.
-
-Units are centred twice before they are multiplied, so that a large offset costs no digits in float32: the
-mean is subtracted first, then the mean of the result, which is the rounding error of the first mean.
-"""
+"""Units, or their moments -> connectome: how strongly each pair of units co-activates."""
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Hashable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Hashable
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 
 from cgalr_jax import _checks
-from cgalr_jax._sharding import replicated
-from cgalr_jax.topology._weights import as_real
+from cgalr_jax.topology.moments import (
+    Moments,
+    centre,
+    check_axis_name,
+    check_moments,
+    gather_moments,
+    gram,
+)
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Bool, Float32
 
-__all__ = [
-    "DEAD",
-    "Moments",
-    "connectome_from_moments",
-    "functional_connectome",
-    "gather_moments",
-    "init_moments",
-    "merge_moments",
-    "update_moments",
-]
+__all__ = ["DEAD", "connectome_from_moments", "functional_connectome"]
 
 DEAD = 1e-6
 """A unit is dead if its standard deviation is at most this fraction of its mean: 8 ulps of float32."""
-
-
-class Moments(NamedTuple):
-    """First and second moments of `P` units, which can be merged over batches and devices.
-
-    Attributes:
-        count: f32[], samples seen; exact up to 2**24, then rounded like any float32.
-        mean: f32[P].
-        comoment: f32[P, P], the sum over samples of the outer product of the centred units with themselves.
-            It neither underflows nor overflows for standard deviations between about 1e-18 and 1e18.
-
-    As the mean is rounded to float32, correlations after a merge are off by up to about 6e-8 |mean| / std.
-    """
-
-    count: Float32[Array, ""]  # pyright: ignore[reportIncompatibleMethodOverride], as in Optax's own states
-    mean: Float32[Array, " P"]
-    comoment: Float32[Array, "P P"]
 
 
 def functional_connectome(
@@ -87,154 +63,23 @@ def functional_connectome(
                [0., 0., 0.]], dtype=float32)
     """
     units = _checks.real_array("units", units)
-    _check_axis_name(axis_name)
+    check_axis_name(axis_name)
     return _functional_connectome(units, axis_name)
 
 
 @functools.partial(jax.jit, static_argnames="axis_name")
 def _functional_connectome(units: jax.typing.ArrayLike, axis_name: Hashable | None) -> Float32[Array, "P P"]:
     """`functional_connectome` for checked arguments, compiled as one program."""
-    mean, centred = _centre(units)
+    mean, centred = centre(units)
     if axis_name is not None:
-        local = Moments(jnp.float32(centred.shape[0]), mean, _gram(centred))
+        local = Moments(jnp.float32(centred.shape[0]), mean, gram(centred))
         return _connectome_from_moments(gather_moments(local, axis_name))
     # Each unit is first scaled to a peak of 1, so that its squares neither underflow nor overflow.
     peak = jnp.max(jnp.abs(centred), axis=0)
     scaled = centred / jnp.where(peak == 0, 1, peak)[None, :]
     norm = jnp.sqrt(jnp.sum(scaled * scaled, axis=0))
     std = peak * (norm / math.sqrt(centred.shape[0]))
-    return _bounded(_gram(scaled * _reciprocal(norm, _dead(mean, std))[None, :]))
-
-
-def init_moments(units: int) -> Moments:
-    """The moments of no samples at all: the neutral element of `merge_moments`.
-
-    Args:
-        units: P, at least 1.
-
-    Raises:
-        ValueError: if `units` is no integer of at least 1.
-
-    Example:
-        >>> init_moments(2).comoment.shape
-        (2, 2)
-    """
-    _checks.check_integer("units", units, 1)
-    return Moments(
-        count=jnp.zeros((), jnp.float32),
-        mean=jnp.zeros((units,), jnp.float32),
-        comoment=jnp.zeros((units, units), jnp.float32),
-    )
-
-
-def update_moments(moments: Moments, units: jax.typing.ArrayLike) -> Moments:
-    """Adds a batch of samples to the moments.
-
-    Args:
-        moments: of P units.
-        units: [N, P], as for `functional_connectome`.
-
-    Returns:
-        The moments of all samples so far.
-
-    Raises:
-        ValueError: if `units` is not [N, P] with N at least 1 and the P of `moments`, or complex.
-
-    Example:
-        >>> units = jnp.arange(12.0).reshape(6, 2) ** 2
-        >>> moments = update_moments(update_moments(init_moments(2), units[:2]), units[2:])
-        >>> bool(jnp.allclose(connectome_from_moments(moments), functional_connectome(units)))
-        True
-    """
-    _check_moments("moments", moments)
-    return _update_moments(moments, _checks.real_array("units", units))
-
-
-@jax.jit
-def _update_moments(moments: Moments, units: jax.typing.ArrayLike) -> Moments:
-    """`update_moments` for checked arguments, compiled as one program."""
-    mean, centred = _centre(units)
-    if mean.shape != moments.mean.shape:
-        raise ValueError(
-            f"units must be [N, {moments.mean.shape[0]}] like moments, got {jnp.shape(units)!r}."
-        )
-    return merge_moments(moments, Moments(jnp.float32(centred.shape[0]), mean, _gram(centred)))
-
-
-def merge_moments(a: Moments, b: Moments) -> Moments:
-    r"""The moments of the samples of `a` and `b` together (Chan, Golub & LeVeque, 1979).
-
-    With `n = n_a + n_b` and `d = mean_b - mean_a`,
-
-    .. math:: mean = mean_a + d n_b / n, \quad C = C_a + C_b + d d^T n_a n_b / n
-
-    which never subtracts two large numbers of nearly the same size. Associative up to rounding.
-
-    Args:
-        a: of P units.
-        b: of P units.
-
-    Raises:
-        ValueError: if `a` and `b` are not `Moments` of the same number of units.
-
-    Example:
-        >>> a, b = (update_moments(init_moments(1), jnp.array([[x]])) for x in (1.0, 3.0))
-        >>> merge_moments(a, b)
-        Moments(count=Array(2., dtype=float32), mean=Array([2.], dtype=float32),
-                comoment=Array([[2.]], dtype=float32))
-    """
-    _check_moments("a", a)
-    _check_moments("b", b)
-    if jnp.shape(a.mean) != jnp.shape(b.mean):
-        raise ValueError(
-            f"b must be of as many units as a, {jnp.shape(a.mean)[0]}, got {jnp.shape(b.mean)[0]}."
-        )
-    count = a.count + b.count
-    share = b.count / jnp.maximum(count, 1)
-    delta = b.mean - a.mean
-    return Moments(
-        count=count,
-        mean=a.mean + share * delta,
-        comoment=a.comoment + b.comoment + a.count * share * _outer(delta),
-    )
-
-
-def gather_moments(moments: Moments, axis_name: Hashable | Sequence[Hashable]) -> Moments:
-    """Merges the moments of all devices along `axis_name`, inside `shard_map`, `pmap` or `vmap`.
-
-    This is `merge_moments` for many at once: the common mean (again in two passes), then the sum of the
-    co-moments, each shifted to that mean. It takes two `psum` of P floats and one of P x P.
-
-    Args:
-        moments: those of this device.
-        axis_name: the mapped axis or axes.
-
-    Returns:
-        The moments of all samples, the same on every device.
-
-    Raises:
-        ValueError: if `moments` are no `Moments`, or there is no mapped axis of this name.
-
-    Example:
-        >>> units = jnp.arange(12.0).reshape(3, 4, 1)
-        >>> local = lambda units: gather_moments(update_moments(init_moments(1), units), "data")
-        >>> jax.vmap(local, axis_name="data")(units).mean[:, 0]
-        Array([5.5, 5.5, 5.5], dtype=float32)
-    """
-    _check_moments("moments", moments)
-    _check_axis_name(axis_name)
-    try:
-        count = jax.lax.psum(moments.count, axis_name)
-    except NameError as error:
-        raise ValueError(
-            "axis_name must be an axis of the surrounding shard_map, pmap or vmap, or None under plain jit, "
-            f"got {axis_name!r}: {error}."
-        ) from error
-    weight = moments.count / jnp.maximum(count, 1)
-    mean = jax.lax.psum(weight * moments.mean, axis_name)
-    mean = mean + jax.lax.psum(weight * (moments.mean - mean), axis_name)
-    moved = moments.comoment + moments.count * _outer(moments.mean - mean)
-    return Moments(count, mean, jax.lax.psum(moved, axis_name))
+    return _bounded(gram(scaled * _reciprocal(norm, _dead(mean, std))[None, :]))
 
 
 def connectome_from_moments(moments: Moments) -> Float32[Array, "P P"]:
@@ -250,11 +95,13 @@ def connectome_from_moments(moments: Moments) -> Float32[Array, "P P"]:
         ValueError: if `moments` are no `Moments`.
 
     Example:
-        >>> connectome_from_moments(init_moments(2))
-        Array([[0., 0.],
-               [0., 0.]], dtype=float32)
+        >>> from cgalr_jax.topology import init_moments, update_moments
+        >>> units = jnp.arange(12.0).reshape(6, 2) ** 2
+        >>> moments = update_moments(update_moments(init_moments(2), units[:2]), units[2:])
+        >>> bool(jnp.allclose(connectome_from_moments(moments), functional_connectome(units)))
+        True
     """
-    _check_moments("moments", moments)
+    check_moments("moments", moments)
     return _connectome_from_moments(moments)
 
 
@@ -264,40 +111,6 @@ def _connectome_from_moments(moments: Moments) -> Float32[Array, "P P"]:
     norm = jnp.sqrt(jnp.diagonal(moments.comoment))
     inverse = _reciprocal(norm, _dead(moments.mean, norm / jnp.sqrt(jnp.maximum(moments.count, 1))))
     return _bounded(moments.comoment * inverse[:, None] * inverse[None, :])
-
-
-def _check_axis_name(axis_name: Any) -> None:
-    _checks.check_hashable("axis_name", axis_name, "the name of a mapped axis, a tuple of names, or None")
-
-
-def _check_moments(name: str, moments: Any) -> None:
-    _checks.check_kind(name, moments, Moments, "cgalr_jax.topology")
-    shapes = tuple(_checks.real_array(f"{name}.{field}", x).shape for field, x in moments._asdict().items())
-    units = shapes[1][:1]
-    if shapes != ((), units, units * 2) or not units:
-        raise ValueError(f"{name} must have shapes [], [P] and [P, P], got {shapes}.")
-
-
-def _centre(units: jax.typing.ArrayLike) -> tuple[Float32[Array, " P"], Float32[Array, "N P"]]:
-    """The mean of the units, and the units minus their mean."""
-    real = as_real("units", units)
-    if real.ndim != 2 or 0 in real.shape:
-        raise ValueError(f"units must be [N, P] with N and P at least 1, got shape {real.shape!r}.")
-    # Without this barrier XLA may recompute the units (a gather, say) in each of the passes over them.
-    real = jax.lax.optimization_barrier(real)
-    mean = jnp.mean(real, axis=0)
-    centred = real - mean[None, :]
-    error = jnp.mean(centred, axis=0)
-    return mean + error, centred - error[None, :]
-
-
-def _gram(x: Float32[Array, "N P"]) -> Float32[Array, "P P"]:
-    """x^T x."""
-    return jnp.einsum("ni,nj->ij", x, x, precision=jax.lax.Precision.HIGHEST, out_sharding=replicated(x, 2))
-
-
-def _outer(x: Float32[Array, " P"]) -> Float32[Array, "P P"]:
-    return x[:, None] * x[None, :]
 
 
 def _dead(mean: Float32[Array, " P"], std: Float32[Array, " P"]) -> Bool[Array, " P"]:

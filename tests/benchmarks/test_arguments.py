@@ -14,8 +14,10 @@ from benchmarks import arguments  # noqa: E402  after what they need
 from benchmarks.training import __main__ as training  # noqa: E402
 
 ROOT = pathlib.Path(__file__).parents[2]
-MODULES = [f"benchmarks.{name}" for name in ("training", "paper", "rate_finder", "early_stopping")]
-MODULES += [f"benchmarks.speed.{name}" for name in ("kernels", "step")]
+# All that have a command line; and by the name that `python -m` takes.
+FILES = sorted(p for p in (ROOT / "benchmarks").rglob("*.py") if "arguments.parser(" in p.read_text())
+COMMANDS = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in FILES]
+MODULES = [name.removesuffix(".__main__") for name in COMMANDS]
 
 
 def parsed(*given):
@@ -70,11 +72,17 @@ def test_a_report_of_nothing_says_so(tmp_path, capsys):
     assert "Nothing to report" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("module", MODULES)
+@pytest.mark.parametrize("page", ["__init__.py", "README.md"])
+def test_every_benchmark_is_listed(module, page):
+    assert f"python -m {module}" in (ROOT / "benchmarks" / page).read_text()
+
+
 def test_importing_the_benchmarks_does_nothing():
     script = f"""
 import importlib, os, sys
 before = dict(os.environ), list(sys.path), getattr(os, "sched_getaffinity", lambda _: 0)(0)
-for name in {[*MODULES, "benchmarks.training.__main__", "benchmarks.paper.__main__"]}:
+for name in {COMMANDS}:
     importlib.import_module(name)
 import jax
 from jax._src import xla_bridge

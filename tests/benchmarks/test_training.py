@@ -1,6 +1,7 @@
 """The judge is only as good as its arithmetic: tasks, pairing, statistics, controls, a small run."""
 
 import json
+import re
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +32,7 @@ def test_every_task_has_finite_loss_and_layers_worth_measuring():
         assert all(leaf.ndim >= 2 and leaf.shape[-1] >= 2 for leaf in layers.values()), label
         assert jax.eval_shape(task.loss, outputs, split.targets).shape == (), label
         assert split.inputs.shape[0] >= task.batch, label
-        assert task.steps % 20 == 0, label
+        assert task.steps % runner.CHECKPOINTS == 0, label
 
 
 def test_labels_are_unique():
@@ -51,6 +52,32 @@ def test_the_page_counts_what_there_is():
     plan = training.plan_of(training.reported(), list(methods.METHODS))
     assert text.count(report.BEGIN) == text.count(report.END) == 1
     assert report.scope(plan) in text
+
+
+NUMBERS = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen"
+)
+NUMBERS = (*NUMBERS.split(), "seventeen", "eighteen", "nineteen", "twenty")
+
+
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/index.md", "docs/results/index.md", "docs/results/defaults.md"]
+)
+def test_other_pages_count_the_same_tasks(page):
+    labels = [label for label in training.reported() if not tasks.catalogue()[label].variant]
+    text = (report.PAGE.parents[2] / page).read_text().lower()
+    assert set(re.findall(r"(\w+) small (?:tasks|networks)", text)) & set(NUMBERS) == {NUMBERS[len(labels)]}
+
+
+def test_readme_tells_the_size_of_what_is_trained():
+    reported = [tasks.catalogue()[label] for label in training.reported()]
+    steps = [task.steps for task in reported]
+    text = (report.PAGE.parents[2] / "README.md").read_text()
+    assert f"{min(steps)} to {max(steps)} steps, {len(training.SEEDS['reporting'])} seeds" in text
+    for task in reported:
+        params = jax.eval_shape(task.model.init, jax.random.key(0))
+        assert sum(leaf.size for leaf in jax.tree.leaves(params)) <= 10_000, tasks.label(task)
+    assert "at most ten thousand parameters" in text
 
 
 def test_readmes_picture_is_of_what_is_published(tmp_path):
@@ -114,7 +141,7 @@ def test_scales_are_recorded_and_replayed():
     configs = methods.configurations(task, [methods.METHODS["yoked hybrid"]._replace(rates=(0.1,))], 1)
     configs["replayed"] = np.linspace(0.5, 1.5, task.steps, dtype=np.float32)[None, None]
     train, _ = runner.compile_family(task, methods.FAMILIES["yoked"], (0,), configs)
-    every = task.steps // 50
+    every = task.steps // methods.MEASUREMENTS
     measured = np.arange(task.steps) // every * every  # a scale holds until the next measurement
     np.testing.assert_allclose(train().scale[0, 0], configs["replayed"][0, 0][measured])
 

@@ -4,21 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scalars import f32, i32
 
 from cgalr_jax import controllers
 from cgalr_jax.controllers import Controller, Measurement
 from cgalr_jax.controllers.base import check_controller
 
 pytestmark = pytest.mark.usefixtures("strict")
-
-
-def f32(value):
-    return jnp.array(value, jnp.float32)
-
-
-def i32(value):
-    return jnp.array(value, jnp.int32)
-
 
 CONTROLLERS = {
     "gate": controllers.hysteresis_gate(),

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from scalars import f32, i32
 
 from cgalr_jax import controllers
 from cgalr_jax.controllers import ANNEALING, BY_BOUND, BY_GUARD, CALIBRATING, REACHED, UNFINISHED, Measurement
@@ -25,14 +26,6 @@ def calibrated(**arguments):
 def in_floats(schedule):
     """Optax's schedules divide integers by numbers, which strict promotion refuses."""
     return lambda step: schedule(jnp.asarray(step, jnp.float32))
-
-
-def f32(value):
-    return jnp.array(value, jnp.float32)
-
-
-def i32(value):
-    return jnp.array(value, jnp.int32)
 
 
 def measured(distance=1.0, step=1):

@@ -4,19 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scalars import f32, i32
 
 from cgalr_jax import controllers
 from cgalr_jax.controllers import Controller, Measurement
 
 pytestmark = pytest.mark.usefixtures("strict")
-
-
-def f32(value):
-    return jnp.array(value, jnp.float32)
-
-
-def i32(value):
-    return jnp.array(value, jnp.int32)
 
 
 class TestRobbinsMonroBounds:

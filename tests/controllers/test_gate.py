@@ -3,20 +3,13 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scalars import f32, i32
 
 from cgalr_jax import controllers
 from cgalr_jax.controllers import FAST, HOLD, SLOW, Measurement
 from cgalr_jax.controllers.gate import GateState
 
 pytestmark = pytest.mark.usefixtures("strict")
-
-
-def f32(value):
-    return jnp.array(value, jnp.float32)
-
-
-def i32(value):
-    return jnp.array(value, jnp.int32)
 
 
 def measured(distance=1.0, step=100):

@@ -23,11 +23,11 @@ with jaxtyping.install_import_hook("cgalr_jax.topology", "checker.check"):
     from cgalr_jax import topology
 typing.TYPE_CHECKING = False
 
-outer = importlib.import_module("cgalr_jax.topology.connectome")._outer
+outer = importlib.import_module("cgalr_jax.topology.moments")._outer
 with pytest.raises(jaxtyping.TypeCheckError):
     outer(jnp.zeros((2, 2)))  # it looks
 
-for name in ("_weights", "connectome", "spanning_tree", "barcode", "distance"):
+for name in ("_weights", "moments", "connectome", "spanning_tree", "barcode", "distance"):
     result = doctest.testmod(
         importlib.import_module(f"cgalr_jax.topology.{name}"),
         optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS,

@@ -1,38 +1,19 @@
-"""A trace of a run: the scalars of `cgalr_jax.metrics`, and yours, step by step.
-
-The transformation prints nothing and writes nothing; this does, where you ask for it. matplotlib and
-tensorboardX are imported only by what needs them.
-"""
+"""The recorder: rows in, arrays, files, pictures and pages out."""
 
 import contextlib
-import io
-import json
-import math
 import os
-import secrets
-import stat
-import warnings
-import zipfile
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, BinaryIO, Self
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 import jax
 import jax.core
 import numpy as np
 
 from cgalr_jax import _checks
+from cgalr_jax.recorder import _files, _summary
+from cgalr_jax.recorder._streams import EventFile, JsonLines
 
 __all__ = ["TraceRecorder"]
-
-_SHOWN = ("scale", "distance", "z", "skipped", "refused")
-_HIDDEN_IF_ZERO = ("skipped", "refused")
-# The values of `cgalr/ended` that want attention; 1 is as it should be.
-_ENDED = {
-    0: "calibration unfinished",
-    2: "calibration ended by time",
-    3: "calibration ended by the guard",
-    4: "calibration ended by the bound on one step",
-}
 
 
 class TraceRecorder:
@@ -86,11 +67,11 @@ class TraceRecorder:
                 _checks.check_path(name, value, what)
         self._rows: list[dict[str, float]] = []
         self._closed = False
-        self._streams: list[_JsonLines | _EventFile] = []
+        self._streams: list[JsonLines | EventFile] = []
         if tensorboard is not None:
-            self._streams.append(_EventFile(tensorboard))
+            self._streams.append(EventFile(tensorboard))
         if jsonl is not None:
-            self._streams.append(_JsonLines(jsonl))
+            self._streams.append(JsonLines(jsonl))
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -164,14 +145,7 @@ class TraceRecorder:
           OSError: it could not be written.
         """
         _checks.check_path("path", path, "a file")
-        arrays = self.arrays()
-        trace = np.zeros(len(self), dtype=[(key, np.float64) for key in arrays])
-        for key, array in arrays.items():
-            trace[key] = array
-        with _replacing(path) as file, warnings.catch_warnings():
-            # A Greek key asks for a newer file format, which every NumPy we can run on reads.
-            warnings.filterwarnings("ignore", message="Stored array in format 3.0")
-            np.savez_compressed(file, trace=trace)
+        _files.write_trace(path, self.arrays(), len(self))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -185,13 +159,7 @@ class TraceRecorder:
           OSError: it cannot be opened.
         """
         _checks.check_path("path", path, "a file of TraceRecorder.save")
-        with open(path, "rb") as file:
-            content = file.read()
-        try:
-            trace = _read_trace(content)
-        except Exception as error:  # damaged bytes fail in zipfile, zlib, NumPy and the parser of its headers
-            reason = error if isinstance(error, _UnreadableError) else f"it is damaged or cut short ({error})"
-            raise ValueError(f"path must be a file of TraceRecorder.save, got {path}: {reason}.") from error
+        trace = _files.read_trace(path)
         recorder = cls()
         recorder._rows = [dict(zip(trace.dtype.names or (), row.tolist(), strict=True)) for row in trace]
         return recorder
@@ -229,11 +197,11 @@ class TraceRecorder:
           >>> with tempfile.TemporaryDirectory() as folder:
           ...     recorder.report(f"{folder}/run.html", settings={"seed": 0}, base_learning_rate=0.01)
         """
-        from cgalr_jax import _report
+        from cgalr_jax.recorder import _page
 
         _checks.check_path("path", path, "a file")
-        page = _report.page(self.arrays(), **options)
-        with _replacing(path) as file:
+        page = _page.page(self.arrays(), **options)
+        with _files.replacing(path) as file:
             file.write(page.encode())
 
     def to_tensorboard(self, directory: str | os.PathLike[str], *, step: str = "cgalr/step") -> None:
@@ -249,7 +217,7 @@ class TraceRecorder:
         _checks.check_path("directory", directory, "a folder")
         if not isinstance(step, str):
             raise ValueError(f"step must be a key, a string, got {_checks.shown(step)}.")
-        with contextlib.closing(_EventFile(directory, step)) as file:
+        with contextlib.closing(EventFile(directory, step)) as file:
             for number, row in enumerate(self._rows):
                 file.write(row, number)
 
@@ -267,130 +235,7 @@ class TraceRecorder:
         for key in keys:
             if not isinstance(key, str):
                 raise ValueError(f"keys must be strings, got {_checks.shown(key)}.")
-        row = self._rows[-1] if self._rows else {}
-        default = sorted((key for key in row if _is_shown(key, row[key])), key=_is_ours)
-        parts = [f"{_short_key(key)} {_short(row[key])}" for key in keys or default if key in row]
-        for key, value in row.items():
-            if _is_ours(key) and key.endswith("/ended") and value in _ENDED:
-                parts.append(f"{_short_key(key.removesuffix('ended'))}{_ENDED[int(value)]}")
-        return " · ".join(parts)
-
-
-class _JsonLines:
-    """Appends a JSON object per row to a file."""
-
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._file = open(path, "a+b")  # noqa: SIM115  it stays open over the run
-        try:
-            self._mend(path)
-        except BaseException:
-            self._file.close()
-            raise
-
-    def _mend(self, path: str | os.PathLike[str]) -> None:
-        """Ends the last line of what is there, or cuts it off if it is half a row."""
-        self._file.seek(0)
-        end, last = 0, b""
-        for line in self._file:
-            end, last = end + len(line), line
-        if not last:
-            return
-        whole = True
-        try:
-            is_row = isinstance(json.loads(last), dict)
-        except ValueError:
-            whole, is_row = False, last.startswith(b"{") and not last.endswith(b"\n")
-        if not is_row:
-            raise ValueError(
-                f"jsonl must be a file of JSON lines, got {os.fspath(path)}, which ends {last[:40]!r}."
-            )
-        if not whole:
-            self._file.truncate(end - len(last))
-        elif not last.endswith(b"\n"):
-            self._file.write(b"\n")
-        self._file.flush()
-
-    def write(self, row: Mapping[str, float], number: int) -> None:
-        del number
-        finite = {key: value if math.isfinite(value) else None for key, value in row.items()}
-        self._file.write(json.dumps(finite, allow_nan=False).encode() + b"\n")
-        self._file.flush()
-
-    def close(self) -> None:
-        self._file.close()
-
-
-class _EventFile:
-    """Writes rows as TensorBoard scalars."""
-
-    def __init__(self, directory: str | os.PathLike[str], step: str = "cgalr/step") -> None:
-        try:
-            import tensorboardX
-        except ImportError as error:
-            raise ImportError("TensorBoard files need tensorboardX: pip install tensorboardX.") from error
-        # A thread writes; asked to flush, it does not wait for what is still in its queue.
-        self._writer, self._step = tensorboardX.SummaryWriter(os.fspath(directory), flush_secs=1), step
-
-    def write(self, row: Mapping[str, float], number: int) -> None:
-        at = int(row[self._step]) if math.isfinite(row.get(self._step, math.nan)) else number
-        for key, value in row.items():
-            self._writer.add_scalar(key, value, at)
-
-    def close(self) -> None:
-        self._writer.close()
-
-
-class _UnreadableError(Exception):
-    """What is wrong with a file, as the end of a sentence."""
-
-
-def _read_trace(content: bytes) -> np.ndarray:
-    """The structured array of a file of `TraceRecorder.save`."""
-    if not content.startswith(b"PK"):
-        kind = "empty" if not content else "no npz file" + (" but a pickle" if content[:1] == b"\x80" else "")
-        raise _UnreadableError(f"it is {kind}" + (f", it begins {content[:8]!r}" if content else ""))
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        names = archive.namelist()
-        if "trace.npy" not in names:
-            raise _UnreadableError(f"it holds no array 'trace', only {names[:8]}")
-        with archive.open("trace.npy") as file:
-            try:
-                trace = np.lib.format.read_array(file, allow_pickle=False)
-            except ValueError as error:
-                if "allow_pickle" in str(error):
-                    raise _UnreadableError("its 'trace' is pickled, and nothing is unpickled") from error
-                raise
-            file.read()  # to the end, where the checksum is compared
-    fields = [trace.dtype[name] for name in trace.dtype.names or ()]
-    if trace.ndim != 1 or trace.dtype.names is None or any(field.kind not in "biuf" for field in fields):
-        raise _UnreadableError(
-            f"its 'trace' is no row of named numbers, but has shape {trace.shape} and dtype {trace.dtype}"
-        )
-    return trace
-
-
-@contextlib.contextmanager
-def _replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """A file to write, which takes the place of `path` when it is whole and on the disk."""
-    target = os.path.realpath(path)  # a link stays a link
-    mode = None
-    with contextlib.suppress(FileNotFoundError):
-        mode = os.stat(target).st_mode
-        if not stat.S_ISREG(mode):
-            raise ValueError(f"path must be a file, got {os.fspath(path)}, which is none.")
-    aside = os.path.join(os.path.dirname(target), f".{secrets.token_hex(8)}.tmp")
-    try:
-        with open(aside, "xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        if mode is not None:
-            os.chmod(aside, stat.S_IMODE(mode))
-        os.replace(aside, target)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(aside)
-        raise
+        return _summary.line(self._rows[-1] if self._rows else {}, keys)
 
 
 def _checked_key(key: str) -> str:
@@ -406,20 +251,3 @@ def _scalar(key: str, value: Any) -> float:
     if array.dtype.kind in "biuf" or array.dtype.name.startswith(("bfloat", "float", "int", "uint")):
         return float(array.reshape(()))  # the names: of types that NumPy does not know
     raise ValueError(f"{key} must be a real number, got {_checks.shown(value)}.")
-
-
-def _is_ours(key: str) -> bool:
-    return key.startswith("cgalr/")
-
-
-def _short_key(key: str) -> str:
-    return key.removeprefix("cgalr/")
-
-
-def _is_shown(key: str, value: float) -> bool:
-    name = key.rpartition("/")[2]
-    return not _is_ours(key) or (name in _SHOWN and not (name in _HIDDEN_IF_ZERO and value == 0))
-
-
-def _short(value: float) -> str:
-    return f"{value:.0f}" if value.is_integer() and abs(value) < 1e6 else f"{value:.3g}"

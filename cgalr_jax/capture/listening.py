@@ -1,0 +1,138 @@
+"""nnx modules whose calls are heard, while one model runs and nowhere else.
+
+For that time each module of the model has another class, derived from its own: it tells the listener what it
+returned and, in a probe, holds fixed what only its own call can (the statistics of a BatchNorm, dropout).
+"""
+
+import contextlib
+import functools
+import types
+from collections.abc import Iterator
+from typing import Any
+
+import jax.numpy as jnp
+from flax import nnx
+
+from cgalr_jax.capture import frozen, outputs
+
+_EAR = "_cgalr_ear"
+
+
+class _Ear:
+    """The listener and the path of a module, a static attribute of the module while the model runs.
+
+    As a static attribute it still exists inside nnx.jit, nnx.scan and the like, where modules are copies.
+    """
+
+    def __init__(self, listener: outputs.Listener, path: outputs.Path, still: bool):
+        self.listener = listener
+        self.path = path
+        self.still = still  # whether a probe runs the model
+
+
+class _Heard(nnx.Module):
+    """Base of the classes that the modules of a running model have; the module's own class is another base.
+
+    Only the instances of this one model get such a class: nothing is patched that other models or threads
+    use, and `isinstance` works as before.
+    """
+
+    _cgalr_own: type  # the module's own class
+
+    def __init_subclass__(cls) -> None:
+        # Registers the class with Flax, without a user's `__init_subclass__`, which may keep a registry.
+        super(nnx.Module, cls).__init_subclass__(pytree=cls._cgalr_own._pytree__is_pytree)  # pyright: ignore
+
+
+class _OwnBatch(nnx.BatchNorm):
+    """Base for BatchNorms: in a probe they use the statistics of its samples, whatever the call passes."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if not _is_still(self):
+            return super().__call__(*args, **kwargs)
+        kwargs.pop("use_running_average", None)
+        axis_name = self.axis_name
+        mapped = axis_name is None or frozen.is_mapped(axis_name)
+        object.__setattr__(self, "axis_name", axis_name if mapped else None)
+        try:
+            return super().__call__(*args[:1], **kwargs)
+        finally:
+            object.__setattr__(self, "axis_name", axis_name)
+
+
+class _NoDropout(nnx.Dropout):
+    """Base for Dropouts: off in a probe, whatever the call passes."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return super().__call__(*args, **_still_deterministic(self, kwargs))
+
+
+class _NoAttentionDropout(nnx.MultiHeadAttention):
+    """Base for attentions: their dropout is off in a probe, whatever the call passes."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return super().__call__(*args, **_still_deterministic(self, kwargs))
+
+
+_STILL = {
+    nnx.BatchNorm: _OwnBatch,
+    nnx.Dropout: _NoDropout,
+    nnx.MultiHeadAttention: _NoAttentionDropout,
+}
+
+
+def _is_still(module: nnx.Module) -> bool:
+    ear = vars(module).get(_EAR)
+    return ear is not None and ear.still
+
+
+def _still_deterministic(module: nnx.Module, kwargs: dict[str, Any]) -> dict[str, Any]:
+    return {**kwargs, "deterministic": True} if _is_still(module) else kwargs
+
+
+@functools.cache
+def _heard(cls: type) -> type:
+    """The class that modules of class `cls` have while they run; cached, since Flax keeps every class."""
+
+    @functools.wraps(cls.__call__)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        def run() -> Any:
+            return super(heard, self).__call__(*args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
+
+        ear = vars(self).get(_EAR)
+        if ear is None:  # a module created in the forward pass, which is not part of the model
+            return run()
+        sow = functools.partial(self.sow, nnx.Intermediate)
+        return ear.listener.call(ear.path, self, lambda: ranks(self), run, sow)
+
+    names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__call__": call}
+    names["_cgalr_own"] = cls
+    # Between Flax's class and a subclass of it, so that `super().__call__(...)` of the subclass reaches it.
+    above = tuple(still for base, still in _STILL.items() if issubclass(cls, base))
+    bases = (_Heard, *above) if cls in _STILL else (_Heard, cls, *above)
+    heard = types.new_class(cls.__name__, bases, exec_body=lambda body: body.update(names))
+    return heard
+
+
+@contextlib.contextmanager
+def attached(model: nnx.Module, listener: outputs.Listener, still: bool) -> Iterator[None]:
+    """Passes all calls of a model's modules to the listener, like `linen.intercept_methods` in linen."""
+    modules = dict(nnx.iter_modules(model))
+    for path, module in modules.items():
+        if callable(module):
+            object.__setattr__(module, _EAR, _Ear(listener, path, still))
+            object.__setattr__(module, "__class__", _heard(type(module)))
+    try:
+        yield
+    finally:
+        for module in (*modules.values(), *dict(nnx.iter_modules(model)).values()):
+            for name in (_EAR, "__captures__"):  # Flax leaves its captures if the forward pass fails
+                if name in vars(module):
+                    delattr(module, name)
+            if isinstance(module, _Heard):
+                object.__setattr__(module, "__class__", module._cgalr_own)
+
+
+def ranks(module: nnx.Module) -> list[int]:
+    """The rank of each parameter of an nnx module."""
+    return [jnp.ndim(node.get_value()) for _, node in nnx.iter_graph(module) if isinstance(node, nnx.Param)]

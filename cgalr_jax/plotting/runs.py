@@ -1,0 +1,186 @@
+"""A run in panels: loss, learning rate, distance and z over the steps, the controller's phases shaded."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax.typing
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+
+from cgalr_jax import _checks, controllers
+from cgalr_jax.plotting import _inputs
+from cgalr_jax.plotting._style import BLUE, GREEN, GREY, ORANGE, SKY, SMALL, VERMILION, clean
+
+__all__ = ["plot_training_trace"]
+
+_CALIBRATED_PHASES = {
+    controllers.CALIBRATING: ("calibrating", ORANGE),
+    controllers.ANNEALING: ("annealing", SKY),
+}
+_GATE_PHASES = {controllers.FAST: ("fast", SKY), controllers.SLOW: ("slow", VERMILION)}
+
+
+def plot_training_trace(
+    axes: Sequence[Axes],
+    trace: Mapping[str, jax.typing.ArrayLike],
+    *,
+    loss: str = "loss",
+    base_learning_rate: jax.typing.ArrayLike | None = None,
+    set_point: float | None = None,
+    bounds: Callable[[Any], tuple[Any, Any]] | None = None,
+    prefix: str = "cgalr",
+) -> Sequence[Axes]:
+    """Draws a run in panels: loss, learning rate with anchor and envelope, distance, z; phases shaded.
+
+    Of a long run the loss is drawn faintly, under its mean over the last fiftieth of the rows.
+
+    Args:
+      axes: four Axes, from top to bottom; or three, without z.
+      trace: arrays of one length, as `TraceRecorder.arrays` gives them: `loss` and the keys of
+        `cgalr_jax.metrics`; what is missing leaves its panel empty, NaN leaves a gap. The horizontal axis is
+        `"{prefix}/step"`, or the row.
+      loss: key of the loss.
+      base_learning_rate: f32[] or f32[n]; multiplies scale, anchor and envelope. None: what the trace
+        has at `"{prefix}/learning_rate"`, otherwise the scale itself is drawn.
+      set_point: the signal's, drawn into the distances; positive.
+      bounds: the envelope that was given to `scale_by_connectome`, `step -> (low, high)`.
+      prefix: `"cgalr/0"` and so on where there are several instances.
+
+    Returns:
+      The Axes.
+
+    Raises:
+      ValueError: a number of axes other than three or four, arrays of several lengths, or an argument out of
+        range.
+    """
+    if len(_inputs.as_list("axes", axes)) not in (3, 4):
+        raise ValueError(f"axes must be three or four, got {len(axes)}.")
+    for ax in axes:
+        _inputs.check_axes("axes", ax)
+    if set_point is not None:
+        _checks.check("set_point", set_point, lambda x: 0 < x < math.inf, "positive and finite")
+    if bounds is not None:
+        _checks.check_function("bounds", bounds, "step -> (low, high), or None", 1)
+    for name, key in (("loss", loss), ("prefix", prefix)):
+        if not isinstance(key, str):
+            raise ValueError(f"{name} must be a key of the trace, a string, got {_checks.shown(key)}.")
+    run = _read(trace, loss, prefix, base_learning_rate)
+    _draw_loss(axes[0], run)
+    _draw_rate(axes[1], run, bounds)
+    _draw_distance(axes[2], run, set_point)
+    if len(axes) == 4:
+        axes[3].axhline(0, color=GREY, linewidth=0.7, linestyle=":")
+        axes[3].step(run.step, run.z, where="post", color=GREEN, linewidth=1.1)
+    labels = (loss, "learning rate" if run.knows_rate else "scale", "distance", "z")
+    for ax, label in zip(axes, labels[: len(axes)], strict=True):
+        ax.set_ylabel(label, fontsize=SMALL)
+        ax.tick_params(which="both", labelsize=SMALL)
+        _shade(ax, run, named=ax is axes[0])
+        clean(ax)
+        if len(run.step):
+            ax.set_xlim(run.step[0], max(run.step[-1], run.step[0] + 1))
+    for ax in axes[:3]:
+        if any(np.any(np.asarray(line.get_ydata()) > 0) for line in ax.lines):
+            ax.set_yscale("log", nonpositive="mask")
+        if ax.get_legend_handles_labels()[0]:
+            ax.legend(fontsize="x-small", frameon=False, ncols=3, handlelength=1.5, loc="best")
+    for ax in axes[:-1]:
+        ax.tick_params(labelbottom=False)
+    axes[-1].set_xlabel("step")
+    return axes
+
+
+class _Run(NamedTuple):
+    """A trace as it is drawn, f64[n] each; NaN where nothing was recorded."""
+
+    step: np.ndarray
+    loss: np.ndarray
+    base: np.ndarray  # f64[] or f64[n], multiplies scale, anchor and envelope
+    knows_rate: bool  # whether that makes a learning rate of them
+    scale: np.ndarray
+    anchor: np.ndarray | None  # None of a controller that has none
+    distance: np.ndarray
+    z: np.ndarray
+    phase: np.ndarray
+
+
+def _read(trace: Any, loss: str, prefix: str, base_learning_rate: jax.typing.ArrayLike | None) -> _Run:
+    values = _inputs.as_series("trace", trace)
+    rows = max((len(array) for array in values.values()), default=0)
+
+    def series(name: str) -> np.ndarray:
+        return values.get(f"{prefix}/{name}", np.full(rows, np.nan))
+
+    scale, phase, base, anchor = series("scale"), series("phase"), np.ones(rows), None
+    knows_rate = base_learning_rate is not None or f"{prefix}/learning_rate" in values
+    if base_learning_rate is not None:
+        base = _inputs.as_numbers("base_learning_rate", base_learning_rate)
+        if base.shape not in ((), (rows,)):
+            raise ValueError(f"base_learning_rate must have shape () or ({rows},), got {base.shape}.")
+    elif knows_rate:
+        base = series("learning_rate") / np.where(scale == 0, np.nan, scale)
+    if f"{prefix}/anchor" in values:
+        anchor = np.where(phase == controllers.CALIBRATING, np.nan, series("anchor"))  # none yet
+    return _Run(
+        step=values.get(f"{prefix}/step", np.arange(rows, dtype=np.float64)),
+        loss=values.get(loss, np.full(rows, np.nan)),
+        base=base,
+        knows_rate=knows_rate,
+        scale=scale,
+        anchor=anchor,
+        distance=series("distance"),
+        z=series("z"),
+        phase=phase,
+    )
+
+
+def _draw_loss(ax: Axes, run: _Run) -> None:
+    ink, window = matplotlib.rcParams["text.color"], len(run.step) // 50
+    faint = 0.3 if window > 1 else 1.0
+    ax.plot(run.step, run.loss, color=ink, linewidth=0.9, alpha=faint)
+    if window > 1:
+        ax.plot(run.step, _running_mean(run.loss, window), color=ink, linewidth=1.4)
+
+
+def _draw_rate(ax: Axes, run: _Run, bounds: Callable[[Any], tuple[Any, Any]] | None) -> None:
+    ax.step(run.step, run.base * run.scale, where="post", color=BLUE, linewidth=1.4, label="_scale")
+    if run.anchor is not None:
+        anchor = run.base * run.anchor
+        ax.plot(run.step, anchor, color=ORANGE, linewidth=1.1, linestyle="--", label="anchor")
+    if bounds is not None and len(run.step):
+        both = (np.asarray(bound, dtype=np.float64) for bound in bounds(run.step))
+        low, high = (run.base * bound * np.ones(len(run.step)) for bound in both)
+        ax.fill_between(run.step, low, high, color=GREEN, alpha=0.15, linewidth=0, label="envelope")
+
+
+def _draw_distance(ax: Axes, run: _Run, set_point: float | None) -> None:
+    ax.step(run.step, run.distance, where="post", color=VERMILION, linewidth=1.1)
+    if set_point is not None:
+        ax.axhline(set_point, color=GREY, linewidth=0.9, linestyle=":", label="set-point")
+
+
+def _running_mean(series: np.ndarray, window: int) -> np.ndarray:
+    """The mean of the last finite numbers of a window, at each place; NaN where there are none."""
+    finite = np.isfinite(series)
+    sums, counts = (
+        np.convolve(numbers, np.ones(window))[: len(series)]
+        for numbers in (np.where(finite, series, 0), finite)
+    )
+    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+
+
+def _shade(ax: Axes, run: _Run, *, named: bool) -> None:
+    """Shades each stretch of rows in a known phase; the first of a phase names it, in the legend."""
+    step, phase = run.step, run.phase
+    phases = _GATE_PHASES if run.anchor is None else _CALIBRATED_PHASES
+    starts = np.flatnonzero(np.diff(phase, prepend=np.nan) != 0)  # NaN differs from everything
+    seen = set()
+    for start, end in zip(starts, [*starts[1:], len(phase)][: len(starts)], strict=True):
+        if phase[start] in phases:
+            name, color = phases[int(phase[start])]
+            label = name if named and name not in seen else None
+            until = step[min(end, len(step) - 1)]
+            ax.axvspan(step[start], until, color=color, alpha=0.13, linewidth=0, label=label)
+            seen.add(name)

@@ -1,0 +1,152 @@
+"""What a report says of a run: facts -> sentences."""
+
+import html
+import math
+from collections.abc import Iterator
+
+from cgalr_jax import controllers
+from cgalr_jax.recorder._facts import Facts
+from cgalr_jax.recorder._summary import ENDED
+
+# Fewer measurements than these, and the calibration has hardly begun: see `scale_by_connectome`.
+_ADVISED_MEASUREMENTS = 50
+# Why a calibration ended that did not reach its set-point.
+_REASONS = {
+    controllers.BY_TIME: "the set-point was not reached in the steps that it had",
+    controllers.BY_GUARD: "the network moved in a way that the rate does not explain, and the scale was kept "
+    "where it was safe",
+    controllers.BY_BOUND: "steps had to be cut before the network moved at its set-point",
+}
+
+
+def title(facts: Facts) -> str:
+    """The heading of the page."""
+    return f"A run of {_count(facts.steps, 'step')}"
+
+
+def warnings(facts: Facts) -> list[str]:
+    """What has to be seen before anything else; often nothing."""
+    found = []
+    if facts.ended == controllers.UNFINISHED:
+        found.append(
+            "The calibration is unfinished: the run ended while the scale was still looking for its level."
+        )
+    if facts.ended in _REASONS:
+        found.append(f"The calibration ended {ENDED[facts.ended]}: {_REASONS[facts.ended]}.")
+    if facts.lost:
+        found.append(f"The {html.escape(facts.loss)} was not a finite number in {_count(facts.lost, 'row')}.")
+    return found
+
+
+def story(facts: Facts) -> str:
+    """What happened, in a few sentences."""
+    if not facts.rows:
+        return "Nothing was recorded."
+    text = ""
+    if math.isfinite(facts.first_loss):
+        went = "fell" if facts.last_loss < facts.first_loss else "rose"
+        went = "stayed" if facts.last_loss == facts.first_loss else went
+        ends = f"from {_number(facts.first_loss)} to {_number(facts.last_loss)}"
+        ends = f"at {_number(facts.last_loss)}" if went == "stayed" else ends
+        text += f"The {html.escape(facts.loss)} {went} {ends}. "
+    if facts.ended_at is not None and facts.has_calibration:
+        how = "reached its set-point and " if facts.ended == controllers.REACHED else ""
+        how += f"ended {ENDED.get(facts.ended or controllers.UNFINISHED, '')}".rstrip()
+        what = "a learning rate" if facts.found_is_rate else "a scale"
+        text += f"The calibration {how} at step {facts.ended_at}"
+        text += f", at {what} of {_number(facts.found)}. " if math.isfinite(facts.found) else ". "
+    elif not facts.has_calibration:
+        text += "There was no calibration to follow: its keys are not in the trace. "
+    if math.isfinite(facts.peak):
+        text += f"The connectome moved by at most {_number(facts.peak)} set-points between two measurements. "
+    return text.strip() or f"Recorded: {_count(facts.rows, 'row')}."
+
+
+def caption(facts: Facts) -> str:
+    """What the picture of the run shows."""
+    text = "Shaded is what the controller was doing, as the legend says."
+    return text if facts.has_calibration else "Each is empty where nothing was recorded."
+
+
+def caption_of_film(units: int) -> str:
+    """What the pictures of the connectome show."""
+    return (
+        f"Correlations of {units} units, in the order of the last spanning tree; lines part the "
+        "layers. White is no correlation, black a full one. From one picture to the next the connectome "
+        "has moved about equally far."
+    )
+
+
+def advice(facts: Facts, has_seed: bool, has_set_point: bool) -> list[str]:
+    """What to try next, at least one thing."""
+    found = [*_of_the_calibration(facts), *_of_the_rest(facts)]
+    if not has_set_point:
+        found.append(
+            "Give this report the signal's set-point (<code>set_point=signal.set_point_at(every)</code>): "
+            "then the distance is drawn in set-points, in which 1 is fast enough."
+        )
+    if not has_seed:
+        found.append(
+            'Give it the seed (<code>settings={"seed": ...}</code>), so that the run can be repeated.'
+        )
+    return found or ["Nothing stands out: try other seeds, to tell how much of the result is luck."]
+
+
+def _of_the_calibration(facts: Facts) -> Iterator[str]:
+    if facts.ended == controllers.UNFINISHED:
+        yield (
+            "Let it run longer, measure more often (a smaller <code>every</code>), or begin with a base "
+            "learning rate ten times as large: then less is left to look for."
+        )
+    if facts.ended == controllers.BY_TIME:
+        yield (
+            "Begin with a base learning rate ten times as large, so that the set-point is within reach; if "
+            "it is not reached then either, ask less of the connectome (<code>target</code> below 1)."
+        )
+    if facts.ended == controllers.BY_GUARD:
+        at = "" if facts.ended_at is None else f" around step {facts.ended_at}"
+        yield (
+            f"Look at the loss and the distance{at}. A probe that sees other samples, dropout or running "
+            "statistics each time moves without any step: measure on fixed or paired samples, in evaluation "
+            "mode. If the loss jumped, clip the gradients."
+        )
+    if facts.ended == controllers.BY_BOUND:
+        yield (
+            "That is what a squared loss without clipping does. Clip the gradients; where the loss fell "
+            "well, nothing is wrong."
+        )
+    if facts.ended == controllers.REACHED and facts.found_is_rate:
+        yield (
+            f"A second run that begins at a base learning rate of {_number(facts.found)} has little left to "
+            "find; other seeds tell how much of the result is luck."
+        )
+
+
+def _of_the_rest(facts: Facts) -> Iterator[str]:
+    if facts.measurements is not None and facts.measurements < _ADVISED_MEASUREMENTS:
+        yield (
+            f"With {facts.measurements} measurements there is little to go by: take a smaller "
+            f"<code>every</code>, so that there are {_ADVISED_MEASUREMENTS} or more."
+        )
+    if facts.skipped:
+        yield (
+            f"Measurements that were skipped: {facts.skipped}. Activations or distances were not finite; "
+            "look for overflow, dead layers and batches of one sample."
+        )
+    if facts.refused:
+        yield (
+            f"Values that were refused: {facts.refused}. A schedule, bounds, a controller or a signal gave "
+            "one that is not finite and positive; the last good one was used in its place."
+        )
+    if facts.lost:
+        yield "Find the first row in which the loss is not finite, and what the rate was before it."
+    if facts.last_loss > facts.first_loss:
+        yield "The loss rose: lower <code>target</code>, or clip the gradients."
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}"
+
+
+def _count(number: int, name: str) -> str:
+    return f"{number} {name}" + ("" if number == 1 else "s")

@@ -1,0 +1,130 @@
+import numpy as np
+import pytest
+
+from cgalr_jax import controllers
+
+matplotlib = pytest.importorskip("matplotlib")
+from cgalr_jax import plotting  # noqa: E402  after what it needs
+
+
+def a_trace(**changes):
+    steps = np.arange(1, 7)
+    trace = {
+        "loss": 1.0 / steps,
+        "cgalr/step": steps,
+        "cgalr/scale": np.array([0.1, 0.2, 0.4, 0.4, 0.3, 0.2]),
+        "cgalr/anchor": np.array([0.1, 0.1, 0.1, 0.4, 0.4, 0.4]),
+        "cgalr/distance": np.array([np.nan, 0.1, 1.0, 1.0, 0.5, 0.2]),
+        "cgalr/z": np.array([0.0, 1, 2, -1, 0, 0]),
+        "cgalr/phase": np.array([0, 0, 0, 1, 1, 1]),
+    }
+    return {key: value for key, value in (trace | changes).items() if value is not None}
+
+
+def shaded(ax):
+    return [(p.get_x(), p.get_x() + p.get_width(), p.get_facecolor()[:3]) for p in ax.patches]
+
+
+def rgb(color):
+    return matplotlib.colors.to_rgb(color)
+
+
+def test_training_trace_draws_each_series_in_its_panel(axes):
+    trace = a_trace()
+    assert plotting.plot_training_trace(axes, trace, set_point=1.0) is axes
+    for ax, key in zip(axes, ("loss", "cgalr/scale", "cgalr/distance", "cgalr/z"), strict=True):
+        drawn = [np.asarray(line.get_ydata(), float) for line in ax.lines]
+        assert any(np.array_equal(line, trace[key], equal_nan=True) for line in drawn), key
+    assert [ax.get_ylabel() for ax in axes] == ["loss", "scale", "distance", "z"]
+    anchor = next(line for line in axes[1].lines if line.get_label() == "anchor")
+    np.testing.assert_array_equal(
+        anchor.get_ydata(), [np.nan] * 3 + [0.4] * 3
+    )  # none before it is calibrated
+    set_point = next(line for line in axes[2].lines if line.get_label() == "set-point")
+    assert set(set_point.get_ydata()) == {1.0}
+    for ax in axes:
+        assert shaded(ax) == [(1, 4, rgb(plotting.ORANGE)), (4, 6, rgb(plotting.SKY))]
+    assert axes[0].get_legend_handles_labels()[1] == ["calibrating", "annealing"]
+
+
+def test_the_learning_rate_multiplies_scale_anchor_and_envelope(axes):
+    trace = a_trace()
+    bounds = controllers.robbins_monro_bounds(0.1, 2.0, tau=10.0)
+    plotting.plot_training_trace(axes, trace, base_learning_rate=0.5, bounds=bounds)
+    assert axes[1].get_ylabel() == "learning rate"
+    scale, anchor = (np.asarray(line.get_ydata()) for line in axes[1].lines)
+    np.testing.assert_allclose(scale, 0.5 * trace["cgalr/scale"])
+    assert np.nanmax(anchor) == 0.2
+    (envelope,) = axes[1].collections
+    drawn = envelope.get_paths()[0].vertices[:, 1]
+    ends = 0.5 * np.concatenate([np.ravel(bounds(step)) for step in (1, 6)])
+    np.testing.assert_allclose([drawn.min(), drawn.max()], [ends.min(), ends.max()], rtol=1e-6)
+
+
+def test_the_phases_of_the_gate_are_shaded_by_what_they_do(axes):
+    phase = np.array(
+        [
+            controllers.HOLD,
+            controllers.SLOW,
+            controllers.SLOW,
+            controllers.HOLD,
+            controllers.FAST,
+            controllers.FAST,
+        ]
+    )
+    plotting.plot_training_trace(axes, a_trace(**{"cgalr/anchor": None, "cgalr/phase": phase}))
+    for ax in axes:
+        assert shaded(ax) == [(2, 4, rgb(plotting.VERMILION)), (5, 6, rgb(plotting.SKY))]
+
+
+@pytest.mark.parametrize(
+    "trace",
+    [
+        {},
+        {"loss": []},
+        {"loss": [1.0]},
+        {"loss": [np.nan, np.nan]},
+        {"accuracy": [0.1, 0.2]},
+        {
+            key: np.full_like(value, np.nan, dtype=float)
+            for key, value in a_trace().items()
+            if key != "cgalr/step"
+        },
+        a_trace(loss=-np.ones(6)),
+        a_trace(**{"cgalr/scale": None, "cgalr/phase": None}),
+    ],
+)
+def test_what_is_missing_leaves_its_panel_empty(axes, trace):
+    plotting.plot_training_trace(
+        axes, trace, set_point=1.0, bounds=controllers.robbins_monro_bounds(0.1, 2.0, tau=10.0)
+    )
+    drawn = [bool(np.isfinite(np.asarray(line.get_ydata(), float)).any()) for line in axes[0].lines]
+    assert drawn == [bool(np.isfinite(np.asarray(trace.get("loss", []), float)).any())]
+
+
+def test_a_rate_that_the_trace_knows_is_drawn(axes):
+    trace = a_trace()
+    rate = 0.5 * trace["cgalr/scale"]
+    plotting.plot_training_trace(axes, trace | {"cgalr/learning_rate": rate})
+    assert axes[1].get_ylabel() == "learning rate"
+    drawn, anchor = (np.asarray(line.get_ydata()) for line in axes[1].lines)
+    np.testing.assert_allclose(drawn, rate)
+    np.testing.assert_allclose(anchor[3:], 0.2)
+
+
+def test_three_axes_leave_out_z(axes):
+    plotting.plot_training_trace(axes[:3], a_trace())
+    assert [ax.get_ylabel() for ax in axes] == ["loss", "scale", "distance", ""]
+    assert axes[2].get_xlabel() == "step"
+
+
+def test_the_loss_of_a_long_run_is_smoothed(axes):
+    loss = np.random.default_rng(0).random(150)
+    loss[[7, 40, 41, 42]] = np.nan, np.inf, np.nan, np.nan
+    plotting.plot_training_trace(axes, {"loss": loss})
+    raw, smooth = (np.asarray(line.get_ydata(), float) for line in axes[0].lines)
+    np.testing.assert_array_equal(raw, loss)
+    for t in (0, 1, 2, 8, 39, 41, 43, 149):
+        last = loss[max(t - 2, 0) : t + 1]
+        np.testing.assert_allclose(smooth[t], last[np.isfinite(last)].mean(), err_msg=str(t))
+    assert np.isnan(smooth[42])

@@ -1,0 +1,177 @@
+import html.parser
+import math
+import re
+
+import numpy as np
+import pytest
+from traces import filled
+
+
+class Page(html.parser.HTMLParser):
+    """Its tags are balanced, its names are unique, and it loads nothing."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.stack, self.ids, self.text, self.tags = [], [], "", []
+        self.feed(text)
+        assert self.stack == []
+        assert len(set(self.ids)) == len(self.ids)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        if tag not in ("meta", "br"):
+            self.stack.append(tag)
+        for name, value in attributes:
+            if name == "id":
+                self.ids.append(value)
+            if name in ("src", "href", "xlink:href"):
+                assert value.startswith(("#", "data:")), value
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        self.stack.pop()
+
+    def handle_endtag(self, tag):
+        assert self.stack.pop() == tag
+
+    def handle_data(self, data):
+        if not {"style", "svg"} & set(self.stack):
+            self.text += data
+
+
+def reported(path, rows, **options):
+    pytest.importorskip("matplotlib")
+    filled(rows).report(path, **options)
+    page = Page(path.read_text())
+    page.text = " ".join(page.text.split())
+    return page
+
+
+def a_run(**last):
+    """Calibrates for ten steps, then follows its anchor; the last row is changed."""
+    rows = []
+    for step in range(1, 101):
+        scale = min(2.0 ** (step - 1), 512.0)
+        rows.append(
+            {
+                "loss": 1 / step,
+                "cgalr/step": step,
+                "cgalr/scale": scale,
+                "cgalr/learning_rate": 1e-4 * scale,
+                "cgalr/anchor": scale,
+                "cgalr/phase": step > 10,
+                "cgalr/ended": step > 10,
+                "cgalr/distance": min(scale / 512, 1.0) * 0.05,
+                "cgalr/measurements": step,
+                "cgalr/skipped": 0,
+            }
+        )
+    rows[-1] |= last
+    return rows
+
+
+def test_report_tells_the_run_and_loads_nothing(tmp_path):
+    path = tmp_path / "run.html"
+    rng = np.random.default_rng(0)
+    units = rng.normal(size=(8, 64, 6)).cumsum(axis=0)
+    connectomes = {10 * k: np.abs(np.corrcoef(x.T)) * (1 - np.eye(6)) for k, x in enumerate(units)}
+    page = reported(
+        path,
+        a_run(),
+        settings={"seed": 0, "optimizer": "<sgd>"},
+        set_point=0.05,
+        connectomes={**connectomes, 80: np.full((6, 6), np.nan)},
+        layers={"first": 4, "second": 2},
+    )
+    assert "A run of 100 steps" in page.text
+    assert "The loss fell from 0.333 to 0.0102." in page.text
+    assert (
+        "The calibration reached its set-point and ended at step 11, at a learning rate of 0.0512."
+        in page.text
+    )
+    assert "moved by at most 1 set-points" in page.text
+    assert "optimizer<sgd>" in page.text
+    assert "begins at a base learning rate of 0.0512" in page.text
+    assert page.tags.count("svg") == 2
+    text = path.read_text()
+    assert 'name="viewport"' in text
+    assert "prefers-color-scheme: dark" in text
+    assert "currentColor" in text
+    assert set(re.findall(r"https?://[^\"' )]*", text)) <= {
+        "http://www.w3.org/2000/svg",
+        "http://www.w3.org/1999/xlink",
+    }
+
+
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """Only the sentences: pictures take a second each."""
+    pytest.importorskip("matplotlib")
+    from cgalr_jax.recorder import _pictures
+
+    monkeypatch.setattr(_pictures, "svg", lambda *_: "")
+
+
+@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.parametrize(
+    ("last", "warning", "advice"),
+    [
+        ({"cgalr/ended": 0}, "The calibration is unfinished", "Let it run longer"),
+        ({"cgalr/ended": 2}, "The calibration ended by time", "base learning rate ten times as large"),
+        ({"cgalr/ended": 3}, "The calibration ended by the guard", "clip the gradients"),
+        ({"loss": math.nan}, "The loss was not a finite number in 1 row.", "Find the first row"),
+        ({"cgalr/skipped": 3}, "", "Measurements that were skipped: 3"),
+        ({"cgalr/refused": 2}, "", "Values that were refused: 2"),
+        ({"cgalr/measurements": 20}, "", "With 20 measurements there is little to go by"),
+    ],
+)
+def test_report_warns_and_says_what_to_try(tmp_path, last, warning, advice):
+    page = reported(tmp_path / "run.html", a_run(**last))
+    assert warning in page.text
+    assert advice in page.text
+    assert "settings={" in page.text  # no seed was given
+    assert "set_point=" in page.text
+
+
+def test_report_of_nothing_is_a_page(tmp_path):
+    assert "Nothing was recorded." in reported(tmp_path / "run.html", []).text
+
+
+@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.parametrize(
+    ("rows", "text"),
+    [
+        ([{"accuracy": 0.5}], "There was no calibration to follow"),
+        ([{"loss": 1.0}, {"loss": 2.0}], "The loss rose from 1 to 2."),
+        ([{"loss": 1.0}, {"loss": 1.0}], "The loss stayed at 1."),
+        ([{"loss": math.nan}], "The loss was not a finite number in 1 row."),
+        ([{"cgalr/scale": 1.0, "cgalr/anchor": 1.0, "cgalr/phase": 0}], "The calibration is unfinished"),
+        (
+            [{"cgalr/scale": 1.0, "cgalr/anchor": 2.0, "cgalr/phase": 1, "cgalr/step": 5}],
+            "The calibration ended at step 5, at a scale of 2.",
+        ),
+        ([{"loss": 1.0}, {"other": 1.0}, {"loss": 0.5}], "The loss fell from 1 to 0.5."),
+    ],
+)
+def test_report_says_what_it_can_of_little(tmp_path, rows, text):
+    page = reported(tmp_path / "run.html", rows)
+    assert text in page.text
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"settings": 3}, "settings must be a mapping, got 3"),
+        ({"connectomes": np.eye(2)}, "connectomes must be a mapping"),
+        ({"set_point": 0.0}, "set_point must be positive and finite, got 0.0"),
+        ({"connectomes": {0: np.full((2, 2), 2.0)}}, r"connectomes must lie in \[0, 1\]"),
+        ({"base_learning_rate": [1.0, 2.0]}, "base_learning_rate must have shape"),
+    ],
+)
+def test_a_report_that_cannot_be_made_leaves_the_last_one(tmp_path, options, message):
+    pytest.importorskip("matplotlib")
+    path = tmp_path / "run.html"
+    path.write_text("the last one")
+    with pytest.raises(ValueError, match=message):
+        filled(a_run()).report(path, **options)
+    assert path.read_text() == "the last one"

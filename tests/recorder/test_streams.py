@@ -1,0 +1,110 @@
+import json
+import math
+import subprocess
+import sys
+import time
+
+import pytest
+from traces import filled
+
+from cgalr_jax import recorder
+
+
+def test_tensorboard_gets_each_scalar_at_its_step(tmp_path, monkeypatch):
+    tensorboardX = pytest.importorskip("tensorboardX")
+    written = []
+    monkeypatch.setattr(
+        tensorboardX.SummaryWriter,
+        "add_scalar",
+        lambda _, key, value, step: written.append((key, value, step)),
+    )
+    rows = [{"cgalr/step": 10, "loss": 1.0}, {"loss": 0.5}, {"cgalr/step": 30, "cgalr/z": 2.0}]
+    filled(rows).to_tensorboard(tmp_path)
+    assert written == [
+        ("cgalr/step", 10, 10),
+        ("loss", 1.0, 10),
+        ("loss", 0.5, 1),
+        ("cgalr/step", 30, 30),
+        ("cgalr/z", 2.0, 30),
+    ]
+
+
+def test_tensorboard_writes_an_event_file(tmp_path):
+    pytest.importorskip("tensorboardX")
+    filled([{"cgalr/scale": 0.5, "loss": math.nan}]).to_tensorboard(tmp_path)
+    (file,) = tmp_path.iterdir()
+    assert b"cgalr/scale" in file.read_bytes()
+
+
+def test_without_tensorboard_the_error_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    with pytest.raises(ImportError, match="pip install tensorboardX"):
+        recorder.TraceRecorder().to_tensorboard(tmp_path)
+
+
+def lines(path):
+    return [json.loads(line, parse_constant=pytest.fail) for line in path.read_text().splitlines()]
+
+
+def test_each_row_is_in_the_file_at_once(tmp_path):
+    path = tmp_path / "run.jsonl"
+    with recorder.TraceRecorder(jsonl=path) as trace:
+        for number, loss in enumerate((2.0, math.nan, -math.inf), start=1):
+            trace.record({"cgalr/scale": 0.5}, loss=loss)
+            assert len(lines(path)) == number
+    assert lines(path) == [{"cgalr/scale": 0.5, "loss": loss} for loss in (2.0, None, None)]
+    assert len(trace) == 3
+    trace.save(tmp_path / "run.npz")  # closed, but all there
+
+
+def test_a_second_run_goes_on_where_the_first_ended(tmp_path):
+    path = tmp_path / "run.jsonl"
+    for loss in (2.0, 1.0):
+        with recorder.TraceRecorder(jsonl=path) as trace:
+            trace.record(loss=loss)
+    assert lines(path) == [{"loss": 2.0}, {"loss": 1.0}]
+
+
+@pytest.mark.parametrize(
+    ("before", "kept"),
+    [
+        (b'{"loss": 2.0}\n{"lo', [{"loss": 2.0}]),  # killed within a row
+        (b'{"lo', []),
+        (b'{"loss": 2.0}', [{"loss": 2.0}]),  # and before its end of line
+        (b"", []),
+    ],
+)
+def test_half_a_row_is_cut_off_and_a_whole_one_is_kept(tmp_path, before, kept):
+    path = tmp_path / "run.jsonl"
+    path.write_bytes(before)
+    with recorder.TraceRecorder(jsonl=path) as trace:
+        trace.record(loss=1.0)
+    assert lines(path) == [*kept, {"loss": 1.0}]
+
+
+@pytest.mark.parametrize("content", [b"my thesis", b"a,b\n1,2\n", b"[1, 2]\n", b"{oops}\n", b"\xff\xfe"])
+def test_a_file_that_is_no_json_lines_is_left_as_it_is(tmp_path, content):
+    path = tmp_path / "thesis"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="jsonl must be a file of JSON lines, got .*thesis, which ends"):
+        recorder.TraceRecorder(jsonl=path)
+    assert path.read_bytes() == content
+
+
+def test_a_run_is_streamed_to_tensorboard(tmp_path):
+    pytest.importorskip("tensorboardX")
+    with recorder.TraceRecorder(tensorboard=tmp_path) as trace:
+        trace.record({"cgalr/step": 7, "cgalr/scale": 0.5})
+        (file,) = tmp_path.iterdir()
+        patience = time.monotonic() + 30
+        while b"cgalr/scale" not in file.read_bytes():  # while the run goes on
+            assert time.monotonic() < patience
+            time.sleep(0.1)
+
+
+def test_a_kill_loses_no_row(tmp_path):
+    program = "import os, signal, sys; from cgalr_jax import recorder; "
+    program += "trace = recorder.TraceRecorder(jsonl=sys.argv[1]); "
+    program += "[trace.record(loss=float(k)) for k in range(3)]; os.kill(os.getpid(), signal.SIGKILL)"
+    subprocess.run([sys.executable, "-c", program, str(tmp_path / "run.jsonl")], check=False)
+    assert [row["loss"] for row in lines(tmp_path / "run.jsonl")] == [0, 1, 2]
