@@ -132,8 +132,8 @@ def calibrated(
     for name, value in (("gain", gain), ("patience", patience), ("guard", guard)):
         if value is not None:
             warnings.warn(
-                f"{name}= has no effect any more: all measurements of the ramp count now. The argument will go "
-                "with the next release.",
+                f"{name}= has no effect any more: all measurements of the ramp count now. The argument will "
+                "go with the next release.",
                 DeprecationWarning,
                 stacklevel=2,
             )
