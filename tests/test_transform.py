@@ -10,7 +10,8 @@ import optax
 import pytest
 
 import cgalr_jax
-from cgalr_jax import controllers, layers, signals, transform
+from cgalr_jax import controllers, layers, signals
+from cgalr_jax.instrument import Instrument, measure
 
 X = jax.random.normal(jax.random.key(0), (256, 6))
 Y = jnp.sin(X @ jnp.linspace(-2, 2, 6))
@@ -620,7 +621,7 @@ class TestMeasure:
     def instrument_and_state(self, signal):
         tx = cgalr_jax.scale_by_connectome(EXAMPLE, signal=signal, controller=fixed(0.5))
         state = tx.init(PARAMS)
-        return transform.Instrument(
+        return Instrument(
             signal, controllers.envelope(fixed(0.5)), layers.layout_of(EXAMPLE, 256), 10, None, None
         ), state
 
@@ -628,11 +629,11 @@ class TestMeasure:
         signal = signals.frobenius()
         instrument, state = self.instrument_and_state(signal)
         one, other = (instrument.read(hidden(PARAMS, x), PARAMS) for x in (X[:64], X[64:128]))
-        first = transform.measure(instrument, state, one, one, None)
+        first = measure(instrument, state, one, one, None)
         assert first.cg_valid
         assert first.cg_measurements == 0
         assert first.cg_scale == state.cg_scale
-        second = transform.measure(instrument, first, other, other, None)
+        second = measure(instrument, first, other, other, None)
         assert second.cg_measurements == 1
         assert second.cg_scale == 0.5
         np.testing.assert_allclose(second.cg_distance, signal.compare(one, other))
@@ -645,8 +646,8 @@ class TestMeasure:
         signal = signals.frobenius()._replace(compare=compare)
         instrument, state = self.instrument_and_state(signal)
         reading = instrument.read(hidden(PARAMS, X[:64]), PARAMS)
-        state = transform.measure(instrument, state, reading, reading, None)
-        state = transform.measure(instrument, state, reading, reading, None)
+        state = measure(instrument, state, reading, reading, None)
+        state = measure(instrument, state, reading, reading, None)
         assert state.cg_measurements == 0
         assert state.cg_skipped == 1
         assert not jnp.isfinite(state.cg_control.controller)  # what the controller is told

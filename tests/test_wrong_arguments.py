@@ -517,7 +517,8 @@ TABLE: dict[str, dict[str, Row]] = {
     "from_connectomes": {
         "summarise": functions(
             lambda v: signals.from_connectomes(v, topology.top_distance, "min", None, 1.0),
-            "connectome -> summary",
+            "connectome -> summary, or None",
+            ("nothing",),
         ),
         "compare": functions(
             lambda v: signals.from_connectomes(topology.compute_births, v, "min", None, 1.0),

@@ -1,0 +1,205 @@
+"""What measures, and its three pure functions: init, update, and `measure` between them.
+
+The way of the data, once per measurement: activations -> layers -> connectome -> (barcode) -> reading ->
+distance -> controller -> scale -> updates. Everything up to the scale is behind `stop_gradient`: the rate is
+chosen by looking at the network, it is not part of the function that is differentiated.
+"""
+
+import functools
+from collections.abc import Callable, Hashable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from cgalr_jax import _control_flow, _leaves, arguments, controllers, layers, signals
+from cgalr_jax import state as states
+from cgalr_jax.signals.update import largest_share
+from cgalr_jax.state import ConnectomeState
+
+__all__ = ["Instrument", "init", "measure", "update"]
+
+
+class Instrument(NamedTuple):
+    """What measures: all that is settled when the transformation is made, and never traced."""
+
+    signal: signals.Signal
+    controller: controllers.Controller
+    layout: layers.Layout
+    every: int
+    axis_name: Hashable | None
+    max_share: float | None
+
+    def read(self, activations: Any, params: Any) -> Any:
+        """The signal's reading of these activations and parameters."""
+        measured = layers.Layers({}, self.axis_name)
+        if self.signal.reads_activations:
+            measured = layers.measured_layers(activations, self.layout, self.axis_name)
+        # Only arrays: a whole model may come in, functions and all.
+        params = jax.tree.map(lambda x: jax.lax.stop_gradient(x) if _leaves.is_inexact(x) else x, params)
+        return self.signal.read(measured, params)
+
+
+def init(
+    instrument: Instrument, samples: Any, learning_rate: optax.ScalarOrSchedule | None, params: Any
+) -> ConnectomeState:
+    """The state before the first step; `samples` are shapes, no concrete value is touched."""
+    # The mapped axis is not there yet, nor does the form of a reading depend on it.
+    local = instrument._replace(axis_name=None)
+    leaves, form = jax.tree.flatten(params)
+    numbers = {place: leaf for place, leaf in enumerate(leaves) if _leaves.is_array(leaf)}
+
+    def read(activations: Any, numbers: dict[int, Any]) -> Any:
+        whole = [numbers.get(place, leaf) for place, leaf in enumerate(leaves)]
+        return local.read(activations, jax.tree.unflatten(form, whole))
+
+    reading = jax.eval_shape(read, instrument.layout.shapes, numbers)
+    scale, controller_state = instrument.controller.init()
+    return ConnectomeState(
+        cg_step=jnp.zeros((), jnp.int32),
+        cg_scale=jnp.array(scale, jnp.float32),
+        cg_distance=jnp.zeros((), jnp.float32),
+        cg_measurements=jnp.zeros((), jnp.int32),
+        cg_skipped=jnp.zeros((), jnp.int32),
+        cg_valid=jnp.zeros((), jnp.bool_),
+        cg_read=jnp.zeros((), jnp.int32),
+        cg_share=jnp.zeros((), jnp.float32),
+        cg_layers=instrument.layout.measured(),
+        cg_before=jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), reading),
+        cg_samples=optax.tree.zeros_like(samples),
+        cg_rate=() if learning_rate is None else _rate(learning_rate, jnp.zeros((), jnp.int32)) * scale,
+        cg_control=controller_state,
+    )
+
+
+def measure(
+    instrument: Instrument, state: ConnectomeState, after: Any, before: Any, samples: Any
+) -> ConnectomeState:
+    """One measurement: compares two readings and lets the controller set the scale.
+
+    Args:
+        instrument: what measures.
+        state: `cg_before` is the reading of the last measurement.
+        after: today's reading, of the samples that `cg_before` was read from.
+        before: the reading to store for the next measurement: paired, of the new samples; else `after`.
+        samples: the samples to store with it.
+
+    Returns:
+        The next state; of the steps it knows nothing.
+    """
+    form = state._replace(cg_layers=instrument.layout.measured(), cg_before=after)
+    states.check_form("opt_state", state, form)
+    arguments.check_axes(after, state.cg_before, instrument.axis_name)
+
+    # 1. The distance; at the first measurement there is nothing to compare with but the reading itself.
+    last = jax.tree.map(lambda a, b: jnp.where(state.cg_valid, a, b), state.cg_before, after)
+    distance = jnp.asarray(instrument.signal.compare(last, after), jnp.float32)
+    measured = state.cg_valid & jnp.isfinite(distance) & (distance >= 0)
+    steps = jnp.maximum(state.cg_step - state.cg_read, 1)
+    in_set_points = distance / instrument.signal.set_point_at(steps)
+    # 2. The controller; it hears of what could not be measured, but not of the first reading.
+    measurement = controllers.Measurement(
+        distance=jnp.where(measured, in_set_points, jnp.inf),
+        step=state.cg_step,
+        cut=state.cg_share / (jnp.inf if instrument.max_share is None else instrument.max_share),
+    )
+    scale, controller_state = instrument.controller.update(measurement, state.cg_control)
+    # 3. What is kept, and what was lost.
+    readable = _all_finite(before)
+    lost = ~readable | (state.cg_valid & ~measured)
+
+    def keep(condition: jax.Array, new: Any, old: Any) -> Any:
+        return jax.tree.map(lambda a, b: jnp.where(condition, jnp.asarray(a, b.dtype), b), new, old)
+
+    return state._replace(
+        cg_scale=keep(state.cg_valid, scale, state.cg_scale),
+        cg_distance=keep(measured, distance, state.cg_distance),
+        cg_measurements=keep(measured, optax.safe_increment(state.cg_measurements), state.cg_measurements),
+        cg_skipped=keep(lost, optax.safe_increment(state.cg_skipped), state.cg_skipped),
+        cg_valid=state.cg_valid | readable,
+        cg_read=jnp.where(readable, state.cg_step, state.cg_read),
+        cg_share=jnp.where(readable, 0.0, state.cg_share),
+        cg_before=keep(readable, before, state.cg_before),
+        cg_samples=keep(readable, samples, state.cg_samples),
+        cg_control=keep(state.cg_valid, controller_state, state.cg_control),
+    )
+
+
+def update(
+    instrument: Instrument,
+    stored: Any,
+    learning_rate: optax.ScalarOrSchedule | None,
+    updates: optax.Updates,
+    state: ConnectomeState,
+    params: optax.Params | None = None,
+    *,
+    activations: Any = None,
+    probe: Callable[..., Any] | None = None,
+    samples: Any = None,
+    **extra_args: Any,
+) -> tuple[optax.Updates, ConnectomeState]:
+    """One step: measures if it is time, and scales the updates."""
+    del extra_args
+    arguments.check_extra_arguments(instrument.signal, stored, params, activations, probe, samples)
+    if not instrument.signal.reads_activations:
+        activations, probe, samples = {}, None, None
+    if samples is not None:
+        samples = arguments.cut_samples(samples, state.cg_samples)
+
+    def measuring(state: ConnectomeState) -> ConnectomeState:
+        if probe is None:
+            after = instrument.read(activations, params)
+        elif samples is None:
+            after = instrument.read(probe(params), params)
+        else:
+            forward = probe
+            after, before = _control_flow.each(
+                lambda samples: instrument.read(forward(params, samples), params), (state.cg_samples, samples)
+            )
+            return measure(instrument, state, after, before, samples)
+        return measure(instrument, state, after, after, state.cg_samples)
+
+    def ramping(state: ConnectomeState) -> ConnectomeState:
+        return _control_flow.when(state.cg_control.calibrating | regular, measuring, state)
+
+    regular = state.cg_step % instrument.every == 0
+    if instrument.controller.early:
+        # The outer condition depends on the step only: it stays a branch under a vmap over runs.
+        state = _control_flow.when(regular | (state.cg_step < instrument.controller.early), ramping, state)
+    else:
+        state = _control_flow.when(regular, measuring, state)
+    rate = () if learning_rate is None else _rate(learning_rate, state.cg_step) * state.cg_scale
+    scaled = jax.tree.map(functools.partial(_scaled, state.cg_scale), updates)
+    if instrument.max_share is not None and params is not None:
+        share = largest_share(scaled, params)
+        # What is not finite is the user's to see: no bound makes it good.
+        large = (share > instrument.max_share) & (share < jnp.inf)
+        bound = jnp.where(large, instrument.max_share / jnp.where(large, share, 1.0), 1.0)
+        scaled = jax.tree.map(functools.partial(_scaled, bound), scaled)
+        state = state._replace(cg_share=jnp.maximum(state.cg_share, jnp.where(share < jnp.inf, share, 0.0)))
+    return scaled, state._replace(cg_rate=rate, cg_step=optax.safe_increment(state.cg_step))
+
+
+# ------------------------------------------------------------------------------------------------------------
+# Their parts
+# ------------------------------------------------------------------------------------------------------------
+
+
+def _rate(learning_rate: optax.ScalarOrSchedule, step: jax.Array) -> jax.Array:
+    rate = learning_rate(step) if callable(learning_rate) else learning_rate
+    return jnp.asarray(rate, jnp.float32)
+
+
+def _scaled(scale: jax.Array, update: Any) -> Any:
+    """An update times the scale, in its own dtype; what is no array of numbers passes as it is."""
+    if not _leaves.is_array(update) or jnp.result_type(update) == jax.dtypes.float0:
+        return update
+    update = jnp.asarray(update)
+    # The product of a narrow type is computed in float32: rounded once, at the end.
+    wide = update.dtype if update.dtype.itemsize >= 4 and _leaves.is_inexact(update) else jnp.float32
+    return (update.astype(wide) * scale.astype(wide)).astype(update.dtype)
+
+
+def _all_finite(tree: Any) -> jax.Array:
+    return jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)]).all()
