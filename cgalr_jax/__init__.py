@@ -8,6 +8,7 @@ scale -> updates. Here are the names that a training script types; the stages ar
 
 from cgalr_jax import _deprecated, controllers, signals, topology
 from cgalr_jax.averaging import averaged_params, polynomial_averaging
+from cgalr_jax.cadence import is_measurement_step
 from cgalr_jax.controllers import Controller, Measurement, calibrated, hysteresis_gate, robbins_monro_bounds
 from cgalr_jax.finder import LearningRateCurve, find_learning_rate
 from cgalr_jax.schedule import connectome_schedule
@@ -31,6 +32,7 @@ __all__ = [
     "controllers",
     "find_learning_rate",
     "hysteresis_gate",
+    "is_measurement_step",
     "metrics",
     "polynomial_averaging",
     "robbins_monro_bounds",

@@ -64,7 +64,7 @@ def init(
         cg_skipped=jnp.zeros((), jnp.int32),
         cg_valid=jnp.zeros((), jnp.bool_),
         cg_read=jnp.zeros((), jnp.int32),
-        cg_share=jnp.zeros((), jnp.float32),
+        cg_cut=jnp.zeros((), jnp.float32),
         cg_layers=instrument.layout.measured(),
         cg_before=jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), reading),
         cg_samples=optax.tree.zeros_like(samples),
@@ -102,7 +102,7 @@ def measure(
     measurement = controllers.Measurement(
         distance=jnp.where(measured, in_set_points, jnp.inf),
         step=state.cg_step,
-        cut=state.cg_share / (jnp.inf if instrument.max_share is None else instrument.max_share),
+        cut=state.cg_cut,
     )
     scale, controller_state = instrument.controller.update(measurement, state.cg_control)
     # 3. What is kept, and what was lost.
@@ -119,7 +119,7 @@ def measure(
         cg_skipped=keep(lost, optax.safe_increment(state.cg_skipped), state.cg_skipped),
         cg_valid=state.cg_valid | readable,
         cg_read=jnp.where(readable, state.cg_step, state.cg_read),
-        cg_share=jnp.where(readable, 0.0, state.cg_share),
+        cg_cut=jnp.where(readable, 0.0, state.cg_cut),
         cg_before=keep(readable, before, state.cg_before),
         cg_samples=keep(readable, samples, state.cg_samples),
         cg_control=keep(state.cg_valid, controller_state, state.cg_control),
@@ -137,53 +137,76 @@ def update(
     activations: Any = None,
     probe: Callable[..., Any] | None = None,
     samples: Any = None,
+    measure: bool | None = None,
     **extra_args: Any,
 ) -> tuple[optax.Updates, ConnectomeState]:
-    """One step: measures if it is time, and scales the updates."""
+    """One step: measures if it is time, or if the caller says so, and scales the updates."""
     del extra_args
-    arguments.check_extra_arguments(instrument.signal, stored, params, activations, probe, samples)
-    if not instrument.signal.reads_activations:
-        activations, probe, samples = {}, None, None
-    if samples is not None:
-        samples = arguments.cut_samples(samples, state.cg_samples)
-
-    def measuring(state: ConnectomeState) -> ConnectomeState:
-        if probe is None:
-            after = instrument.read(activations, params)
-        elif samples is None:
-            after = instrument.read(probe(params), params)
-        else:
-            forward = probe
-            after, before = _control_flow.each(
-                lambda samples: instrument.read(forward(params, samples), params), (state.cg_samples, samples)
-            )
-            return measure(instrument, state, after, before, samples)
-        return measure(instrument, state, after, after, state.cg_samples)
-
-    def ramping(state: ConnectomeState) -> ConnectomeState:
-        return _control_flow.when(state.cg_control.calibrating | regular, measuring, state)
-
-    regular = state.cg_step % instrument.every == 0
-    if instrument.controller.early:
-        # The outer condition depends on the step only: it stays a branch under a vmap over runs.
-        state = _control_flow.when(regular | (state.cg_step < instrument.controller.early), ramping, state)
-    else:
-        state = _control_flow.when(regular, measuring, state)
+    arguments.check_measure(measure)
+    if measure is None or measure:
+        arguments.check_extra_arguments(instrument.signal, stored, params, activations, probe, samples)
+        if samples is not None and instrument.signal.reads_activations:
+            samples = arguments.cut_samples(samples, state.cg_samples)
+        measured = functools.partial(_measured, instrument, params, activations, probe, samples)
+        state = measured(state) if measure else _measured_in_time(instrument, measured, state)
     rate = () if learning_rate is None else _rate(learning_rate, state.cg_step) * state.cg_scale
     scaled = jax.tree.map(functools.partial(_scaled, state.cg_scale), updates)
     if instrument.max_share is not None and params is not None:
-        share = largest_share(scaled, params)
+        cut = largest_share(scaled, params) / instrument.max_share
+        finite = cut < jnp.inf  # false for NaN, too
         # What is not finite is the user's to see: no bound makes it good.
-        large = (share > instrument.max_share) & (share < jnp.inf)
-        bound = jnp.where(large, instrument.max_share / jnp.where(large, share, 1.0), 1.0)
+        bound = jnp.where(finite, 1 / jnp.maximum(cut, 1.0), 1.0)
         scaled = jax.tree.map(functools.partial(_scaled, bound), scaled)
-        state = state._replace(cg_share=jnp.maximum(state.cg_share, jnp.where(share < jnp.inf, share, 0.0)))
+        state = state._replace(cg_cut=jnp.maximum(state.cg_cut, jnp.where(finite, cut, 0.0)))
     return scaled, state._replace(cg_rate=rate, cg_step=optax.safe_increment(state.cg_step))
 
 
 # ------------------------------------------------------------------------------------------------------------
 # Their parts
 # ------------------------------------------------------------------------------------------------------------
+
+
+def _measured(
+    instrument: Instrument,
+    params: optax.Params | None,
+    activations: Any,
+    probe: Callable[..., Any] | None,
+    samples: Any,
+    state: ConnectomeState,
+) -> ConnectomeState:
+    """The state after a measurement, in the one of the three ways that the extra arguments say."""
+    if not instrument.signal.reads_activations:
+        after = instrument.read({}, params)
+    elif probe is None:
+        after = instrument.read(activations, params)
+    elif samples is None:
+        after = instrument.read(probe(params), params)
+    else:
+        # A loop, not one batch of both. Side by side along N they would share batch statistics; under a vmap
+        # they would not, and where a probe is small that is faster, but a loop takes probes that cannot be
+        # batched (callbacks, kernels of others), holds the activations of one of them only, and reads the
+        # same samples with the same program: what stands still is 0 apart.
+        after, before = _control_flow.each(
+            lambda samples: instrument.read(probe(params, samples), params), (state.cg_samples, samples)
+        )
+        return measure(instrument, state, after, before, samples)
+    return measure(instrument, state, after, after, state.cg_samples)
+
+
+def _measured_in_time(
+    instrument: Instrument, measured: Callable[[ConnectomeState], ConnectomeState], state: ConnectomeState
+) -> ConnectomeState:
+    """`measured(state)` at the steps that `cadence.is_measurement_step` names, else the state as it is."""
+    regular = state.cg_step % instrument.every == 0
+    early = instrument.controller.early
+    if not early:
+        return _control_flow.when(regular, measured, state)
+
+    def ramping(state: ConnectomeState) -> ConnectomeState:
+        return _control_flow.when(state.cg_control.calibrating | regular, measured, state)
+
+    # The outer condition depends on the step only: it stays a branch under a vmap over runs.
+    return _control_flow.when(regular | (state.cg_step < early), ramping, state)
 
 
 def _rate(learning_rate: optax.ScalarOrSchedule, step: jax.Array) -> jax.Array:

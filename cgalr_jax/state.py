@@ -28,7 +28,7 @@ class ConnectomeState(NamedTuple):
     cg_skipped: jax.Array  # i32[], readings or distances that were not usable, and were left out
     cg_valid: jax.Array  # bool[], whether cg_before holds a reading
     cg_read: jax.Array  # i32[], the step at which cg_before was read
-    cg_share: jax.Array  # f32[], the largest share of a step since that reading, see `signals.largest_share`
+    cg_cut: jax.Array  # f32[], the largest step since that reading, see `Measurement.cut`
     cg_layers: Any  # {name of a layer: bool[F]}, which of its units are measured
     cg_before: Any  # reading of the signal at the last measurement: at most one connectome per layer
     cg_samples: Any  # paired: the samples that cg_before was read from; otherwise empty

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import optax
 
-from cgalr_jax import _checks, _deprecated, arguments, controllers, layers, signals
+from cgalr_jax import _checks, _deprecated, arguments, cadence, controllers, layers, signals
 from cgalr_jax.controllers.base import check_controller
 from cgalr_jax.controllers.envelope import EnvelopeState
 from cgalr_jax.instrument import Instrument, init, update
@@ -43,11 +43,18 @@ def scale_by_connectome(
       mini-batches the sampling noise exceeds the motion and the calibration stops far too low: pass the same
       samples each time, or use a probe.
 
-    A probe runs on measurement steps only, inside `lax.cond`: every `every` steps, twice if paired. The two
-    readings of a measurement have to differ by the parameters and by nothing else: whatever else the probe
-    uses (moving statistics, keys) must be the same in both; `cgalr_jax.capture` sees to that for Flax, and
-    `samples=` may be any pytree, so that variables can be stored with the samples. Inside `optax.masked` or
-    `optax.partition` a probe is given the parameters of its group only: let it close over all of them
+    A probe runs on measurement steps only, inside `lax.cond`: every `every` steps, twice if paired. Beside
+    any of the three, `measure=` leaves that to the caller. True measures, without a condition; with False
+    neither probe nor comparison is compiled, and they may be left out; None is the default. It has to be a
+    Python bool, a static argument of jit, and makes two compiled steps; `is_measurement_step` says which of
+    them is due for the same trajectory. It goes wherever a probe goes, through `optax.chain`, `masked`,
+    `partition`, `inject_hyperparams`, `apply_if_finite` and `nnx.Optimizer`. Outermost in `MultiSteps` it
+    counts in the last micro-batch of a step only; wrappers that drop extra arguments drop it, too.
+
+    The two readings of a measurement have to differ by the parameters and by nothing else: whatever else the
+    probe uses (moving statistics, keys) must be the same in both; `cgalr_jax.capture` sees to that for Flax,
+    and `samples=` may be any pytree, so that variables can be stored with the samples. Inside `optax.masked`
+    or `optax.partition` a probe is given the parameters of its group only: let it close over all of them
     (`probe=lambda _: activations_of(params)`), or put the block behind, outside.
 
     Bad numbers never reach the scale: a distance that is not finite and at least 0 (non-finite activations,
@@ -184,7 +191,7 @@ def cgalr(
                 f"calibrated(schedule, steps={steps}); got both."
             )
     if every is None:
-        every = 10 if steps is None else min(max(steps // 50, 1), 10)
+        every = cadence.default_every(steps)
     if controller is None:
         controller = controllers.calibrated(learning_rate if callable(learning_rate) else None, steps=steps)
     instrument = _instrument(example, every, controller, signal, max_units, axis_name, max_share)

@@ -20,7 +20,7 @@ FLOORS = (
     ("signals",),
     ("controllers",),
     ("state",),
-    ("arguments",),
+    ("arguments", "cadence"),
     ("_deprecated", "instrument"),
     ("transform",),
     ("plotting", "capture"),
