@@ -9,6 +9,7 @@ imported separately: `cgalr_jax.capture` needs flax, `cgalr_jax.topology.rips` g
 
 from cgalr_jax import _deprecated, controllers, signals, topology
 from cgalr_jax.averaging import averaged_params, polynomial_averaging
+from cgalr_jax.cadence import is_measurement_step
 from cgalr_jax.controllers import Controller, Measurement, calibrated, hysteresis_gate, robbins_monro_bounds
 from cgalr_jax.finder import LearningRateCurve, find_learning_rate
 from cgalr_jax.schedule import connectome_schedule
@@ -32,6 +33,7 @@ __all__ = [
     "controllers",
     "find_learning_rate",
     "hysteresis_gate",
+    "is_measurement_step",
     "metrics",
     "polynomial_averaging",
     "robbins_monro_bounds",

@@ -13,6 +13,7 @@ from cgalr_jax.signals.base import Signal
 __all__ = [
     "check_axes",
     "check_extra_arguments",
+    "check_measure",
     "check_probe",
     "check_rate",
     "cut_samples",
@@ -53,6 +54,16 @@ def check_extra_arguments(
         raise ValueError(
             "params must be passed to update, tx.update(grads, opt_state, params, ...), for a probe and for "
             "a signal that reads them; got None."
+        )
+
+
+def check_measure(measure: Any) -> None:
+    """Raises unless it is None or a truth value that is known when the step is compiled."""
+    if measure is not None and not isinstance(measure, (bool, np.bool_)):
+        raise ValueError(
+            f"measure must be True or False, known when the step is compiled, or None, got "
+            f"{_checks.shown(measure)}. Make it a static argument of the compiled step, jax.jit(step, "
+            "static_argnames='measure'), of a kind that Python knows: cgalr_jax.is_measurement_step(i)."
         )
 
 

@@ -144,7 +144,7 @@ def paper_signal(topology: Topology = "deaths") -> signals.Signal:
     distance = functools.partial(
         rips.wasserstein_distance, mindim=1, maxdim=1, metric="reciprocal", normalise=False
     )
-    return signals.from_connectomes(lambda connectome: connectome, distance, "pooled", None, 1.0)
+    return signals.from_connectomes(None, distance, "pooled", None, 1.0)
 
 
 def paper_gate(steps_per_epoch: int, *, window: int = 10, tau: float = 10.0) -> Controller:

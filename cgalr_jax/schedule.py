@@ -33,14 +33,15 @@ class ConnectomeSchedule:
         activations: Any = None,
         probe: Callable[..., Any] | None = None,
         samples: Any = None,
+        measure: bool | None = None,
         **extra_args: Any,
     ) -> ConnectomeState:
-        """One step: measures if a measurement is due."""
+        """One step: measures if a measurement is due, or if the caller says so."""
         del extra_args
         bound = None if probe is None else (lambda params, *args: probe(*args))
         if probe is not None:
             arguments.check_probe(probe, () if samples is None else ("samples",))
-        extra = {"activations": activations, "probe": bound, "samples": samples}
+        extra = {"activations": activations, "probe": bound, "samples": samples, "measure": measure}
         # Optax computes the rate of this step before it calls `update`.
         applied = self(state)
         after: Any = self._block.update((), state._replace(cg_rate=()), (), **extra)[1]

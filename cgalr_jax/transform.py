@@ -1,49 +1,20 @@
-"""The Optax transformation: `init`, `measure` and `update`, as pure functions.
-
-Each measurement passes the data on in this order: activations -> layers -> connectome -> (barcode) -> reading
--> distance -> controller -> scale -> updates. Everything up to the scale is behind `stop_gradient`: the
-learning rate is no part of the function that is differentiated.
-"""
+"""The Optax transformations that users make: their arguments, checked, and an instrument of them."""
 
 import functools
 import math
 from collections.abc import Callable, Hashable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.core
-import jax.numpy as jnp
 import optax
 
-from cgalr_jax import _checks, _deprecated, _leaves, arguments, controllers, layers, signals
-from cgalr_jax import state as states
+from cgalr_jax import _checks, _deprecated, arguments, cadence, controllers, layers, signals
 from cgalr_jax.controllers.base import check_controller
 from cgalr_jax.controllers.envelope import EnvelopeState
+from cgalr_jax.instrument import Instrument, init, update
 from cgalr_jax.signals.base import check_signal
-from cgalr_jax.signals.update import largest_share
-from cgalr_jax.state import ConnectomeState
 
-__all__ = ["Instrument", "cgalr", "measure", "scale_by_connectome"]
-
-
-class Instrument(NamedTuple):
-    """How to measure: all that is fixed when the transformation is constructed, and never traced."""
-
-    signal: signals.Signal
-    controller: controllers.Controller
-    layout: layers.Layout
-    every: int
-    axis_name: Hashable | None
-    max_share: float | None
-
-    def read(self, activations: Any, params: Any) -> Any:
-        """What the signal reads from these activations and parameters."""
-        measured = layers.Layers({}, self.axis_name)
-        if self.signal.reads_activations:
-            measured = layers.measured_layers(activations, self.layout, self.axis_name)
-        # Only arrays: `params` may be a whole model, which contains functions, too.
-        params = jax.tree.map(lambda x: jax.lax.stop_gradient(x) if _leaves.is_inexact(x) else x, params)
-        return self.signal.read(measured, params)
+__all__ = ["cgalr", "scale_by_connectome"]
 
 
 def scale_by_connectome(
@@ -73,12 +44,20 @@ def scale_by_connectome(
       mini-batches the sampling noise exceeds the motion, and the calibration ends at a scale that is far too
       small: pass activations of the same samples each time, or use a probe.
 
-    A probe runs on measurement steps only, inside `lax.cond`: every `every` steps, twice if paired. The two
-    readings of a measurement must differ by the parameters and by nothing else: whatever else the probe uses
-    (moving statistics, random keys) must be the same in both. `cgalr_jax.capture` ensures this for Flax. For
-    other libraries, `samples=` may be any pytree, so that variables can be stored with the samples. Inside
-    `optax.masked` or `optax.partition` a probe is given the parameters of its group only: let the probe close
-    over all parameters (`probe=lambda _: activations_of(params)`), or chain this transformation outside.
+    A probe runs on measurement steps only, inside `lax.cond`: every `every` steps, twice if paired. Beside
+    any of the three, `measure=` leaves that to the caller. True measures, without a condition; with False
+    neither probe nor comparison is compiled, and they may be left out; None is the default. It has to be a
+    Python bool, a static argument of jit, and makes two compiled steps; `is_measurement_step` says which of
+    them is due for the same trajectory. It goes wherever a probe goes, through `optax.chain`, `masked`,
+    `partition`, `inject_hyperparams`, `apply_if_finite` and `nnx.Optimizer`. Outermost in `MultiSteps` it
+    counts in the last micro-batch of a step only; wrappers that drop extra arguments drop it, too.
+
+    The two readings of a measurement must differ by the parameters and by nothing else: whatever else the
+    probe uses (moving statistics, random keys) must be the same in both. `cgalr_jax.capture` ensures this for
+    Flax. For other libraries, `samples=` may be any pytree, so that variables can be stored with the samples.
+    Inside `optax.masked` or `optax.partition` a probe is given the parameters of its group only: let the
+    probe close over all parameters (`probe=lambda _: activations_of(params)`), or chain this transformation
+    outside.
 
     Bad numbers never reach the scale. A distance that is negative or not finite (non-finite activations, no
     layer with two live units, a batch of one) makes the scale smaller. A reading that is not finite is
@@ -215,7 +194,7 @@ def cgalr(
                 f"calibrated(schedule, steps={steps}); got both."
             )
     if every is None:
-        every = 10 if steps is None else min(max(steps // 50, 1), 10)
+        every = cadence.default_every(steps)
     if controller is None:
         controller = controllers.calibrated(learning_rate if callable(learning_rate) else None, steps=steps)
     instrument = _instrument(example, every, controller, signal, max_units, axis_name, max_share)
@@ -226,152 +205,6 @@ def cgalr(
             f"returns {_checks.shown(base)}."
         )
     return optax.chain(base, _transformation(instrument, samples, learning_rate))
-
-
-# ------------------------------------------------------------------------------------------------------------
-# Init, measure, update: pure functions whose first argument is an instrument.
-# ------------------------------------------------------------------------------------------------------------
-
-
-def init(
-    instrument: Instrument, samples: Any, learning_rate: optax.ScalarOrSchedule | None, params: Any
-) -> ConnectomeState:
-    """The state before the first step. `samples` are shapes: nothing is computed from values."""
-    # Outside of the mapped function the axis does not exist; the form of a reading does not depend on it.
-    local = instrument._replace(axis_name=None)
-    leaves, form = jax.tree.flatten(params)
-    numbers = {place: leaf for place, leaf in enumerate(leaves) if _leaves.is_array(leaf)}
-
-    def read(activations: Any, numbers: dict[int, Any]) -> Any:
-        whole = [numbers.get(place, leaf) for place, leaf in enumerate(leaves)]
-        return local.read(activations, jax.tree.unflatten(form, whole))
-
-    reading = jax.eval_shape(read, instrument.layout.shapes, numbers)
-    scale, controller_state = instrument.controller.init()
-    return ConnectomeState(
-        cg_step=jnp.zeros((), jnp.int32),
-        cg_scale=jnp.array(scale, jnp.float32),
-        cg_distance=jnp.zeros((), jnp.float32),
-        cg_measurements=jnp.zeros((), jnp.int32),
-        cg_skipped=jnp.zeros((), jnp.int32),
-        cg_valid=jnp.zeros((), jnp.bool_),
-        cg_read=jnp.zeros((), jnp.int32),
-        cg_share=jnp.zeros((), jnp.float32),
-        cg_layers=instrument.layout.measured(),
-        cg_before=jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), reading),
-        cg_samples=optax.tree.zeros_like(samples),
-        cg_rate=() if learning_rate is None else _rate(learning_rate, jnp.zeros((), jnp.int32)) * scale,
-        cg_control=controller_state,
-    )
-
-
-def measure(
-    instrument: Instrument, state: ConnectomeState, after: Any, before: Any, samples: Any
-) -> ConnectomeState:
-    """One measurement: compares two readings and lets the controller set the scale.
-
-    Args:
-        instrument: how to measure.
-        state: its `cg_before` is the reading that the last measurement stored.
-        after: the present reading, on the samples of `cg_before`.
-        before: the reading to store for the next measurement: if paired, on the new samples; else `after`.
-        samples: the samples of `before`, to be stored with it.
-
-    Returns:
-        The next state; `cg_step` and `cg_rate` are left to `update`.
-    """
-    form = state._replace(cg_layers=instrument.layout.measured(), cg_before=after)
-    states.check_form("opt_state", state, form)
-    arguments.check_axes(after, state.cg_before, instrument.axis_name)
-
-    # 1. The distance. At the first measurement the reading is compared with itself: there is no other yet.
-    last = jax.tree.map(lambda a, b: jnp.where(state.cg_valid, a, b), state.cg_before, after)
-    distance = jnp.asarray(instrument.signal.compare(last, after), jnp.float32)
-    measured = state.cg_valid & jnp.isfinite(distance) & (distance >= 0)
-    steps = jnp.maximum(state.cg_step - state.cg_read, 1)
-    in_set_points = distance / instrument.signal.set_point_at(steps)
-    # 2. The controller: a distance that could not be measured is passed on as infinite, see `Measurement`.
-    measurement = controllers.Measurement(
-        distance=jnp.where(measured, in_set_points, jnp.inf),
-        step=state.cg_step,
-        cut=state.cg_share / (jnp.inf if instrument.max_share is None else instrument.max_share),
-    )
-    scale, controller_state = instrument.controller.update(measurement, state.cg_control)
-    # 3. The next state. Bad readings and distances are counted, not kept; the first reading sets no scale.
-    readable = _all_finite(before)
-    lost = ~readable | (state.cg_valid & ~measured)
-
-    def keep(condition: jax.Array, new: Any, old: Any) -> Any:
-        return jax.tree.map(lambda a, b: jnp.where(condition, jnp.asarray(a, b.dtype), b), new, old)
-
-    return state._replace(
-        cg_scale=keep(state.cg_valid, scale, state.cg_scale),
-        cg_distance=keep(measured, distance, state.cg_distance),
-        cg_measurements=keep(measured, optax.safe_increment(state.cg_measurements), state.cg_measurements),
-        cg_skipped=keep(lost, optax.safe_increment(state.cg_skipped), state.cg_skipped),
-        cg_valid=state.cg_valid | readable,
-        cg_read=jnp.where(readable, state.cg_step, state.cg_read),
-        cg_share=jnp.where(readable, 0.0, state.cg_share),
-        cg_before=keep(readable, before, state.cg_before),
-        cg_samples=keep(readable, samples, state.cg_samples),
-        cg_control=keep(state.cg_valid, controller_state, state.cg_control),
-    )
-
-
-def update(
-    instrument: Instrument,
-    stored: Any,
-    learning_rate: optax.ScalarOrSchedule | None,
-    updates: optax.Updates,
-    state: ConnectomeState,
-    params: optax.Params | None = None,
-    *,
-    activations: Any = None,
-    probe: Callable[..., Any] | None = None,
-    samples: Any = None,
-    **extra_args: Any,
-) -> tuple[optax.Updates, ConnectomeState]:
-    """One step: measures if a measurement is due, and scales the updates."""
-    del extra_args
-    arguments.check_extra_arguments(instrument.signal, stored, params, activations, probe, samples)
-    if not instrument.signal.reads_activations:
-        activations, probe, samples = {}, None, None
-    if samples is not None:
-        samples = arguments.cut_samples(samples, state.cg_samples)
-
-    def measuring(state: ConnectomeState) -> ConnectomeState:
-        if probe is None:
-            after = instrument.read(activations, params)
-        elif samples is None:
-            after = instrument.read(probe(params), params)
-        else:
-            forward = probe
-            after, before = _both(
-                lambda samples: instrument.read(forward(params, samples), params), state.cg_samples, samples
-            )
-            return measure(instrument, state, after, before, samples)
-        return measure(instrument, state, after, after, state.cg_samples)
-
-    def ramping(state: ConnectomeState) -> ConnectomeState:
-        return _cond(state.cg_control.calibrating | regular, measuring, state)
-
-    regular = state.cg_step % instrument.every == 0
-    if instrument.controller.early:
-        # The outer condition depends on the step only: under a vmap over runs, where a condition that differs
-        # between runs becomes a select, this one stays a branch.
-        state = _cond(regular | (state.cg_step < instrument.controller.early), ramping, state)
-    else:
-        state = _cond(regular, measuring, state)
-    rate = () if learning_rate is None else _rate(learning_rate, state.cg_step) * state.cg_scale
-    scaled = jax.tree.map(functools.partial(_scaled, state.cg_scale), updates)
-    if instrument.max_share is not None and params is not None:
-        share = largest_share(scaled, params)
-        # A share that is not finite is not bounded: the user is to see that the update is not finite.
-        large = (share > instrument.max_share) & (share < jnp.inf)
-        bound = jnp.where(large, instrument.max_share / jnp.where(large, share, 1.0), 1.0)
-        scaled = jax.tree.map(functools.partial(_scaled, bound), scaled)
-        state = state._replace(cg_share=jnp.maximum(state.cg_share, jnp.where(share < jnp.inf, share, 0.0)))
-    return scaled, state._replace(cg_rate=rate, cg_step=optax.safe_increment(state.cg_step))
 
 
 # ------------------------------------------------------------------------------------------------------------
@@ -420,41 +253,3 @@ def _transformation(
         functools.partial(init, instrument, stored, learning_rate),
         functools.partial(update, instrument, stored, learning_rate),  # pyright: ignore[reportArgumentType]
     )
-
-
-def _cond(
-    condition: jax.Array, then: Callable[[ConnectomeState], ConnectomeState], state: ConnectomeState
-) -> ConnectomeState:
-    """`then(state)` if the condition holds, else `state`; decided in Python if the condition is concrete."""
-    if isinstance(condition, jax.core.Tracer):
-        return jax.lax.cond(condition, then, lambda state: state, state)
-    # Without jit both branches would be compiled, anew at each call.
-    return then(state) if condition else state
-
-
-def _both(read: Callable[[Any], Any], first: Any, second: Any) -> tuple[Any, Any]:
-    """`read(first), read(second)`, as a loop, so that the network and the kernels are compiled only once."""
-    if not any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((first, second))):
-        return read(first), read(second)  # without jit a loop would be compiled anew at each call
-    readings = jax.lax.map(read, jax.tree.map(lambda *pair: jnp.stack(pair), first, second))
-    one, other = (jax.tree.map(lambda x, k=k: x[k], readings) for k in range(2))
-    return one, other
-
-
-def _rate(learning_rate: optax.ScalarOrSchedule, step: jax.Array) -> jax.Array:
-    rate = learning_rate(step) if callable(learning_rate) else learning_rate
-    return jnp.asarray(rate, jnp.float32)
-
-
-def _scaled(scale: jax.Array, update: Any) -> Any:
-    """An update times the scale, in the update's dtype; a leaf that is no array of numbers is unchanged."""
-    if not _leaves.is_array(update) or jnp.result_type(update) == jax.dtypes.float0:
-        return update
-    update = jnp.asarray(update)
-    # The product of a narrow type is computed in float32, and rounded once, at the end.
-    wide = update.dtype if update.dtype.itemsize >= 4 and _leaves.is_inexact(update) else jnp.float32
-    return (update.astype(wide) * scale.astype(wide)).astype(update.dtype)
-
-
-def _all_finite(tree: Any) -> jax.Array:
-    return jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)]).all()

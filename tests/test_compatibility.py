@@ -28,6 +28,7 @@ def test_every_row_is_a_test():
             "capture/test_still",
             "test_devices",
             "test_checkpoint",
+            "test_cadence",
         )
     )
     functions = set(re.findall(r"def test_(\w+)\(", source))

@@ -14,14 +14,14 @@ import cgalr_jax
 ROOT = pathlib.Path(cgalr_jax.__file__).parent
 # From the top of the house down; what is on one line does not see the others on it.
 FLOORS = (
-    ("_checks", "_leaves", "_sharding"),
+    ("_checks", "_control_flow", "_leaves", "_sharding"),
     ("topology",),
     ("layers",),
     ("signals",),
     ("controllers",),
     ("state",),
-    ("arguments",),
-    ("_deprecated",),
+    ("arguments", "cadence"),
+    ("_deprecated", "instrument"),
     ("transform",),
     ("plotting", "capture"),
     ("schedule", "presets", "finder", "averaging", "stopping"),

@@ -10,7 +10,8 @@ import optax
 import pytest
 
 import cgalr_jax
-from cgalr_jax import controllers, layers, signals, transform
+from cgalr_jax import controllers, layers, signals
+from cgalr_jax.instrument import Instrument, measure
 
 X = jax.random.normal(jax.random.key(0), (256, 6))
 Y = jnp.sin(X @ jnp.linspace(-2, 2, 6))
@@ -614,13 +615,58 @@ class TestCadence:
         )
 
 
+class TestBound:
+    """No step changes a matrix by more than a share of it; the controller hears how far above it one was."""
+
+    def step(self, factor, **options):
+        tx = cgalr_jax.scale_by_connectome(controller=fixed(1.0), signal=signals.update_norm(), **options)
+        updates = {"w": factor * PARAMS["w"], "b": jnp.ones(16), "v": PARAMS["v"]}
+        return updates, *tx.update(updates, tx.init(PARAMS), PARAMS)
+
+    def test_a_large_step_is_scaled_down_as_a_whole(self):
+        updates, scaled, state = self.step(3.0, max_share=0.2)
+        share = signals.largest_share(updates, PARAMS)
+        np.testing.assert_allclose(signals.largest_share(scaled, PARAMS), 0.2, rtol=1e-5)
+        np.testing.assert_allclose(scaled["b"], 0.2 / share, rtol=1e-5)
+        np.testing.assert_allclose(state.cg_cut, share / 0.2, rtol=1e-5)
+
+    def test_a_small_step_passes(self):
+        updates, scaled, state = self.step(1e-3)
+        jax.tree.map(np.testing.assert_array_equal, updates, scaled)
+        assert 0 < state.cg_cut < 1
+
+    @pytest.mark.parametrize("bad", [np.inf, np.nan])
+    def test_what_is_not_finite_passes_and_counts_for_nothing(self, bad):
+        updates, scaled, state = self.step(bad)
+        jax.tree.map(np.testing.assert_array_equal, updates, scaled)
+        assert state.cg_cut == 0
+
+    def test_without_a_bound_nothing_is_cut(self):
+        updates, scaled, state = self.step(3.0, max_share=None)
+        jax.tree.map(np.testing.assert_array_equal, updates, scaled)
+        assert state.cg_cut == 0
+
+    def test_the_controller_is_told_the_largest_since_the_last_measurement(self):
+        told = controllers.Controller(
+            lambda: (jnp.float32(1), jnp.float32(0)), lambda m, _: (jnp.float32(1), jnp.asarray(m.cut))
+        )
+        tx = cgalr_jax.scale_by_connectome(controller=told, signal=signals.update_norm(), every=3)
+        state, cuts = tx.init(PARAMS), []
+        for factor in (0.1, 2.0, 0.5, 0.1, 0.2, 0.1, 0.1):
+            updates = jax.tree.map(lambda p, factor=factor: factor * p, PARAMS)
+            share = signals.largest_share(updates, PARAMS)
+            state = tx.update(updates, state, PARAMS)[1]
+            cuts.append(share / 0.1)
+        np.testing.assert_allclose(state.cg_control.controller, max(cuts[3:6]), rtol=1e-5)
+
+
 class TestMeasure:
     """One measurement by itself: two readings, an instrument, a state."""
 
     def instrument_and_state(self, signal):
         tx = cgalr_jax.scale_by_connectome(EXAMPLE, signal=signal, controller=fixed(0.5))
         state = tx.init(PARAMS)
-        return transform.Instrument(
+        return Instrument(
             signal, controllers.envelope(fixed(0.5)), layers.layout_of(EXAMPLE, 256), 10, None, None
         ), state
 
@@ -628,11 +674,11 @@ class TestMeasure:
         signal = signals.frobenius()
         instrument, state = self.instrument_and_state(signal)
         one, other = (instrument.read(hidden(PARAMS, x), PARAMS) for x in (X[:64], X[64:128]))
-        first = transform.measure(instrument, state, one, one, None)
+        first = measure(instrument, state, one, one, None)
         assert first.cg_valid
         assert first.cg_measurements == 0
         assert first.cg_scale == state.cg_scale
-        second = transform.measure(instrument, first, other, other, None)
+        second = measure(instrument, first, other, other, None)
         assert second.cg_measurements == 1
         assert second.cg_scale == 0.5
         np.testing.assert_allclose(second.cg_distance, signal.compare(one, other))
@@ -645,8 +691,8 @@ class TestMeasure:
         signal = signals.frobenius()._replace(compare=compare)
         instrument, state = self.instrument_and_state(signal)
         reading = instrument.read(hidden(PARAMS, X[:64]), PARAMS)
-        state = transform.measure(instrument, state, reading, reading, None)
-        state = transform.measure(instrument, state, reading, reading, None)
+        state = measure(instrument, state, reading, reading, None)
+        state = measure(instrument, state, reading, reading, None)
         assert state.cg_measurements == 0
         assert state.cg_skipped == 1
         assert not jnp.isfinite(state.cg_control.controller)  # what the controller is told

@@ -160,6 +160,19 @@ def scaled(**options):
     return cgalr_jax.scale_by_connectome(**{"example": EXAMPLE, **options})
 
 
+def updated(measure):
+    tx = cgalr_jax.cgalr(0.1, EXAMPLE)
+    return tx.update(PARAMS, STATE, PARAMS, activations={"hidden": X @ PARAMS["w"]}, measure=measure)
+
+
+def rescheduled(measure):
+    schedule = cgalr_jax.connectome_schedule(0.1, EXAMPLE)
+    return schedule.update(schedule.init(), activations={"hidden": X @ PARAMS["w"]}, measure=measure)
+
+
+MEASURE = (True, False, np.True_, None)
+
+
 def found(**options):
     given = {"step": lambda state, rate: state, "state": PARAMS, "probe": lambda p: {"hidden": X @ p["w"]}}
     return cgalr_jax.find_learning_rate(**{**given, **options})
@@ -459,6 +472,30 @@ TABLE: dict[str, dict[str, Row]] = {
             good=(PARAMS,),
         ),
     },
+    "is_measurement_step": {
+        "step": integers(cgalr_jax.is_measurement_step, 0),
+        "every": integers(lambda v: cgalr_jax.is_measurement_step(0, v), 1)._replace(fine=("nothing",)),
+        "steps": Row(
+            lambda v: cgalr_jax.is_measurement_step(3, steps=v, opt_state=STATE),
+            "",
+            NUMBERS,
+            good=(60, np.int64(60), jnp.int32(60)),
+        ),
+        "opt_state": Row(
+            lambda v: cgalr_jax.is_measurement_step(3, 10, steps=60, opt_state=v), "", TREES, good=(STATE,)
+        ),
+    },
+    # What is no argument of a public function, but of the updates that they return.
+    "update": {
+        "measure": Row(
+            updated, "True or False, known when the step is compiled", FLAGS, ("nothing",), MEASURE
+        ),
+    },
+    "ConnectomeSchedule.update": {
+        "measure": Row(
+            rescheduled, "True or False, known when the step is compiled", FLAGS, ("nothing",), MEASURE
+        ),
+    },
     "metrics": {
         "opt_state": Row(
             cgalr_jax.metrics, "the state of scale_by_connectome", TREES, good=(STATE, {"a": STATE})
@@ -517,7 +554,8 @@ TABLE: dict[str, dict[str, Row]] = {
     "from_connectomes": {
         "summarise": functions(
             lambda v: signals.from_connectomes(v, topology.top_distance, "min", None, 1.0),
-            "connectome -> summary",
+            "connectome -> summary, or None",
+            ("nothing",),
         ),
         "compare": functions(
             lambda v: signals.from_connectomes(topology.compute_births, v, "min", None, 1.0),

@@ -46,7 +46,8 @@ ROOMS = {
     "averaging": ["tests/test_averaging.py", "tests/regressions/test_casts.py"],
     "stopping": ["tests/test_stopping.py"],
     "state": ["tests/regressions/test_states.py"],
-    "transform": ["tests/test_transform.py", "tests/regressions/test_trees.py"],
+    "instrument": ["tests/test_transform.py", "tests/regressions/test_trees.py"],
+    "transform": ["tests/test_transform.py"],
 }
 
 

@@ -1,6 +1,6 @@
 """What CG-ALR adds to a training step, in percent of the step without it, and to peak memory.
 
-    python -m benchmarks.speed.step [--quick] [--json FILE] [--trim] [--model NAME]
+    python -m benchmarks.speed.step [--quick] [--json FILE] [--trim] [--model NAME] [--mode NAME]
 
 Three networks on one core, SGD with momentum, with and without `scale_by_connectome` at its defaults:
 
@@ -8,7 +8,11 @@ Three networks on one core, SGD with momentum, with and without `scale_by_connec
 - paired: the samples of one measurement forwarded again at the next, two forward passes of a batch;
 - probe: one forward pass of 128 samples that never change;
 
-and beside them what bounds them:
+and beside the last of them
+
+- static: the same probe without `lax.cond`: two compiled steps, the loop passes `measure=True` or `False`;
+
+and what bounds them:
 
 - forward: that forward pass of the probe and nothing else, in the same `lax.cond`: the floor of probe;
 - plain: the plain step, compiled once more. It differs by nothing: what it shows is the error.
@@ -16,14 +20,15 @@ and beside them what bounds them:
 The programs of a mode run interleaved, one step each in turn, in a new order each time, so that other work on
 the machine falls on all of them; each step is divided by the plain one of its turn. Of these quotients the
 median over the steps that measure and the median over those that do not are printed, and their mean by
-`every`, the overhead, with the middle 80 % of what resampling gives. On a CPU the clock is the CPU time of
-this process.
+`every`, the overhead, with the middle 80 % of what resampling gives; in a second table the steps that do not
+measure by themselves, and how long it took to compile. On a CPU the clock is the CPU time of this process.
 
 A step's scratch memory (MLP: 11 MiB) is malloc's. glibc may hand it back to the kernel after each step and
 fault it in again, page by page, for one program and not for another that asks for a few hundred bytes less:
 10 % of a step, and nobody's work. The memory is therefore kept (`--trim`: left to glibc), and faults counted.
 """
 
+import functools
 import itertools
 import resource
 from collections.abc import Callable
@@ -39,7 +44,6 @@ from benchmarks import arguments
 from benchmarks.speed import one_core, timing
 
 MODES = ("given", "paired", "probe")
-FLOORS = ("forward", "plain")
 PROBE = 128
 COLUMNS = {
     "model": "model",
@@ -53,12 +57,21 @@ COLUMNS = {
     "faults": "faults",
     "plain_faults": "plain faults",
     "step_ms": "plain step ms",
-    "compile_ms": "compile ms",
     "peak_mib": "peak MiB",
     "plain_peak_mib": "plain peak MiB",
     "state_mib": "state MiB",
     "params_mib": "params MiB",
     "platform": "platform",
+}
+OTHER_STEPS = {
+    "model": "model",
+    "mode": "mode",
+    "every": "every",
+    "other_percent": "overhead %",
+    "other_low_percent": "10 %",
+    "other_high_percent": "90 %",
+    "compile_ms": "compile ms",
+    "compile_ratio": "times plain",
 }
 
 
@@ -163,13 +176,13 @@ def forward_only(every: int) -> optax.GradientTransformationExtraArgs:
 
 
 class Program:
-    """One compiled training step and where it stands."""
+    """A training step, compiled, and where it stands."""
 
     def __init__(self, model: Model, mode: str, every: int):
         self.mode, self.every = mode, every
         probe = jax.random.normal(jax.random.key(2), (PROBE, *model.inputs.shape[1:]))
         added = {"plain": optax.identity, "forward": lambda: forward_only(every)}
-        if mode in MODES:
+        if mode not in added:
             hidden = jax.eval_shape(model.forward, model.params, model.inputs)[1]
             stored = {"samples": model.inputs} if mode == "paired" else {}
             added[mode] = lambda: cgalr_jax.scale_by_connectome(hidden, every=every, **stored)
@@ -179,7 +192,7 @@ class Program:
             logits, hidden = model.forward(params, x)
             return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), hidden
 
-        def step(params, state, x, labels, probe):
+        def step(measure, params, state, x, labels, probe):
             (_, hidden), grads = jax.value_and_grad(loss, has_aux=True)(params, x, labels)
             fixed = {"probe": lambda params: model.forward(params, probe)[1]}
             extra = {
@@ -188,27 +201,37 @@ class Program:
                 "given": {"activations": hidden},
                 "paired": {"probe": lambda params, x: model.forward(params, x)[1], "samples": x},
                 "probe": fixed,
+                "static": fixed | {"measure": measure},
             }
             updates, state = tx.update(grads, state, params, **extra[mode])
             return optax.apply_updates(params, updates), state
 
         self.state = jax.tree.map(jnp.array, (model.params, tx.init(model.params)))
         self.batch = (model.inputs, model.labels, probe)
-        self.step, self.compile_ms = timing.compiled(step, *self.state, *self.batch, donate_argnums=(0, 1))
+        self.steps, self.compile_ms, self.peak_mib = {}, 0.0, 0.0
+        for measure in (True, False) if mode == "static" else (None,):
+            self.steps[measure], milliseconds = timing.compiled(
+                functools.partial(step, measure), *self.state, *self.batch, donate_argnums=(0, 1)
+            )
+            self.compile_ms += milliseconds
+            memory = self.steps[measure].memory_analysis()
+            used = (
+                memory.argument_size_in_bytes
+                + memory.output_size_in_bytes
+                - memory.alias_size_in_bytes
+                + memory.temp_size_in_bytes
+            )
+            self.peak_mib = max(self.peak_mib, _mib(used))
         self.state_mib = _mib(sum(leaf.nbytes for leaf in jax.tree.leaves(self.state[1][1])))
-        memory = self.step.memory_analysis()
-        self.peak_mib = _mib(
-            memory.argument_size_in_bytes
-            + memory.output_size_in_bytes
-            - memory.alias_size_in_bytes
-            + memory.temp_size_in_bytes
-        )
         self.faults: list[int] = []
 
     def train(self) -> tuple:
         """One step, and how many page faults there were."""
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        self.state = jax.block_until_ready(self.step(*self.state, *self.batch))
+        measure = None
+        if self.mode == "static":
+            measure = cgalr_jax.is_measurement_step(len(self.faults), self.every)
+        self.state = jax.block_until_ready(self.steps[measure](*self.state, *self.batch))
         self.faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
         return self.state
 
@@ -227,8 +250,9 @@ def overhead(ratio: np.ndarray, every: int) -> dict[str, float | None]:
         return np.median(draw(measuring)), np.median(draw(other)) if every > 1 else 1.0
 
     rng = np.random.default_rng(0)
-    resampled = [percent(medians(lambda x: rng.choice(x, len(x)))) for _ in range(1000)]
-    low, high = np.percentile(resampled, (10, 90))
+    resampled = [medians(lambda x: rng.choice(x, len(x))) for _ in range(1000)]
+    low, high = np.percentile([percent(pair) for pair in resampled], (10, 90))
+    other_low, other_high = np.percentile([100 * (other - 1) for _, other in resampled], (10, 90))
     kinds = medians(lambda x: x)
     return {
         "overhead_percent": float(percent(kinds)),
@@ -236,6 +260,8 @@ def overhead(ratio: np.ndarray, every: int) -> dict[str, float | None]:
         "high_percent": float(high),
         "measuring_percent": float(100 * (kinds[0] - 1)),
         "other_percent": float(100 * (kinds[1] - 1)) if every > 1 else None,
+        "other_low_percent": float(other_low) if every > 1 else None,
+        "other_high_percent": float(other_high) if every > 1 else None,
     }
 
 
@@ -250,7 +276,9 @@ def measure(
     plain = Program(model, "plain", 1)
     programs = [Program(model, mode, every) for every in cadences]
     if mode == "probe":
-        programs += [Program(model, "forward", 10), Program(model, "plain", 1)]
+        programs += [Program(model, mode, 10) for mode in ("static", "forward")] + [
+            Program(model, "plain", 1)
+        ]
     calls = {"": plain.train} | {f"{p.mode} {p.every}": p.train for p in programs}
     times = timing.interleaved(calls, steps)
     return [
@@ -263,6 +291,7 @@ def measure(
             "plain_faults": float(np.median(plain.faults)),
             "step_ms": float(np.median(times[""])),
             "compile_ms": program.compile_ms,
+            "compile_ratio": program.compile_ms / plain.compile_ms,
             "peak_mib": program.peak_mib,
             "plain_peak_mib": plain.peak_mib,
             "state_mib": program.state_mib,
@@ -290,11 +319,13 @@ def main() -> None:
     )
     parser.add_argument("--trim", action="store_true", help="let glibc hand memory back to the kernel")
     parser.add_argument("--model", choices=list(MODELS), help="only this one")
+    parser.add_argument("--mode", choices=MODES, help="only this one, and what is beside it")
     options = parser.parse_args()
     one_core.keep()
     if not options.trim:
         timing.keep_memory()
     modes, cadences, steps = (("probe",), (10,), 30) if options.quick else (MODES, (1, 10, 50), 100)
+    modes = modes if options.mode is None else (options.mode,)
     models = {
         name: make(*(small if options.quick else large))
         for name, (make, large, small) in MODELS.items()
@@ -307,9 +338,15 @@ def main() -> None:
         for record in measure(name, model, mode, cadences, steps)
     ]
     if jax.default_backend() != "gpu":
-        nothing = dict.fromkeys(COLUMNS) | {"mode": "probe", "every": 10, "platform": "not measured on GPU"}
+        nothing = dict.fromkeys(records[0]) | {
+            "mode": "probe",
+            "every": 10,
+            "platform": "not measured on GPU",
+        }
         records += [nothing | {"model": name} for name in models]
     timing.show("Overhead of a training step", records, COLUMNS)
+    others = [record for record in records if record["other_percent"] is not None]
+    timing.show("Of the steps that do not measure, and to compile all of them", others, OTHER_STEPS)
     arguments.write(options.json, records)
 
 

@@ -7,11 +7,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax
-import jax.core
 import jax.numpy as jnp
 import numpy as np
 
-from cgalr_jax import _checks, _sharding, topology
+from cgalr_jax import _checks, _control_flow, _sharding, topology
 from cgalr_jax.layers import Layers, layer_units, pooled_units
 
 __all__ = ["Over", "Signal", "check_signal", "from_connectomes"]
@@ -80,7 +79,7 @@ def check_signal(name: str, signal: Any) -> Signal:
 
 
 def from_connectomes(
-    summarise: Callable[[jax.Array], Any],
+    summarise: Callable[[jax.Array], Any] | None,
     compare: Callable[[Any, Any], jax.Array],
     over: Over,
     set_point: float | None,
@@ -91,7 +90,7 @@ def from_connectomes(
 
     Args:
         summarise: connectome f32[P, P] -> the part of it that is kept, a pytree of arrays. All zeros mean a
-            layer without two live units.
+            layer without two live units. None: the connectome itself is kept.
         compare: two summaries -> distance f32[].
         over: `"pooled"`, `"min"`, `"median"` or `"max"`, see `births`.
         set_point: positive; None for the default.
@@ -105,7 +104,8 @@ def from_connectomes(
     Raises:
         ValueError: if `over` or `set_point` is outside its range.
     """
-    _checks.check_function("summarise", summarise, "connectome -> summary", 1)
+    if summarise is not None:
+        _checks.check_function("summarise", summarise, "connectome -> summary, or None", 1)
     _checks.check_function("compare", compare, "(before, after) -> distance", 2)
     _checks.check_choice("over", over, get_args(Over))
     if choose is not None:
@@ -128,7 +128,7 @@ def from_connectomes(
         connectomes = {
             name: topology.functional_connectome(x, axis_name=axis_name) for name, x in units.items()
         }
-        return _summaries(summarise, connectomes)
+        return connectomes if summarise is None else _summaries(summarise, connectomes)
 
     def silent(summary: Any) -> jax.Array:
         return jnp.stack([jnp.all(x == 0) for x in jax.tree.leaves(summary)]).all()
@@ -149,15 +149,12 @@ def from_connectomes(
 
 
 def _summaries(summarise: Callable[[jax.Array], Any], connectomes: Mapping[str, jax.Array]) -> dict[str, Any]:
-    """The summary of each connectome. Connectomes of the same shape share a loop, which is compiled once."""
+    """The summary of each connectome; those of one shape are summarised by one program."""
     found = {}
     for shape in {x.shape for x in connectomes.values()}:
         alike = {name: x for name, x in connectomes.items() if x.shape == shape}
-        if len(alike) == 1 or not isinstance(next(iter(alike.values())), jax.core.Tracer):
-            found |= {name: summarise(x) for name, x in alike.items()}
-            continue
-        each = jax.lax.map(summarise, jnp.stack(list(alike.values())))
-        found |= {name: jax.tree.map(lambda x, k=k: x[k], each) for k, name in enumerate(alike)}
+        summaries = _control_flow.each(summarise, list(alike.values()))
+        found |= dict(zip(alike, summaries, strict=True))
     return {name: found[name] for name in connectomes}
 
 

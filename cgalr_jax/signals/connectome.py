@@ -147,7 +147,7 @@ def frobenius(over: Over = "min", *, set_point: float | None = None) -> Signal:
     Raises:
         ValueError: if an argument is outside its range.
     """
-    return from_connectomes(lambda connectome: connectome, topology.frobenius_distance, over, set_point, 0.1)
+    return from_connectomes(None, topology.frobenius_distance, over, set_point, 0.1)
 
 
 def _with_cycles(connectome: jax.Array) -> topology.Barcode:

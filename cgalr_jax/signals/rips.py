@@ -33,4 +33,4 @@ def wasserstein(over: Over = "pooled", *, set_point: float | None = None) -> Sig
     """
     check_installed()
     default = births(over).set_point
-    return from_connectomes(lambda connectome: connectome, wasserstein_distance, over, set_point, default)
+    return from_connectomes(None, wasserstein_distance, over, set_point, default)

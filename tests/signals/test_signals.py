@@ -202,3 +202,12 @@ def test_refuses(make):
         make("largest")
     with pytest.raises(ValueError, match="^set_point must be positive and finite, got 0"):
         make(set_point=0)
+
+
+def test_layers_of_one_shape_are_summarised_by_one_program_and_kept_connectomes_by_none():
+    def loops(signal):
+        traced = jax.make_jaxpr(lambda layers: read(signal, layers))(layers(0))
+        return [str(equation.primitive) for equation in traced.jaxpr.eqns].count("scan")
+
+    assert loops(signals.births("min")) == 1
+    assert loops(signals.frobenius()) == 0

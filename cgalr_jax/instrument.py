@@ -1,0 +1,229 @@
+"""What measures, and its three pure functions: init, update, and `measure` between them.
+
+Each measurement passes the data on in this order: activations -> layers -> connectome -> (barcode) -> reading
+-> distance -> controller -> scale -> updates. Everything up to the scale is behind `stop_gradient`: the
+learning rate is no part of the function that is differentiated.
+"""
+
+import functools
+from collections.abc import Callable, Hashable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from cgalr_jax import _control_flow, _leaves, arguments, controllers, layers, signals
+from cgalr_jax import state as states
+from cgalr_jax.signals.update import largest_share
+from cgalr_jax.state import ConnectomeState
+
+__all__ = ["Instrument", "init", "measure", "update"]
+
+
+class Instrument(NamedTuple):
+    """How to measure: all that is fixed when the transformation is constructed, and never traced."""
+
+    signal: signals.Signal
+    controller: controllers.Controller
+    layout: layers.Layout
+    every: int
+    axis_name: Hashable | None
+    max_share: float | None
+
+    def read(self, activations: Any, params: Any) -> Any:
+        """What the signal reads from these activations and parameters."""
+        measured = layers.Layers({}, self.axis_name)
+        if self.signal.reads_activations:
+            measured = layers.measured_layers(activations, self.layout, self.axis_name)
+        # Only arrays: `params` may be a whole model, which contains functions, too.
+        params = jax.tree.map(lambda x: jax.lax.stop_gradient(x) if _leaves.is_inexact(x) else x, params)
+        return self.signal.read(measured, params)
+
+
+def init(
+    instrument: Instrument, samples: Any, learning_rate: optax.ScalarOrSchedule | None, params: Any
+) -> ConnectomeState:
+    """The state before the first step. `samples` are shapes: nothing is computed from values."""
+    # Outside of the mapped function the axis does not exist; the form of a reading does not depend on it.
+    local = instrument._replace(axis_name=None)
+    leaves, form = jax.tree.flatten(params)
+    numbers = {place: leaf for place, leaf in enumerate(leaves) if _leaves.is_array(leaf)}
+
+    def read(activations: Any, numbers: dict[int, Any]) -> Any:
+        whole = [numbers.get(place, leaf) for place, leaf in enumerate(leaves)]
+        return local.read(activations, jax.tree.unflatten(form, whole))
+
+    reading = jax.eval_shape(read, instrument.layout.shapes, numbers)
+    scale, controller_state = instrument.controller.init()
+    return ConnectomeState(
+        cg_step=jnp.zeros((), jnp.int32),
+        cg_scale=jnp.array(scale, jnp.float32),
+        cg_distance=jnp.zeros((), jnp.float32),
+        cg_measurements=jnp.zeros((), jnp.int32),
+        cg_skipped=jnp.zeros((), jnp.int32),
+        cg_valid=jnp.zeros((), jnp.bool_),
+        cg_read=jnp.zeros((), jnp.int32),
+        cg_cut=jnp.zeros((), jnp.float32),
+        cg_layers=instrument.layout.measured(),
+        cg_before=jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), reading),
+        cg_samples=optax.tree.zeros_like(samples),
+        cg_rate=() if learning_rate is None else _rate(learning_rate, jnp.zeros((), jnp.int32)) * scale,
+        cg_control=controller_state,
+    )
+
+
+def measure(
+    instrument: Instrument, state: ConnectomeState, after: Any, before: Any, samples: Any
+) -> ConnectomeState:
+    """One measurement: compares two readings and lets the controller set the scale.
+
+    Args:
+        instrument: how to measure.
+        state: its `cg_before` is the reading that the last measurement stored.
+        after: the present reading, on the samples of `cg_before`.
+        before: the reading to store for the next measurement: if paired, on the new samples; else `after`.
+        samples: the samples of `before`, to be stored with it.
+
+    Returns:
+        The next state; `cg_step` and `cg_rate` are left to `update`.
+    """
+    form = state._replace(cg_layers=instrument.layout.measured(), cg_before=after)
+    states.check_form("opt_state", state, form)
+    arguments.check_axes(after, state.cg_before, instrument.axis_name)
+
+    # 1. The distance. At the first measurement the reading is compared with itself: there is no other yet.
+    last = jax.tree.map(lambda a, b: jnp.where(state.cg_valid, a, b), state.cg_before, after)
+    distance = jnp.asarray(instrument.signal.compare(last, after), jnp.float32)
+    measured = state.cg_valid & jnp.isfinite(distance) & (distance >= 0)
+    steps = jnp.maximum(state.cg_step - state.cg_read, 1)
+    in_set_points = distance / instrument.signal.set_point_at(steps)
+    # 2. The controller: a distance that could not be measured is passed on as infinite, see `Measurement`.
+    measurement = controllers.Measurement(
+        distance=jnp.where(measured, in_set_points, jnp.inf),
+        step=state.cg_step,
+        cut=state.cg_cut,
+    )
+    scale, controller_state = instrument.controller.update(measurement, state.cg_control)
+    # 3. The next state. Bad readings and distances are counted, not kept; the first reading sets no scale.
+    readable = _all_finite(before)
+    lost = ~readable | (state.cg_valid & ~measured)
+
+    def keep(condition: jax.Array, new: Any, old: Any) -> Any:
+        return jax.tree.map(lambda a, b: jnp.where(condition, jnp.asarray(a, b.dtype), b), new, old)
+
+    return state._replace(
+        cg_scale=keep(state.cg_valid, scale, state.cg_scale),
+        cg_distance=keep(measured, distance, state.cg_distance),
+        cg_measurements=keep(measured, optax.safe_increment(state.cg_measurements), state.cg_measurements),
+        cg_skipped=keep(lost, optax.safe_increment(state.cg_skipped), state.cg_skipped),
+        cg_valid=state.cg_valid | readable,
+        cg_read=jnp.where(readable, state.cg_step, state.cg_read),
+        cg_cut=jnp.where(readable, 0.0, state.cg_cut),
+        cg_before=keep(readable, before, state.cg_before),
+        cg_samples=keep(readable, samples, state.cg_samples),
+        cg_control=keep(state.cg_valid, controller_state, state.cg_control),
+    )
+
+
+def update(
+    instrument: Instrument,
+    stored: Any,
+    learning_rate: optax.ScalarOrSchedule | None,
+    updates: optax.Updates,
+    state: ConnectomeState,
+    params: optax.Params | None = None,
+    *,
+    activations: Any = None,
+    probe: Callable[..., Any] | None = None,
+    samples: Any = None,
+    measure: bool | None = None,
+    **extra_args: Any,
+) -> tuple[optax.Updates, ConnectomeState]:
+    """One step: measures if a measurement is due, or if the caller says so, and scales the updates."""
+    del extra_args
+    arguments.check_measure(measure)
+    if measure is None or measure:
+        arguments.check_extra_arguments(instrument.signal, stored, params, activations, probe, samples)
+        if samples is not None and instrument.signal.reads_activations:
+            samples = arguments.cut_samples(samples, state.cg_samples)
+        measured = functools.partial(_measured, instrument, params, activations, probe, samples)
+        state = measured(state) if measure else _measured_in_time(instrument, measured, state)
+    rate = () if learning_rate is None else _rate(learning_rate, state.cg_step) * state.cg_scale
+    scaled = jax.tree.map(functools.partial(_scaled, state.cg_scale), updates)
+    if instrument.max_share is not None and params is not None:
+        cut = largest_share(scaled, params) / instrument.max_share
+        finite = cut < jnp.inf  # false for NaN, too
+        # A share that is not finite is not bounded: the user is to see that the update is not finite.
+        bound = jnp.where(finite, 1 / jnp.maximum(cut, 1.0), 1.0)
+        scaled = jax.tree.map(functools.partial(_scaled, bound), scaled)
+        state = state._replace(cg_cut=jnp.maximum(state.cg_cut, jnp.where(finite, cut, 0.0)))
+    return scaled, state._replace(cg_rate=rate, cg_step=optax.safe_increment(state.cg_step))
+
+
+# ------------------------------------------------------------------------------------------------------------
+# Helpers of these functions
+# ------------------------------------------------------------------------------------------------------------
+
+
+def _measured(
+    instrument: Instrument,
+    params: optax.Params | None,
+    activations: Any,
+    probe: Callable[..., Any] | None,
+    samples: Any,
+    state: ConnectomeState,
+) -> ConnectomeState:
+    """The state after a measurement, in the one of the three ways that the extra arguments say."""
+    if not instrument.signal.reads_activations:
+        after = instrument.read({}, params)
+    elif probe is None:
+        after = instrument.read(activations, params)
+    elif samples is None:
+        after = instrument.read(probe(params), params)
+    else:
+        # A loop, not one batch of both. Side by side along N they would share batch statistics; under a vmap
+        # they would not, and where a probe is small that is faster, but a loop takes probes that cannot be
+        # batched (callbacks, kernels of others), holds the activations of one of them only, and reads the
+        # same samples with the same program: what stands still is 0 apart.
+        after, before = _control_flow.each(
+            lambda samples: instrument.read(probe(params, samples), params), (state.cg_samples, samples)
+        )
+        return measure(instrument, state, after, before, samples)
+    return measure(instrument, state, after, after, state.cg_samples)
+
+
+def _measured_in_time(
+    instrument: Instrument, measured: Callable[[ConnectomeState], ConnectomeState], state: ConnectomeState
+) -> ConnectomeState:
+    """`measured(state)` at the steps that `cadence.is_measurement_step` names, else the state as it is."""
+    regular = state.cg_step % instrument.every == 0
+    early = instrument.controller.early
+    if not early:
+        return _control_flow.when(regular, measured, state)
+
+    def ramping(state: ConnectomeState) -> ConnectomeState:
+        return _control_flow.when(state.cg_control.calibrating | regular, measured, state)
+
+    # The outer condition depends on the step only: under a vmap over runs, where a condition that differs
+    # between runs becomes a select, this one stays a branch.
+    return _control_flow.when(regular | (state.cg_step < early), ramping, state)
+
+
+def _rate(learning_rate: optax.ScalarOrSchedule, step: jax.Array) -> jax.Array:
+    rate = learning_rate(step) if callable(learning_rate) else learning_rate
+    return jnp.asarray(rate, jnp.float32)
+
+
+def _scaled(scale: jax.Array, update: Any) -> Any:
+    """An update times the scale, in the update's dtype; a leaf that is no array of numbers is unchanged."""
+    if not _leaves.is_array(update) or jnp.result_type(update) == jax.dtypes.float0:
+        return update
+    update = jnp.asarray(update)
+    # The product of a narrow type is computed in float32, and rounded once, at the end.
+    wide = update.dtype if update.dtype.itemsize >= 4 and _leaves.is_inexact(update) else jnp.float32
+    return (update.astype(wide) * scale.astype(wide)).astype(update.dtype)
+
+
+def _all_finite(tree: Any) -> jax.Array:
+    return jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)]).all()
