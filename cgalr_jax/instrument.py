@@ -64,7 +64,7 @@ def init(
         cg_skipped=jnp.zeros((), jnp.int32),
         cg_valid=jnp.zeros((), jnp.bool_),
         cg_read=jnp.zeros((), jnp.int32),
-        cg_cut=jnp.zeros((), jnp.float32),
+        cg_cuts=jnp.zeros((), jnp.int32),
         cg_layers=instrument.layout.measured(),
         cg_before=jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), reading),
         cg_samples=optax.tree.zeros_like(samples),
@@ -102,7 +102,7 @@ def measure(
     measurement = controllers.Measurement(
         distance=jnp.where(measured, in_set_points, jnp.inf),
         step=state.cg_step,
-        cut=state.cg_cut,
+        cut=state.cg_cuts / steps,
     )
     scale, controller_state = instrument.controller.update(measurement, state.cg_control)
     # 3. The next state. Bad readings and distances are counted, not kept; the first reading sets no scale.
@@ -119,7 +119,7 @@ def measure(
         cg_skipped=keep(lost, optax.safe_increment(state.cg_skipped), state.cg_skipped),
         cg_valid=state.cg_valid | readable,
         cg_read=jnp.where(readable, state.cg_step, state.cg_read),
-        cg_cut=jnp.where(readable, 0.0, state.cg_cut),
+        cg_cuts=jnp.where(readable, 0, state.cg_cuts),
         cg_before=keep(readable, before, state.cg_before),
         cg_samples=keep(readable, samples, state.cg_samples),
         cg_control=keep(state.cg_valid, controller_state, state.cg_control),
@@ -152,12 +152,12 @@ def update(
     rate = () if learning_rate is None else _rate(learning_rate, state.cg_step) * state.cg_scale
     scaled = jax.tree.map(functools.partial(_scaled, state.cg_scale), updates)
     if instrument.max_share is not None and params is not None:
-        cut = largest_share(scaled, params) / instrument.max_share
-        finite = cut < jnp.inf  # false for NaN, too
-        # A share that is not finite is not bounded: the user is to see that the update is not finite.
-        bound = jnp.where(finite, 1 / jnp.maximum(cut, 1.0), 1.0)
+        share = largest_share(scaled, params) / instrument.max_share
+        # A share that is not finite is not cut: the user is to see that the update is not finite.
+        is_cut = (share > 1) & (share < jnp.inf)
+        bound = 1 / jnp.where(is_cut, share, 1.0)
         scaled = jax.tree.map(functools.partial(_scaled, bound), scaled)
-        state = state._replace(cg_cut=jnp.maximum(state.cg_cut, jnp.where(finite, cut, 0.0)))
+        state = state._replace(cg_cuts=state.cg_cuts + is_cut.astype(jnp.int32))
     return scaled, state._replace(cg_rate=rate, cg_step=optax.safe_increment(state.cg_step))
 
 

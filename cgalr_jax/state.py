@@ -29,7 +29,7 @@ class ConnectomeState(NamedTuple):
     cg_skipped: jax.Array  # i32[], number of readings and distances that were not usable
     cg_valid: jax.Array  # bool[], whether cg_before holds a reading
     cg_read: jax.Array  # i32[], the step at which cg_before was read
-    cg_cut: jax.Array  # f32[], the largest step since that reading, see `Measurement.cut`
+    cg_cuts: jax.Array  # i32[], the steps since that reading that were cut to `max_share`
     cg_layers: Any  # {name of a layer: bool[F]}, which of its units are measured
     cg_before: Any  # reading of the last measurement: at most one connectome per layer
     cg_samples: Any  # paired: the samples that cg_before was read from; otherwise empty

@@ -18,8 +18,8 @@ class Measurement(NamedTuple):
         distance: f32[], how far the network moved, in set-points of the signal: 1 is as fast as it should be.
             Infinite if it could not be measured (non-finite activations, no layer with two live units).
         step: i32[], optimizer steps taken so far.
-        cut: f32[], ratio of the largest step since the last measurement to the largest that is allowed, see
-            `max_share` of `scale_by_connectome`. Above 1, that step was cut; 0 if there is no bound.
+        cut: f32[], the share of the steps since the last measurement that were cut down to `max_share`, see
+            `scale_by_connectome`; in [0, 1], 0 if there is no bound.
     """
 
     distance: jax.Array

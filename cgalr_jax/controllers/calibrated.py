@@ -34,6 +34,9 @@ _RETREAT = 0.8
 _SLOW_FROM = math.log(30.0)
 # The slow part may take this many times as many steps as it should.
 _ALLOWANCE = 4.0
+# Steps are often cut if more than this share of them is. Noisy gradients lead to single large steps at rates
+# that are good.
+_OFTEN = 1 / 3
 # How many sensitivities are kept: enough for the slow part of the longest ramp.
 _KEPT = 64
 
@@ -61,10 +64,11 @@ def calibrated(
       is taken, not the last sensitivity, because a network that has learnt its data hardly moves any more.
     - **Annealing.** The schedule lowers the rate, and the scale stays at the anchor. Only while the
       sensitivity is f > 1 times its usual value, the scale goes down to the anchor divided by sqrt(f), at
-      most to a fifth of the anchor; while steps are cut, it goes down to a fifth, too. It never exceeds the
-      anchor: the sensitivity of a network that has learnt its data keeps falling, and a rate that compensated
-      for this would let training diverge. If the schedule still warms up after the calibration, anchor and
-      scale are divided by what the warm-up adds to the rate: the product of scale and rate was calibrated.
+      most to a fifth of the anchor; while steps are often cut, it goes down to a fifth, too. It never exceeds
+      the anchor: the sensitivity of a network that has learnt its data keeps falling, and a rate that
+      compensated for this would let training diverge. If the schedule still warms up after the calibration,
+      anchor and scale are divided by what the warm-up adds to the rate: the product of scale and rate was
+      calibrated.
 
     **Without a schedule**, for runs whose end is not known, the controller anneals by itself: it multiplies
     the scale by the Robbins-Monro decay `1 / (1 + m / 25)` after m measurements of the annealing. Evaluate
@@ -82,9 +86,9 @@ def calibrated(
       scale that was tried.
     - While annealing, eight jumps in a row that agree start the calibration again, as long as the schedule is
       above half of its peak.
-    - If steps had to be cut to `max_share` (see `scale_by_connectome`) in two measurements in a row, the ramp
-      ends. The anchor is the scale one step of the ramp lower. With a squared loss, training can diverge
-      before the network moves at its set-point.
+    - If more than a third of the steps had to be cut to `max_share` (see `scale_by_connectome`), twice in a
+      row, the ramp ends. The anchor is the scale one step of the ramp lower. With a squared loss, training
+      can diverge before the network moves at its set-point.
     - `ended` in the state says how the calibration ended: at the set-point; by time, after four times the
       steps that the slow part should take; by the guard, when the scale has grown by 50 without a new record
       of the motion (noise covers the motion), with the scale of the record as the anchor; by the bound on one
@@ -185,9 +189,9 @@ def calibrated(
     def update(measurement: Measurement, state: CalibrationState) -> tuple[jax.Array, CalibrationState]:
         # 1. The value of the schedule at this step.
         state = follow(schedule, measurement.step, state)
-        # 2. The sensitivity, and whether to believe it; whether a step was cut.
+        # 2. The sensitivity, and whether to believe it; whether steps were often cut.
         sensitivity, state = believe(measurement.distance / target, measurement.step, state)
-        state = state._replace(cuts=jnp.where(measurement.cut > 1, state.cuts + 1, 0).astype(jnp.int32))
+        state = state._replace(cuts=jnp.where(measurement.cut > _OFTEN, state.cuts + 1, 0).astype(jnp.int32))
         # 3. The phase decides. If the ramp ends here, the annealing begins with the next measurement.
         state = jax.tree.map(
             lambda calibrating, annealing: jnp.where(state.phase == CALIBRATING, calibrating, annealing),
@@ -219,7 +223,7 @@ def ramp(sensitivity: Sensitivity, state: CalibrationState, *, ramp_steps: float
     least = 5
     # A motion this close to the set-point, in logarithms, counts as at the set-point.
     tolerance = 0.1
-    # Measurements in a row with a cut step that end the ramp: one may be a bad batch.
+    # Measurements in a row between which steps were often cut that end the ramp.
     confirmed_cuts = 2
     # The guard: this growth of the scale, in logarithms, without a new record of the motion ends the ramp.
     guard = math.log(50.0)
@@ -266,7 +270,7 @@ def ramp(sensitivity: Sensitivity, state: CalibrationState, *, ramp_steps: float
     factor = jnp.maximum(jnp.minimum(rise, -excess), -fall)
     # At a jump the scale stays until the next measurement; if training may be diverging, it goes down.
     factor = jnp.where(sensitivity.believed, factor, jnp.where(motion > math.log(2.0), -fall, 0.0))
-    # After a cut step the scale does not grow: the next measurement shows whether steps are cut again.
+    # If steps were often cut the scale does not grow: the next measurement shows whether they are again.
     factor = jnp.where(state.cuts > 0, jnp.minimum(factor, 0.0), factor)
     # Nothing moved: if nothing ever has, the scale rises to 1 at most.
     still = jnp.where(state.believed == 0, jnp.clip(-jnp.log(state.scale), 0.0, math.log(8.0)), 0.0)
@@ -330,8 +334,8 @@ def anneal(sensitivity: Sensitivity, state: CalibrationState) -> CalibrationStat
     # 2. The scale that compensates half of an increase.
     log_scale, log_anchor = jnp.log(state.scale), jnp.log(state.anchor)
     wanted = log_anchor + jnp.clip(-gain * (recent - usual), lowest, 0.0)
-    # 3. A step towards that scale. With a jump upwards, or with cut steps, training may be diverging: the
-    #    scale goes down until the jump is confirmed or over.
+    # 3. A step towards that scale. With a jump upwards, or if steps are often cut, training may be diverging:
+    #    the scale goes down until the jump is confirmed or over.
     below = log_scale < log_anchor + lowest
     change = jnp.clip(wanted - log_scale, -fall, jnp.where(below, recovery, rise))
     jump = ~sensitivity.believed & ~sensitivity.still & (sensitivity.value > state.sensitivity)

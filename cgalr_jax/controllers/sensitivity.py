@@ -52,7 +52,7 @@ class CalibrationState(NamedTuple):
     sensitivity: jax.Array  # f32[], the last sensitivity that was believed
     suspect: jax.Array  # f32[], the last sensitivity measured, whether believed or not
     suspects: jax.Array  # i32[], length of the present row of jumps that agree with each other
-    cuts: jax.Array  # i32[], measurements in a row with a step that was cut
+    cuts: jax.Array  # i32[], measurements in a row between which steps were often cut
     stills: jax.Array  # i32[], measurements in a row in which nothing moved
     recent: jax.Array  # f32[], running mean of the annealing's sensitivities, over some three of them
     usual: jax.Array  # f32[], the same over some twenty
