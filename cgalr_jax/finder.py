@@ -81,11 +81,11 @@ def find_learning_rate(
     """Finds a rate for any optimizer and schedule from how the network moves, without validation data.
 
     It climbs the ramp of `controllers.calibrated` along one run, with a rate that rises from `lowest`: fast
-    as long as the network hardly moves, then evenly, some seventy steps in all; and reads it in the same way.
-    Each measurement says how far the network moves per rate, and the median of them all at which rate it
-    moves at its set-point. Two thirds of that are proposed, as the peak of a schedule: a run that starts
-    there does without the ramp, which is a warm-up. The idea of a range test is Smith's (arXiv 1506.01186),
-    who looks at the loss along one run.
+    as long as the network hardly moves, then evenly, a hundred steps or so in all; and reads it alike. Each
+    measurement says how far the network moves per rate, and the median of them all at which rate it moves at
+    its set-point. Two thirds of that are proposed, as the peak of a schedule: a run that starts there does
+    without the ramp, which is a warm-up. The idea of a range test is Smith's (arXiv 1506.01186), who looks at
+    the loss along one run.
 
     Args:
         step: one training step, `step(state, learning_rate) -> state`, with whatever the state holds:
