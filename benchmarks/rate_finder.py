@@ -155,7 +155,7 @@ def propose(task: tasks.Task, problem: tasks.Problem, optimizer: Optimizer, seed
         return optax.apply_updates(params, updates), opt_state, count + 1, data
 
     def probe(state):
-        inputs, _ = problem.take(state[-1], "probe", parts["probe"][:PROBE_SAMPLES])
+        inputs, _ = problem.take(state[-1], "probe", jnp.asarray(parts["probe"][:PROBE_SAMPLES]))
         return problem.model.apply(state[0], inputs, None)[1]
 
     # The data is in the state: closed over, it would be a constant of the program.
@@ -251,7 +251,7 @@ def main(given: list[str] | None = None) -> None:
         parser.error("argument --data: must name the folder of the data sets")
     chosen = networks(tuning=options.tuning, quick=options.quick)
     try:
-        problems = {name: task.load(options.data) for name, task in chosen.items()}
+        problems = {name: task.load(options.data or pathlib.Path()) for name, task in chosen.items()}
     except (FileNotFoundError, ValueError) as error:
         parser.error(f"argument --data: {error}")
 
