@@ -451,7 +451,7 @@ TABLE: dict[str, dict[str, Row]] = {
         "highest": numbers(lambda v: found(highest=v), "finite and above lowest", ("a fraction",))._replace(
             good=()
         ),
-        "measurements": integers(lambda v: found(measurements=v), 5, good=()),
+        "params": functions(lambda v: found(params=v), "params(state) -> parameters, or None", ("nothing",)),
     },
     "polynomial_averaging": {
         "eta": numbers(
@@ -948,6 +948,7 @@ EXEMPT = {
     "bounds of scale_by_connectome, cgalr": "deprecated",
     "window of scale_by_connectome, cgalr": "deprecated",
     "gain, patience, guard of calibrated": "deprecated",
+    "measurements of find_learning_rate": "deprecated",
     "updates, params of largest_share": "any trees: what is no matrix of numbers counts for nothing",
     "label of plot_betti_curve": "matplotlib takes anything for a label",
     "state of find_learning_rate": "any tree",

@@ -86,7 +86,7 @@ def error(outputs: jax.Array, targets: jax.Array) -> jax.Array:
 PROBE = 1000  # samples that the paper's connectome is measured on; ours, its number is not known
 
 
-def _images(held: datasets.Images, model: models.Model, train: int, validation: int, pool: int) -> Problem:
+def images(held: datasets.Images, model: models.Model, train: int, validation: int, pool: int) -> Problem:
     """Classifies images: the first `pool` of the training set to draw from, all of the test set."""
     data = {
         name: jnp.concatenate([jnp.asarray(first[:pool]), jnp.asarray(last)])
@@ -111,17 +111,17 @@ def _images(held: datasets.Images, model: models.Model, train: int, validation: 
 
 def _fashion_mlp(folder: pathlib.Path) -> Problem:
     model = models.mlp((784, 256, 128, 10))
-    return _images(datasets.fashion_mnist(folder), model, train=6000, validation=2000, pool=60000)
+    return images(datasets.fashion_mnist(folder), model, train=6000, validation=2000, pool=60000)
 
 
 def _fashion_cnn(folder: pathlib.Path) -> Problem:
     model = models.cnn(28, (1, 8, 16), (64, 10), dense_only=False)
-    return _images(datasets.fashion_mnist(folder), model, train=6000, validation=2000, pool=60000)
+    return images(datasets.fashion_mnist(folder), model, train=6000, validation=2000, pool=60000)
 
 
 def _cifar(folder: pathlib.Path) -> Problem:
     model = models.cnn(32, (3, 16, 32, 64), (256, 128, 10), dense_only=True)
-    return _images(datasets.cifar10(folder), model, train=5000, validation=2000, pool=20000)
+    return images(datasets.cifar10(folder), model, train=5000, validation=2000, pool=20000)
 
 
 # ------------------------------------------------------------------------------------------------------------

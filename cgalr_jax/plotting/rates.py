@@ -13,7 +13,7 @@ __all__ = ["plot_learning_rate_curve"]
 
 
 def plot_learning_rate_curve(ax: Axes, curve: Any) -> Axes:
-    """Draws what `find_learning_rate` saw: the distance at each rate, and where it meets the set-point.
+    """Draws what `find_learning_rate` saw: the distance at each rate, and the rate that was found.
 
     A rate at which the distance was not finite is a cross at the upper edge.
 

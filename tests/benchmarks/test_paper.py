@@ -23,7 +23,7 @@ def problem(folder=None):
     y = generator.integers(0, 10, 400).astype(np.int32)
     x = (generator.normal(size=(10, 4, 4, 1))[y] + generator.normal(size=(400, 4, 4, 1))).astype(np.float32)
     held = datasets.Images(x[:300], y[:300], x[300:], y[300:])
-    return tasks._images(held, models.mlp((16, 12, 8, 10)), train=200, validation=100, pool=300)
+    return tasks.images(held, models.mlp((16, 12, 8, 10)), train=200, validation=100, pool=300)
 
 
 TASK = tasks.Task(problem, epochs=4, batch=20, sgd=0.03, adam=1e-2, chance=0.9, points=2)

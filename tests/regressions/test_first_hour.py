@@ -159,7 +159,7 @@ TOLD = {
     ),
     "a finder's step that moves nothing": (
         lambda: cgalr_jax.find_learning_rate(lambda state, rate: state, PARAMS, probe),
-        "lowest and highest must enclose rates that move the connectome",
+        "lowest and highest must enclose rates that move the network",
     ),
 }
 

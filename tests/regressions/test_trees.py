@@ -234,7 +234,9 @@ def test_the_finder_meets_narrow_parameters(dtype):
 
     with pytest.raises(ValueError, match=rf"^step must keep the shapes and dtypes.*{dtype}"):
         cgalr_jax.find_learning_rate(careless, cast(dtype), hidden)
-    assert cgalr_jax.find_learning_rate(careful, cast(dtype), hidden, measurements=6).rate > 0
+    assert (
+        cgalr_jax.find_learning_rate(careful, cast(dtype), hidden, signal=signals.relative_update()).rate > 0
+    )
 
 
 def test_inject_hyperparams_of_the_factory_itself():
