@@ -190,8 +190,9 @@ def test_jit_vmap_scan_and_eager_agree_to_the_bit(method, bins):
         for births, deaths, alone in zip(*together, one_by_one, strict=True):
             assert_same_bits(births, alone.births)
             assert_same_bits(deaths, alone.deaths)
-    with jax.disable_jit():
-        assert_same_bits(topology.compute_births(batch[0], method=method), one_by_one[0].births)
+    if bins is None:  # births know nothing of bins
+        with jax.disable_jit():
+            assert_same_bits(topology.compute_births(batch[0], method=method), one_by_one[0].births)
 
 
 def test_inside_shard_map_every_device_finds_its_own_barcode():
@@ -321,7 +322,8 @@ def test_histogram_counts_every_edge_once(size, by_rows):
     weights[0, 1] = weights[1, 0] = -0.5
     edges = weights[np.triu_indices(size, 1)]
     expected = [1, *np.histogram(edges, bins=8, range=(0, 1))[0]]
-    np.testing.assert_array_equal(_histogram(jnp.asarray(weights), 8, by_rows), expected)
+    histogram = jax.jit(_histogram, static_argnums=(1, 2))
+    np.testing.assert_array_equal(histogram(weights, 8, by_rows), expected)
 
 
 @pytest.mark.parametrize(
