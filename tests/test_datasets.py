@@ -99,6 +99,7 @@ def test_a_set_in_a_folder_of_sets(mnist):
     assert len(datasets.mnist(folder, md5).x) == 6
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not DEBIANS.is_dir(), reason="needs Debian's package dataset-fashion-mnist")
 def test_debians_copy_of_fashion_mnist_is_accepted():
     found = datasets.fashion_mnist(DEBIANS)

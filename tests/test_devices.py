@@ -108,13 +108,16 @@ def test_data_parallel(axis_type, way, with_mesh):
 
 
 @pytest.mark.parametrize("name", ["births", pytest.param("frobenius", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("axis_type", [AUTO, EXPLICIT], ids=["Auto", "Explicit"])
+@pytest.mark.parametrize(
+    "axis_type", [pytest.param(AUTO, marks=pytest.mark.slow), EXPLICIT], ids=["Auto", "Explicit"]
+)
 def test_data_parallel_with_other_signals(axis_type, name):
     mesh = jax.make_mesh((4,), ("data",), axis_types=(axis_type,))
     found = on_a_mesh(mesh, "paired", name=name)
     np.testing.assert_allclose(found, on_one_device("paired", name), rtol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("types", [(AUTO, AUTO), (EXPLICIT, EXPLICIT), (EXPLICIT, AUTO)])
 def test_two_axes_with_features_split_over_one(types, way):
@@ -123,7 +126,9 @@ def test_two_axes_with_features_split_over_one(types, way):
     np.testing.assert_allclose(found, on_one_device(way), rtol=1e-3)
 
 
-@pytest.mark.parametrize("axis_type", [AUTO, EXPLICIT], ids=["Auto", "Explicit"])
+@pytest.mark.parametrize(
+    "axis_type", [AUTO, pytest.param(EXPLICIT, marks=pytest.mark.slow)], ids=["Auto", "Explicit"]
+)
 def test_more_samples_than_are_stored(axis_type):
     mesh = jax.make_mesh((4,), ("data",), axis_types=(axis_type,))
     tx = make(X[:12])

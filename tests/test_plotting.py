@@ -16,6 +16,14 @@ UNITS = sum(LAYERS.values())
 GRID = np.linspace(0, 1, 200)[1:-1]
 
 
+@pytest.fixture(scope="module")
+def sheet():
+    """Axes on which nothing is drawn, for arguments that are refused."""
+    figure, axes = plt.subplots(4, 1)
+    yield axes
+    plt.close(figure)
+
+
 @pytest.fixture
 def matrix():
     rng = np.random.default_rng(0)
@@ -429,9 +437,9 @@ def test_learning_rate_curve_says_that_it_ended_early(ax):
         ),
     ],
 )
-def test_errors_name_the_argument_and_what_was_received(axes, matrix, call, message):
+def test_errors_name_the_argument_and_what_was_received(sheet, matrix, call, message):
     with pytest.raises(ValueError, match=message):
-        call(axes, matrix)
+        call(sheet, matrix)
 
 
 def test_public_names_are_listed_and_are_nobody_elses():

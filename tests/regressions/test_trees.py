@@ -80,14 +80,15 @@ def test_narrow_parameters_under_strict_promotion(dtype):
 
 
 @pytest.mark.parametrize("dtype", [jnp.float8_e4m3fn, jnp.float8_e5m2])
-@pytest.mark.parametrize("strict", [False, True], ids=["standard", "strict"])
+@pytest.mark.parametrize(
+    "strict", [pytest.param(False, marks=pytest.mark.slow), True], ids=["standard", "strict"]
+)
 def test_updates_of_eight_bits(dtype, strict):
     params = {"w": jnp.full((4, 8), 64, dtype)}
     with jax.numpy_dtype_promotion("strict" if strict else "standard"):
         tx = block(every=1)
-        updates, state = tx.update(
-            params, tx.init(params), params, probe=lambda p: {"hidden": X @ PARAMS["w"]}
-        )
+        update = jax.jit(functools.partial(tx.update, probe=lambda p: {"hidden": X @ PARAMS["w"]}))
+        updates, state = update(params, tx.init(params), params)
     assert updates["w"].dtype == dtype
     expected = 64 * np.float32(cgalr_jax.metrics(state)["cgalr/scale"])
     np.testing.assert_allclose(updates["w"].astype(jnp.float32), expected, rtol=0.2)
