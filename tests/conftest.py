@@ -33,10 +33,17 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 import hypothesis
 import jax
 import pytest
+import xdist.scheduler
 
 hypothesis.settings.register_profile("cgalr_jax", deadline=None, derandomize=True, max_examples=25)
 hypothesis.settings.load_profile("cgalr_jax")
 sys.path.insert(0, str(pathlib.Path(__file__).parent))  # import-mode=importlib leaves out `oracles`
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Neighbours on one worker, which has compiled for them already; who is idle takes from the end."""
+    return xdist.scheduler.WorkStealingScheduling(config, log)
 
 
 def pytest_collection_modifyitems(items):

@@ -195,12 +195,12 @@ CONSTRUCTIONS = {
 QUICK = ("alone, paired", "schedule", "two instances", "MultiSteps outermost")
 
 
-def constructions(law, compiles=False):
-    """The constructions a law is asked of; most of them are slow where it compiles each once more."""
+def constructions(law, quick=tuple(CONSTRUCTIONS)):
+    """The constructions a law is asked of; those that are not `quick` only by the slow run."""
     return pytest.mark.parametrize(
         "name",
         [
-            pytest.param(name, marks=pytest.mark.slow if compiles and name not in QUICK else ())
+            pytest.param(name, marks=() if name in quick else pytest.mark.slow)
             for name, construction in CONSTRUCTIONS.items()
             if law not in construction.breaks
         ],
@@ -260,7 +260,7 @@ def test_trains_in_one_compilation_and_measures(name):
             assert float(value) > 0, key
 
 
-@constructions("jit is eager", compiles=True)
+@constructions("jit is eager", quick=QUICK[:2])
 def test_jit_is_eager(name):
     tx, step, compiled, _ = build(name)
     params = init_params()
@@ -290,7 +290,7 @@ def test_unknown_extra_arguments_are_ignored(name):
     assert with_more.out_avals == jax.make_jaxpr(step)(*carry).out_avals
 
 
-@constructions("stable in a scan", compiles=True)
+@constructions("stable in a scan", quick=QUICK)
 def test_the_state_is_stable_in_a_scan(name):
     tx, step, _, _ = build(name)
     params = init_params()
@@ -365,7 +365,7 @@ def shapes_of(tree):
     return jax.tree.map(lambda x: (x.shape, x.dtype), tree)
 
 
-@constructions("donation", compiles=True)
+@constructions("donation", quick=QUICK)
 def test_donation(name):
     tx, step, _, _ = build(name)
     donating = jax.jit(step, donate_argnums=(0, 1))
@@ -380,7 +380,7 @@ def test_donation(name):
     assert_equal(ends[0], trained(name)[:2], rtol=1e-5, atol=1e-6)
 
 
-@constructions("vmap", compiles=True)
+@constructions("vmap", quick=QUICK[:2])
 def test_vmap_over_seeds(name):
     tx, step, compiled, _ = build(name)
     seeds = [init_params(seed) for seed in range(3)]
