@@ -381,7 +381,9 @@ def cifar_of_ten(folder):
 
 
 @pytest.mark.filterwarnings("ignore")  # NumPy's, about types that only damage can ask for
-@pytest.mark.parametrize("write", [planetoid_of_tiny, mnist_of_six, cifar_of_ten])
+@pytest.mark.parametrize(
+    "write", [planetoid_of_tiny, mnist_of_six, pytest.param(cifar_of_ten, marks=pytest.mark.slow)]
+)
 def test_damage_ends_in_one_kind_of_exception_with_the_path(tmp_path, write):
     load, rng = write(tmp_path), np.random.default_rng(0)
     load()
