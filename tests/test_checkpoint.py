@@ -95,8 +95,15 @@ def through_an_orbax_manager(state, target, folder):
         return manager.restore(3, args=ocp.args.Composite(state=ocp.args.StandardRestore(shapes)))["state"]
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
-@pytest.mark.parametrize("through", [through_flax, through_orbax, through_an_orbax_manager])
+# Each way with each optimizer; the fast run takes each once.
+@pytest.mark.parametrize(
+    ("through", "name"),
+    [
+        pytest.param(through, name, marks=() if column == row % 3 else pytest.mark.slow)
+        for column, through in enumerate([through_flax, through_orbax, through_an_orbax_manager])
+        for row, name in enumerate(OPTIMIZERS)
+    ],
+)
 def test_a_round_trip_is_exact_and_the_run_goes_on(through, name, tmp_path):
     tx, params = OPTIMIZERS[name](), init_params()
     before = train(tx, params, tx.init(params), 5)

@@ -5,6 +5,7 @@ The places where it cannot stand have their own tests at the end: they end in ou
 helps. `docs/compatibility.md` is this file as a table.
 """
 
+import contextlib
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -189,17 +190,17 @@ CONSTRUCTIONS = {
 }
 
 
-# One of each way to measure, in a chain and in a schedule: the laws that compile anew are asked of the others
-# by the slow run.
-QUICK = ("alone, paired", "alone, activations", "cgalr", "schedule", "two instances", "MultiSteps outermost")
+# With samples and with activations, in a chain and in a schedule, twice and under a wrapper: the laws that
+# compile anew are asked of the others by the slow run.
+QUICK = ("alone, paired", "schedule", "two instances", "MultiSteps outermost")
 
 
-def constructions(law, compiles=False):
-    """The constructions a law is asked of; most of them are slow where it compiles each once more."""
+def constructions(law, quick=tuple(CONSTRUCTIONS)):
+    """The constructions a law is asked of; those that are not `quick` only by the slow run."""
     return pytest.mark.parametrize(
         "name",
         [
-            pytest.param(name, marks=pytest.mark.slow if compiles and name not in QUICK else ())
+            pytest.param(name, marks=() if name in quick else pytest.mark.slow)
             for name, construction in CONSTRUCTIONS.items()
             if law not in construction.breaks
         ],
@@ -259,7 +260,7 @@ def test_trains_in_one_compilation_and_measures(name):
             assert float(value) > 0, key
 
 
-@constructions("jit is eager", compiles=True)
+@constructions("jit is eager", quick=QUICK[:2])
 def test_jit_is_eager(name):
     tx, step, compiled, _ = build(name)
     params = init_params()
@@ -289,7 +290,7 @@ def test_unknown_extra_arguments_are_ignored(name):
     assert with_more.out_avals == jax.make_jaxpr(step)(*carry).out_avals
 
 
-@constructions("stable in a scan", compiles=True)
+@constructions("stable in a scan", quick=QUICK)
 def test_the_state_is_stable_in_a_scan(name):
     tx, step, _, _ = build(name)
     params = init_params()
@@ -335,8 +336,17 @@ ONE_DTYPE = (
 )
 
 
-@pytest.mark.parametrize("dtypes", ["bfloat16", "float16", "mixed"])
-@constructions("keeps dtypes")
+# All three dtypes in one tree, where Optax lets it; each by itself is slow.
+@pytest.mark.parametrize(
+    ("name", "dtypes"),
+    [
+        pytest.param(name, dtypes, marks=() if quick else pytest.mark.slow)
+        for name, construction in CONSTRUCTIONS.items()
+        if "keeps dtypes" not in construction.breaks
+        for dtypes in ("bfloat16", "float16", "mixed")
+        for quick in [dtypes == ("bfloat16" if name in ONE_DTYPE else "mixed")]
+    ],
+)
 def test_updates_keep_the_dtypes_of_the_parameters(name, dtypes):
     mixed = ["float32"] * 3 if name in ONE_DTYPE else ["float32", "bfloat16", "float16"]
     names = mixed if dtypes == "mixed" else [dtypes] * 3
@@ -355,7 +365,7 @@ def shapes_of(tree):
     return jax.tree.map(lambda x: (x.shape, x.dtype), tree)
 
 
-@constructions("donation", compiles=True)
+@constructions("donation", quick=QUICK)
 def test_donation(name):
     tx, step, _, _ = build(name)
     donating = jax.jit(step, donate_argnums=(0, 1))
@@ -370,7 +380,7 @@ def test_donation(name):
     assert_equal(ends[0], trained(name)[:2], rtol=1e-5, atol=1e-6)
 
 
-@constructions("vmap", compiles=True)
+@constructions("vmap", quick=QUICK[:2])
 def test_vmap_over_seeds(name):
     tx, step, compiled, _ = build(name)
     seeds = [init_params(seed) for seed in range(3)]
@@ -440,13 +450,20 @@ UNDER_FLAGS = (
 )
 
 
-@pytest.mark.parametrize("flag", FLAGS)
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in UNDER_FLAGS]
+    ("name", "flags"),
+    [
+        pytest.param(name, flags, marks=() if name in QUICK and flags == tuple(FLAGS) else pytest.mark.slow)
+        for name in UNDER_FLAGS
+        for flags in (*((flag,) for flag in FLAGS), tuple(FLAGS))
+    ],
+    ids=lambda value: value if isinstance(value, str) else ", ".join(value),
 )
-def test_flags_change_nothing(name, flag):
+def test_flags_change_nothing(name, flags):
     construction, params = CONSTRUCTIONS[name], init_params()
-    with FLAGS[flag]():
+    with contextlib.ExitStack() as stack:
+        for flag in flags:
+            stack.enter_context(FLAGS[flag]())
         tx = construction.make()
 
         @jax.jit
@@ -503,7 +520,8 @@ def test_parameters_that_are_needed_and_missing_are_our_error(extra):
 def test_a_none_among_the_parameters():
     params = {**init_params(), "frozen": None}
     tx = sgd(block())
-    updates, state = tx.update(params, tx.init(params), params, **fixed(params, X))
+    update = jax.jit(functools.partial(tx.update, **fixed(params, X)))
+    updates, state = update(params, tx.init(params), params)
     assert updates["frozen"] is None
     assert optax.apply_updates(params, updates)["frozen"] is None
     assert np.isfinite(cgalr_jax.metrics(state)["cgalr/scale"])
@@ -544,13 +562,18 @@ def test_schedule_is_the_block_one_step_later():
     tx = block(signal=signals.frobenius())
     state, reference = scheduled.init(params), tx.init(params)
     scales, rates = [float(reference.cg_scale)], []
+
+    @jax.jit
+    def both(params, state, reference):
+        grads, extra = jax.grad(loss)(params, X), given(params, X)
+        updates, state = scheduled.update(grads, state, params, **extra)
+        return grads, updates, state, tx.update(params, reference, params, **extra)[1]
+
     for _ in range(STEPS):
-        extra = given(params, X)
-        updates, state = scheduled.update(jax.grad(loss)(params, X), state, params, **extra)
+        grads, updates, state, reference = both(params, state, reference)
         rates.append(float(state.hyperparams["learning_rate"]))
-        _, reference = tx.update(params, reference, params, **extra)
         scales.append(float(reference.cg_scale))
-        expected = jax.tree.map(lambda g: -rates[-1] * g, jax.grad(loss)(params, X))
+        expected = jax.tree.map(lambda g: -rates[-1] * g, grads)
         assert_equal(updates, expected, rtol=1e-4, atol=1e-8)
         params = optax.apply_updates(params, updates)
     assert np.allclose(rates, 0.1 * np.array(scales[1:]), rtol=1e-5) or np.allclose(
@@ -684,7 +707,8 @@ def test_before_an_optimizer_that_normalises_the_scale_does_nothing():
 
     def first(*parts):
         tx = optax.chain(*parts)
-        return tx.update(grads, tx.init(params), params, **fixed(params, X))[0]
+        update = jax.jit(lambda grads, state: tx.update(grads, state, params, **fixed(params, X))[0])
+        return update(grads, tx.init(params))
 
     alone, before, after = (
         first(adam),
@@ -711,6 +735,7 @@ def test_nothing_moves_on_a_step_that_is_not_finite():
     params = init_params()
     state = tx.init(params)
     broken = jax.tree.map(lambda p: p * jnp.nan, params)
-    updates, after = tx.update(broken, state, params, **paired(params, X))
+    update = jax.jit(functools.partial(tx.update, probe=forward))
+    updates, after = update(broken, state, params, samples=paired(params, X)["samples"])
     assert_equal(ours(after), ours(state))
     assert all(not update.any() for update in jax.tree.leaves(updates))

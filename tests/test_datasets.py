@@ -99,6 +99,7 @@ def test_a_set_in_a_folder_of_sets(mnist):
     assert len(datasets.mnist(folder, md5).x) == 6
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not DEBIANS.is_dir(), reason="needs Debian's package dataset-fashion-mnist")
 def test_debians_copy_of_fashion_mnist_is_accepted():
     found = datasets.fashion_mnist(DEBIANS)
@@ -380,7 +381,9 @@ def cifar_of_ten(folder):
 
 
 @pytest.mark.filterwarnings("ignore")  # NumPy's, about types that only damage can ask for
-@pytest.mark.parametrize("write", [planetoid_of_tiny, mnist_of_six, cifar_of_ten])
+@pytest.mark.parametrize(
+    "write", [planetoid_of_tiny, mnist_of_six, pytest.param(cifar_of_ten, marks=pytest.mark.slow)]
+)
 def test_damage_ends_in_one_kind_of_exception_with_the_path(tmp_path, write):
     load, rng = write(tmp_path), np.random.default_rng(0)
     load()

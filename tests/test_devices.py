@@ -89,11 +89,19 @@ def on_a_mesh(mesh, way, *, params_split=None, stored=None, with_mesh=True, name
     x = jax.device_put(X, NamedSharding(mesh, P("data")))
     with jax.set_mesh(mesh) if with_mesh else contextlib.nullcontext():
         state = jax.device_put(tx.init(PARAMS), whole)
-        step, scales = jax.jit(step_of(tx, way)), []
+        traces, scales = [], []
+
+        @jax.jit
+        def step(params, state, x):
+            traces.append(None)
+            return step_of(tx, way)(params, state, x)
+
         for _ in range(STEPS):
             params, state = step(params, state, x)
             scales.append(float(cgalr_jax.metrics(state)["cgalr/scale"]))
     assert len(set(scales)) > 1
+    if mesh.axis_types == (AUTO,):
+        assert len(traces) == 1  # as the state begins replicated
     return scales
 
 
@@ -108,13 +116,16 @@ def test_data_parallel(axis_type, way, with_mesh):
 
 
 @pytest.mark.parametrize("name", ["births", pytest.param("frobenius", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("axis_type", [AUTO, EXPLICIT], ids=["Auto", "Explicit"])
+@pytest.mark.parametrize(
+    "axis_type", [pytest.param(AUTO, marks=pytest.mark.slow), EXPLICIT], ids=["Auto", "Explicit"]
+)
 def test_data_parallel_with_other_signals(axis_type, name):
     mesh = jax.make_mesh((4,), ("data",), axis_types=(axis_type,))
     found = on_a_mesh(mesh, "paired", name=name)
     np.testing.assert_allclose(found, on_one_device("paired", name), rtol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("types", [(AUTO, AUTO), (EXPLICIT, EXPLICIT), (EXPLICIT, AUTO)])
 def test_two_axes_with_features_split_over_one(types, way):
@@ -123,7 +134,9 @@ def test_two_axes_with_features_split_over_one(types, way):
     np.testing.assert_allclose(found, on_one_device(way), rtol=1e-3)
 
 
-@pytest.mark.parametrize("axis_type", [AUTO, EXPLICIT], ids=["Auto", "Explicit"])
+@pytest.mark.parametrize(
+    "axis_type", [AUTO, pytest.param(EXPLICIT, marks=pytest.mark.slow)], ids=["Auto", "Explicit"]
+)
 def test_more_samples_than_are_stored(axis_type):
     mesh = jax.make_mesh((4,), ("data",), axis_types=(axis_type,))
     tx = make(X[:12])
@@ -133,24 +146,6 @@ def test_more_samples_than_are_stored(axis_type):
         params, state = step(params, state, X)
         alone.append(float(cgalr_jax.metrics(state)["cgalr/scale"]))
     np.testing.assert_allclose(on_a_mesh(mesh, "paired", stored=X[:12]), alone, rtol=1e-3)
-
-
-def test_one_compilation_where_the_state_begins_replicated():
-    mesh = jax.make_mesh((4,), ("data",), axis_types=(AUTO,))
-    tx = make(X)
-    traces = []
-
-    @jax.jit
-    def step(params, state, x):
-        traces.append(None)
-        return step_of(tx, "paired")(params, state, x)
-
-    params = jax.device_put(PARAMS, NamedSharding(mesh, P()))
-    state = jax.jit(tx.init, out_shardings=NamedSharding(mesh, P()))(params)
-    x = jax.device_put(X, NamedSharding(mesh, P("data")))
-    for _ in range(3):
-        params, state = step(params, state, x)
-    assert len(traces) == 1
 
 
 # --- mapped functions: the samples of a measurement are split, and only `axis_name` can say so
@@ -169,7 +164,9 @@ def mapped_step(tx, way, checked=False):
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("check", [True, False], ids=["check_vma", "no check_vma"])
+@pytest.mark.parametrize(
+    "check", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["check_vma", "no check_vma"]
+)
 def test_shard_map(way, check):
     mesh = jax.make_mesh((4,), ("data",), axis_types=(AUTO,))
     tx = make(X[:8] if way == "paired" else None, axis_name="data")

@@ -19,9 +19,24 @@ def blocks(page):
 
 
 PAGES = [page for page in sorted(DOCS.rglob("*.md")) if blocks(page)]
+SLOW = {
+    "concepts/index.md",
+    "concepts/paper.md",
+    "guides/devices.md",
+    "guides/measuring.md",
+    "guides/trace.md",
+}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))
+def name_of(page):
+    return str(page.relative_to(DOCS))
+
+
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=pytest.mark.slow if name_of(page) in SLOW else ()) for page in PAGES],
+    ids=name_of,
+)
 def test_a_page_runs(page, tmp_path, monkeypatch):
     code = "\n".join(blocks(page))
     for name in OPTIONAL:

@@ -52,7 +52,13 @@ def test_it_learns_from_a_base_rate_that_is_too_small(script, bound, seed):
     assert found["error"] < found["baseline"]
 
 
-@pytest.mark.parametrize(("script", "bound"), QUICK.items())
+@pytest.mark.parametrize(
+    ("script", "bound"),
+    [
+        pytest.param(*item, marks=() if item[0] == "plain_loop" else pytest.mark.slow)
+        for item in QUICK.items()
+    ],
+)
 def test_it_learns(script, bound):
     found = figures(script, "--quick", "--seed", 3)
     assert found["error"] < min(bound, found["baseline"])

@@ -43,10 +43,10 @@ def test_the_wasserstein_distance_is_of_cycles_only():
 
 def run(gate, distances, every=10):
     """The scales after each of the measurements, one an epoch of `every` steps."""
-    scale, state = gate.init()
+    (scale, state), update = gate.init(), jax.jit(gate.update)
     scales = [float(scale)]
     for epoch, heard in enumerate(distances):
-        scale, state = gate.update(Measurement(jnp.float32(heard), jnp.int32(epoch * every)), state)
+        scale, state = update(Measurement(jnp.float32(heard), jnp.int32(epoch * every)), state)
         scales.append(float(scale))
     return np.array(scales)
 

@@ -101,9 +101,9 @@ import cgalr_jax
 tx = cgalr_jax.cgalr(0.1, {"hidden": 4}, every=1)
 probe = lambda params: {"hidden": jnp.arange(24.0).reshape(6, 4) ** 0.5 * params["w"]}
 params = {"w": jnp.arange(1.0, 5.0)}
-state = tx.init(params)
+state, update = tx.init(params), jax.jit(lambda *args: tx.update(*args, probe=probe))
 for _ in range(2):
-    updates, state = tx.update(params, state, params, probe=probe)
+    updates, state = update(params, state, params)
 assert cgalr_jax.metrics(state)["cgalr/measurements"] == 1
 assert not SEEN, SEEN
 """

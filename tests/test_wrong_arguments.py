@@ -1031,9 +1031,14 @@ def told(value):
     return repr(value)[:12], type(value).__name__, *ANOTHER
 
 
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory):
+    return tmp_path_factory.mktemp("empty")
+
+
 @pytest.mark.parametrize(("row", "argument", "kind"), ROWS)
-def test_a_wrong_argument(row, argument, kind, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)  # whatever should be written
+def test_a_wrong_argument(row, argument, kind, empty, monkeypatch):
+    monkeypatch.chdir(empty)  # whatever should be written
     value = row.kinds[kind]
     with pytest.raises(ValueError) as error:  # noqa: PT011, what it says is looked at below
         row.call(value)
@@ -1044,7 +1049,7 @@ def test_a_wrong_argument(row, argument, kind, tmp_path, monkeypatch):
     assert row.allowed in line, line
     assert "got " in line, line
     assert any(word in line for word in told(value)), line
-    assert list(tmp_path.iterdir()) == []
+    assert list(empty.iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def robust_z_score(
         raise ValueError(f"history must be f32[W], got {_checks.shown(history)}.")
     _checks.check_scalar("count", count)
     _checks.check_integer("min_count", min_count, 0)
-    valid = jnp.arange(history.size) < count
+    valid = jnp.arange(history.size, dtype=jnp.int32) < count
     median = _median(history, valid)
     deviation = _median(jnp.abs(history - median), valid)
     spread = _MAD_TO_DEVIATION * deviation + 1e-3 * jnp.abs(median) + 1e-6

@@ -10,6 +10,17 @@ UNITS = 12  # of `matrix`
 TRACE = {"loss": np.ones(6)}
 
 
+@pytest.fixture(scope="module")
+def sheet():
+    """Axes on which nothing is drawn, for arguments that are refused."""
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("Agg")
+    plt = pytest.importorskip("matplotlib.pyplot")  # after the choice of the backend
+    figure, axes = plt.subplots(4, 1)
+    yield axes
+    plt.close(figure)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -80,9 +91,9 @@ TRACE = {"loss": np.ones(6)}
         ),
     ],
 )
-def test_errors_name_the_argument_and_what_was_received(axes, matrix, call, message):
+def test_errors_name_the_argument_and_what_was_received(sheet, matrix, call, message):
     with pytest.raises(ValueError, match=message):
-        call(axes, matrix)
+        call(sheet, matrix)
 
 
 def test_public_names_are_listed_and_are_nobody_elses():

@@ -102,6 +102,7 @@ def test_a_run_is_streamed_to_tensorboard(tmp_path):
             time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_a_kill_loses_no_row(tmp_path):
     program = "import os, signal, sys; from cgalr_jax import recorder; "
     program += "trace = recorder.TraceRecorder(jsonl=sys.argv[1]); "

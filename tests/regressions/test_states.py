@@ -174,9 +174,9 @@ def test_counters_stop_at_the_largest_integer():
     largest = jnp.int32(2**31 - 1)
     tx = cgalr_jax.scale_by_connectome(EXAMPLE, every=1, controller=cgalr_jax.hysteresis_gate(window=7))
     x = jax.random.normal(jax.random.key(0), (16, 6))
-    state = tx.init({"w": W})
+    state, update = tx.init({"w": W}), jax.jit(tx.update)
     for factor in range(9):
-        _, state = tx.update({"w": W}, state, {"w": W * (1 + factor)}, activations={"hidden": x**factor + x})
+        _, state = update({"w": W}, state, {"w": W * (1 + factor)}, activations={"hidden": x**factor + x})
     gate = state.cg_control.controller
     ring = gate._replace(measurements=largest)
     old = state._replace(
@@ -189,7 +189,7 @@ def test_counters_stop_at_the_largest_integer():
     for number in range(10):
         activations = bad if number == 4 else x ** (number % 3) + x
         before = old.cg_control.controller.history
-        _, old = tx.update({"w": W}, old, {"w": W * (1 + number)}, activations={"hidden": activations})
+        _, old = update({"w": W}, old, {"w": W * (1 + number)}, activations={"hidden": activations})
         places += np.flatnonzero(before != old.cg_control.controller.history).tolist()
         for field in ("cg_step", "cg_measurements", "cg_skipped"):
             assert getattr(old, field) == largest, field

@@ -55,7 +55,13 @@ def cast(dtype, params=PARAMS):
 # --- dtypes
 
 
-@pytest.mark.parametrize("signal", ["frobenius", "births", "deaths", "barcode", "update_norm", "hybrid"])
+# The barcode is births and deaths, and the hybrid is of Frobenius and the update norm: their parts are slow.
+PARTS = [
+    pytest.param(name, marks=pytest.mark.slow) for name in ("frobenius", "births", "deaths", "update_norm")
+]
+
+
+@pytest.mark.parametrize("signal", ["barcode", "hybrid", *PARTS])
 def test_every_signal_measures_under_x64(signal):
     with jax.enable_x64(True):
         x, y = X.astype(jnp.float64), Y.astype(jnp.float64)
@@ -69,7 +75,7 @@ def test_every_signal_measures_under_x64(signal):
         assert kinds <= {jnp.dtype(kind) for kind in (jnp.float32, jnp.int32, jnp.bool_)}
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_narrow_parameters_under_strict_promotion(dtype):
     with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
         x = X.astype(dtype)
@@ -80,14 +86,15 @@ def test_narrow_parameters_under_strict_promotion(dtype):
 
 
 @pytest.mark.parametrize("dtype", [jnp.float8_e4m3fn, jnp.float8_e5m2])
-@pytest.mark.parametrize("strict", [False, True], ids=["standard", "strict"])
+@pytest.mark.parametrize(
+    "strict", [pytest.param(False, marks=pytest.mark.slow), True], ids=["standard", "strict"]
+)
 def test_updates_of_eight_bits(dtype, strict):
     params = {"w": jnp.full((4, 8), 64, dtype)}
     with jax.numpy_dtype_promotion("strict" if strict else "standard"):
         tx = block(every=1)
-        updates, state = tx.update(
-            params, tx.init(params), params, probe=lambda p: {"hidden": X @ PARAMS["w"]}
-        )
+        update = jax.jit(functools.partial(tx.update, probe=lambda p: {"hidden": X @ PARAMS["w"]}))
+        updates, state = update(params, tx.init(params), params)
     assert updates["w"].dtype == dtype
     expected = 64 * np.float32(cgalr_jax.metrics(state)["cgalr/scale"])
     np.testing.assert_allclose(updates["w"].astype(jnp.float32), expected, rtol=0.2)

@@ -113,7 +113,7 @@ def test_moments_merge_to_those_of_one_pass(offset):
 
 
 def gathered_by_vmap(local, x):
-    return jax.vmap(local, axis_name="data")(x.reshape(4, -1, x.shape[1]))[3]
+    return jax.jit(jax.vmap(local, axis_name="data"))(x.reshape(4, -1, x.shape[1]))[3]
 
 
 def gathered_by_pmap(local, x):
@@ -122,7 +122,8 @@ def gathered_by_pmap(local, x):
 
 def gathered_by_shard_map(local, x):
     mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
-    return jax.shard_map(local, mesh=mesh, in_specs=PartitionSpec("data"), out_specs=PartitionSpec())(x)
+    mapped = jax.shard_map(local, mesh=mesh, in_specs=PartitionSpec("data"), out_specs=PartitionSpec())
+    return jax.jit(mapped)(x)
 
 
 @pytest.mark.parametrize("gathered", [gathered_by_vmap, gathered_by_pmap, gathered_by_shard_map])

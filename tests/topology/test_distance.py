@@ -16,7 +16,7 @@ barcode = jax.jit(topology.compute_barcode)
 TOLERANCE = 1e-5  # a few hundred float32 roundings of values in [0, 1]
 
 weights = st.floats(0.0, 1.0, width=32)
-lengths = st.sampled_from([1, 2, 3, 6])  # few, as each pair of lengths is compiled
+lengths = st.sampled_from([1, 2, 3])  # few, as each pair of lengths is compiled
 sorted_arrays = lengths.flatmap(lambda n: hnp.arrays(np.float32, n, elements=weights)).map(np.sort)
 equal_lengths = lengths.flatmap(
     lambda n: st.tuples(*[hnp.arrays(np.float32, n, elements=weights).map(np.sort)] * 3)

@@ -44,6 +44,7 @@ for name, call in test_types.CALLS.items():
 """
 
 
+@pytest.mark.slow
 def test_annotations_hold_at_run_time():
     pytest.importorskip("jaxtyping")
     pytest.importorskip("beartype")
