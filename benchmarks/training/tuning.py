@@ -53,12 +53,17 @@ def _set_point() -> Iterator[Setting]:
 
 
 def _present() -> Iterator[Setting]:
-    """The default as it is, and its two instruments by themselves."""
-    for signal in ("hybrid", "relative update", "births of 16", "update norm"):
-        made = methods.connectome_family(signal, source=None if "update" in signal else "paired")
-        yield _own(signal, signal, made)
+    """The default as it is, and told how long the run is."""
+    yield _own("hybrid", "hybrid", methods.connectome_family("hybrid", source="paired"))
     made = methods.FAMILIES["of known length"]
     yield _own("hybrid, length of the run known", "of known length", made)
+
+
+def _instruments() -> Iterator[Setting]:
+    """The two instruments of the default by themselves, and the control."""
+    for signal in ("relative update", "births of 16", "update norm"):
+        made = methods.connectome_family(signal, source=None if "update" in signal else "paired")
+        yield _own(signal, signal, made)
 
 
 def _base() -> Iterator[Setting]:
@@ -177,6 +182,7 @@ def _clip() -> Iterator[Setting]:
 
 _SETTINGS: dict[str, Callable[[], Iterator[Setting]]] = {
     "present": _present,
+    "instruments": _instruments,
     "set-point": _set_point,
     "base": _base,
     "muon": _muon,
