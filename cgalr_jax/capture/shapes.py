@@ -70,6 +70,7 @@ def example(model: Any, *arguments: Any, **choice: Unpack[Choice]) -> Any:
     elif not arguments:
         raise ValueError(_wrong("params must be given, after the probe", arguments))
     else:
+        _checks.check_function("model", model, "probe(params, *samples) -> activations", len(arguments))
         probe = model
     params, *samples = arguments
     # A model may be no pytree.
