@@ -89,7 +89,7 @@ def real_array(name: str, values: Any) -> jax.Array | np.ndarray:
 
 
 def real_or_complex(name: str, values: Any) -> jax.Array | np.ndarray:
-    """The values as an array of numbers; an array is returned unchanged."""
+    """The values as an array of numbers; an array is returned unchanged, but for NumPy's 64-bit integers."""
     array = values
     if not isinstance(values, (jax.Array, np.ndarray)):
         try:
@@ -102,6 +102,8 @@ def real_or_complex(name: str, values: Any) -> jax.Array | np.ndarray:
         raise ValueError(f"{name} must be an array of numbers, got dtype {array.dtype}.")
     if isinstance(array, np.ma.MaskedArray):
         raise ValueError(f"{name} must be an array without a mask, got one of shape {array.shape}: fill it.")
+    if isinstance(array, np.ndarray) and array.dtype.kind in "iu" and array.dtype.itemsize > 4:
+        return array.astype(np.float32)  # JAX would keep their lowest 32 bits only
     return array
 
 
