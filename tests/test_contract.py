@@ -5,6 +5,7 @@ The places where it cannot stand have their own tests at the end: they end in ou
 helps. `docs/compatibility.md` is this file as a table.
 """
 
+import contextlib
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -426,6 +427,7 @@ FLAGS = {
     "x64": lambda: jax.enable_x64(True),
     "strict dtype promotion": lambda: jax.numpy_dtype_promotion("strict"),
     "no rank promotion": lambda: jax.numpy_rank_promotion("raise"),
+    "x64 and strict dtype promotion": lambda: both(jax.enable_x64(True), jax.numpy_dtype_promotion("strict")),
 }
 # One of each way to measure, signal and controller; the optimizers are Optax's and not all are strict.
 UNDER_FLAGS = (
@@ -438,6 +440,13 @@ UNDER_FLAGS = (
     "schedule",
     "inject_hyperparams of cgalr",
 )
+
+
+@contextlib.contextmanager
+def both(one, other):
+    """Two flags at once: integers that are counted under x64 have 64 bits, and no longer meet those of 32."""
+    with one, other:
+        yield
 
 
 @pytest.mark.parametrize("flag", FLAGS)

@@ -347,7 +347,7 @@ def ramp(sensitivity: Sensitivity, state: CalibrationState, *, ramp_steps: float
     motion = sensitivity.value + log_rate
     counts = sensitivity.believed & (motion >= -_SLOW_FROM - tolerance)
     counted = jnp.where(sensitivity.changed, 0, state.counted)
-    place = counts & (jnp.arange(_KEPT) == counted % _KEPT)
+    place = counts & (jnp.arange(_KEPT, dtype=jnp.int32) == counted % _KEPT)
     sensitivities = jnp.where(place, sensitivity.value, state.sensitivities)
     counted = counted + counts.astype(jnp.int32)
     # 2. How far the scale is above the one at which the median puts the network at its set-point.
@@ -407,7 +407,7 @@ def ramp(sensitivity: Sensitivity, state: CalibrationState, *, ramp_steps: float
 def _median(ring: jax.Array, count: jax.Array) -> jax.Array:
     """The median of the first `count` numbers of a ring, or of all once it is full; of at least one."""
     count = jnp.clip(count, 1, _KEPT)
-    ordered = jnp.sort(jnp.where(jnp.arange(_KEPT) < count, ring, jnp.inf))
+    ordered = jnp.sort(jnp.where(jnp.arange(_KEPT, dtype=jnp.int32) < count, ring, jnp.inf))
     return 0.5 * (ordered[(count - 1) // 2] + ordered[count // 2])
 
 
