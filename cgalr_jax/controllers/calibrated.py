@@ -283,11 +283,12 @@ def _believe(
     peak = jnp.where(state.peak > 0, state.peak, 1.0)
     decay = jnp.where(state.peak > 0, jnp.clip(state.value / peak, _SMALLEST_DECAY, 1.0), 1.0)
     moved = finite & (distance > _STILL) & (state.peak > 0)
-    # A small motion whose sensitivity is a thousand times less than the last one is rounding, too.
+    # A small motion whose sensitivity is a thousand times less than the last one is rounding, too; unless the
+    # last one is the only one, and may be the bad one of the two.
     no_answer, small = math.log(1e3), 1e-3
     motion = jnp.log(jnp.where(moved, distance, 1.0))
     value = motion - jnp.log(state.scale * decay) - jnp.log(peak)
-    answers = (state.believed == 0) | (value > state.sensitivity - no_answer) | (distance > small)
+    answers = (state.believed < 2) | (value > state.sensitivity - no_answer) | (distance > small)
     usable = moved & answers
     value = jnp.where(usable, value, state.sensitivity)
     # 2. A sensitivity that agrees with the last one is believed; jumps are, once enough of them agree.
