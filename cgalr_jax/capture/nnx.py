@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import threading
 import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Unpack
@@ -16,6 +17,7 @@ from cgalr_jax.capture import frozen, outputs
 from cgalr_jax.capture.choice import Activations, Choice
 
 _EAR = "_cgalr_ear"
+_CHANGING_CLASSES = threading.Lock()
 _MOVING = nnx.Not(
     nnx.Any(nnx.Param, nnx.RngState)
 )  # what may move beside the parameters; keys are held still
@@ -126,7 +128,8 @@ def nnx_forward(model: nnx.Module, samples: Any, **choice: Unpack[Choice]) -> tu
       The model's output, and the activations {layer name: array [N, ..., F]}.
 
     Raises:
-      ValueError: when `model` is not one, when nothing matches, or when the axes of an array cannot be known.
+      ValueError: when `model` is not one, when nothing matches, when the axes of an array cannot be known, or
+        when another `nnx_forward` is running this very model, whose state both would change.
 
     Example:
       >>> from flax import nnx
@@ -284,10 +287,16 @@ def _heard(cls: type) -> type:
 def _listening(model: nnx.Module, listener: outputs.Listener, still: bool) -> Iterator[None]:
     """Lets the listener hear the calls of a model's modules, what `linen.intercept_methods` does in linen."""
     modules = dict(nnx.iter_modules(model))
-    for path, module in modules.items():
-        if callable(module):
-            object.__setattr__(module, _EAR, _Ear(listener, path, still))
-            object.__setattr__(module, "__class__", _heard(type(module)))
+    with _CHANGING_CLASSES:
+        if heard := [path for path, module in modules.items() if isinstance(module, _Heard)]:
+            raise ValueError(
+                "model must be run by one nnx_forward at a time, got one that another, perhaps of another "
+                f"thread, is running: {[outputs.join(path) for path in heard]}."
+            )
+        for path, module in modules.items():
+            if callable(module):
+                object.__setattr__(module, _EAR, _Ear(listener, path, still))
+                object.__setattr__(module, "__class__", _heard(type(module)))
     try:
         yield
     finally:
