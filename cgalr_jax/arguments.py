@@ -73,7 +73,7 @@ def check_rate(name: str, learning_rate: Any) -> None:
     _checks.check_function(name, learning_rate, "a schedule, step -> learning rate", 1)
 
     def check(step: jax.Array) -> None:
-        rate = learning_rate(step)
+        rate: Any = learning_rate(step)
         if not _leaves.is_array(rate) or jnp.ndim(rate) or jnp.iscomplexobj(rate):
             came = jax.typeof(rate) if isinstance(rate, jax.Array) else _checks.shown(rate)
             raise ValueError(
