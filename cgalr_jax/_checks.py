@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 # Counters are int32.
-_LARGEST = 2**31 - 1
+LARGEST = 2**31 - 1
 
 
 def check(name: str, value: Any, allowed: Callable[[Any], bool], interval: str) -> None:
@@ -46,7 +46,7 @@ def check_integer(name: str, value: Any, least: int, most: int | None = None) ->
             f"{name} must be static, {interval}, got a traced value; under optax.inject_hyperparams name it "
             "in static_args."
         )
-    check(name, value, lambda x: least <= operator.index(x) <= (_LARGEST if most is None else most), interval)
+    check(name, value, lambda x: least <= operator.index(x) <= (LARGEST if most is None else most), interval)
 
 
 def check_flag(name: str, value: Any) -> None:
@@ -74,7 +74,7 @@ def check_hashable(name: str, value: Any, what: str) -> None:
 
 def check_path(name: str, value: Any, what: str) -> None:
     """Raises a ValueError unless `value` is a path that is not empty; an open file is no path."""
-    if not isinstance(value, (str, os.PathLike)) or not os.fspath(value):
+    if not isinstance(value, (str, os.PathLike)) or not os.fspath(value) or "\0" in str(value):
         raise ValueError(f"{name} must be {what}, a path, got {shown(value)}.")
 
 
@@ -89,7 +89,7 @@ def real_array(name: str, values: Any) -> jax.Array | np.ndarray:
 
 
 def real_or_complex(name: str, values: Any) -> jax.Array | np.ndarray:
-    """The values as an array of numbers; an array is returned unchanged."""
+    """The values as an array of numbers; an array is returned unchanged, but for NumPy's 64-bit integers."""
     array = values
     if not isinstance(values, (jax.Array, np.ndarray)):
         try:
@@ -100,13 +100,19 @@ def real_or_complex(name: str, values: Any) -> jax.Array | np.ndarray:
             raise ValueError(f"{name} must be an array of numbers, got {shown(values)}.") from None
     if not (jnp.issubdtype(array.dtype, jnp.number) or array.dtype == np.bool_):
         raise ValueError(f"{name} must be an array of numbers, got dtype {array.dtype}.")
+    if isinstance(array, np.ma.MaskedArray):
+        raise ValueError(f"{name} must be an array without a mask, got one of shape {array.shape}: fill it.")
+    if isinstance(array, np.ndarray) and array.dtype.kind in "iu" and array.dtype.itemsize > 4:
+        return array.astype(np.float32)  # JAX would keep their lowest 32 bits only
     return array
 
 
-def check_scalar(name: str, value: Any) -> None:
-    """Raises a ValueError unless `value` is a real number or a 0-d array of one, traced or not."""
-    if real_array(name, value).ndim:
+def real_scalar(name: str, value: Any) -> jax.Array | np.ndarray:
+    """`real_array` for a real number or a 0-d array of one, traced or not."""
+    array = real_array(name, value)
+    if array.ndim:
         raise ValueError(f"{name} must be a number, f32[], got {shown(value)}.")
+    return array
 
 
 def check_kind(name: str, value: Any, kind: type, room: str = "cgalr_jax") -> None:
@@ -151,6 +157,8 @@ def _is_number(value: Any) -> bool:
     if isinstance(value, (int, float)):
         return not isinstance(value, bool)
     if not isinstance(value, (np.generic, np.ndarray, jax.Array)) or value.ndim:
+        return False
+    if isinstance(value, np.ma.MaskedArray):  # its number may be missing
         return False
     return bool(jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer))
 

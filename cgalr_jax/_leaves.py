@@ -9,7 +9,9 @@ import numpy as np
 
 def is_array(leaf: Any) -> bool:
     """Whether a leaf is an array or a Python number, not a function, a name or a placeholder of Optax."""
-    return isinstance(leaf, (jax.Array, np.ndarray, np.generic, jax.ShapeDtypeStruct, int, float, complex))
+    if isinstance(leaf, (np.ndarray, np.generic)):  # NumPy has arrays of names and of objects, too
+        return jnp.issubdtype(leaf.dtype, jnp.number) or leaf.dtype == np.bool_
+    return isinstance(leaf, (jax.Array, jax.ShapeDtypeStruct, int, float, complex))
 
 
 def is_inexact(leaf: Any) -> bool:

@@ -82,9 +82,16 @@ def check_rate(name: str, learning_rate: Any) -> None:
         allowed = "a schedule, or a number that is finite and at least 0"
         return _checks.check(name, learning_rate, lambda x: 0 <= x < math.inf, allowed)
     _checks.check_function(name, learning_rate, "a schedule, step -> learning rate", 1)
-    rate = jax.eval_shape(learning_rate, jax.ShapeDtypeStruct((), jnp.int32))
-    if getattr(rate, "shape", None) != ():
-        raise ValueError(f"{name} must return a number, f32[], got {_checks.shown(rate)}.")
+
+    def check(step: jax.Array) -> None:
+        rate: Any = learning_rate(step)
+        if not _leaves.is_array(rate) or jnp.ndim(rate) or jnp.iscomplexobj(rate):
+            came = jax.typeof(rate) if isinstance(rate, jax.Array) else _checks.shown(rate)
+            raise ValueError(
+                f"{name} must return a number, f32[], got {came} from {_checks.shown(learning_rate)}."
+            )
+
+    jax.eval_shape(check, jax.ShapeDtypeStruct((), jnp.int32))
 
 
 def check_axes(reading: Any, before: Any, axis_name: Any) -> None:
@@ -116,6 +123,8 @@ def shapes_of_samples(samples: Any) -> Any:
             )
         return jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf))
 
+    if samples is not None and not jax.tree.leaves(samples):
+        raise ValueError(f"samples must be an example of the batches, got {_checks.shown(samples)}.")
     return jax.tree.map(shape_of, samples)
 
 

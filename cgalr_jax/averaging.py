@@ -149,7 +149,7 @@ def _trains(leaf: Any) -> bool:
 
 def _wide(leaf: Any) -> Any:
     """The dtype of the average: float32, or the parameter's own dtype if that is wider or complex."""
-    return jnp.promote_types(leaf.dtype, jnp.float32)
+    return leaf.dtype if leaf.dtype.itemsize >= 4 else jnp.float32
 
 
 def _keys(path: tuple[str, ...]) -> tuple[str, ...]:

@@ -167,7 +167,7 @@ def layer_units(activation: jax.typing.ArrayLike, max_samples: int = 8192) -> ja
     if stride == 1:
         return units
     # A gather, not a slice: for a slice of sharded samples no output sharding can be given.
-    kept = jnp.arange(0, rows, stride)
+    kept = jnp.arange(0, rows, stride, dtype=jnp.int32)
     return units.at[kept].get(mode="promise_in_bounds", out_sharding=_sharding.replicated(units, 2))
 
 
@@ -231,6 +231,10 @@ def _width(name: str, leaf: Any) -> int:
     if width < 2:
         raise ValueError(
             f"example must have at least 2 units in each layer, got {width} in layer {name!r}: leave it out."
+        )
+    if width > _checks.LARGEST:
+        raise ValueError(
+            f"example must have at most {_checks.LARGEST} units in each layer, got {width} in layer {name!r}."
         )
     return width
 

@@ -7,8 +7,9 @@ marked so.
 """
 
 import functools
+import math
 from collections.abc import Callable, Hashable
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 import optax
@@ -132,12 +133,11 @@ def paper_signal(topology: Topology = "deaths") -> signals.Signal:
         >>> print(deaths.compare(reading, reading))
         0.0
     """
+    _checks.check_choice("topology", topology, get_args(Topology))
     if topology == "deaths":
         return signals.deaths(normalise=False)
     if topology == "barcode":
         return signals.barcode(normalise=False)
-    if topology != "wasserstein":
-        raise ValueError(f"topology must be 'deaths', 'barcode' or 'wasserstein', got {topology!r}.")
     from cgalr_jax.topology import rips  # giotto-ph and SciPy are optional
 
     rips.check_installed()
@@ -173,6 +173,7 @@ def paper_gate(steps_per_epoch: int, *, window: int = 10, tau: float = 10.0) -> 
         0.5
     """
     _checks.check_integer("steps_per_epoch", steps_per_epoch, 1)
+    _checks.check("tau", tau, lambda x: 0 < x < math.inf, "positive and finite")
     bounds = controllers.robbins_monro_bounds(_LOWER, _UPPER, tau=tau * steps_per_epoch)
     bounded = controllers.envelope(controllers.hysteresis_gate(floor=_FLOOR, window=window), bounds)
 

@@ -184,7 +184,7 @@ def cgalr(
     if optimizer is None:
         optimizer = functools.partial(optax.sgd, momentum=momentum)
     arguments.check_rate("learning_rate", learning_rate)
-    _checks.check_function("optimizer", optimizer, "learning_rate -> optax.GradientTransformation")
+    _checks.check_function("optimizer", optimizer, "learning_rate -> optax.GradientTransformation", 1)
     controller = _deprecated.moved_arguments(controller, bounds, window)
     if steps is not None:
         _checks.check_integer("steps", steps, 1)

@@ -3,6 +3,7 @@
 import argparse
 import math
 import pathlib
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -72,10 +73,15 @@ def folder(text: str) -> pathlib.Path:
 
 
 def new_folder(text: str) -> pathlib.Path:
-    """A folder that is there, or can be made."""
+    """A folder that files can be written into; it is made."""
     path = pathlib.Path(text).expanduser()
-    if path.exists() and not path.is_dir():
-        raise argparse.ArgumentTypeError(f"must be a folder, got {text!r}")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path).close()
+    except (OSError, ValueError) as error:  # ValueError: a name that holds a null character
+        raise argparse.ArgumentTypeError(
+            f"must be a folder that can be written into, got {text!r}: {error}"
+        ) from None
     return path
 
 

@@ -123,5 +123,5 @@ def test_refuses_to_do_without_parameters():
 @pytest.mark.parametrize("count", [0, 2])
 def test_averaged_params_wants_exactly_one(count):
     tx = optax.chain(optax.sgd(1.0), *(cgalr_jax.polynomial_averaging() for _ in range(count)))
-    with pytest.raises(ValueError, match=f"one with {count}"):
+    with pytest.raises(ValueError, match=f"one state of polynomial_averaging, got {count}"):
         cgalr_jax.averaged_params(tx.init(jnp.ones(2)), jnp.ones(2))

@@ -20,7 +20,17 @@ import pytest
 from flax import linen, nnx
 
 import cgalr_jax
-from cgalr_jax import capture, controllers, layers, plotting, recorder, signals, stopping, topology
+from cgalr_jax import (
+    capture,
+    controllers,
+    layers,
+    plotting,
+    presets,
+    recorder,
+    signals,
+    stopping,
+    topology,
+)
 from cgalr_jax.topology import rips
 
 MODULES = (
@@ -29,6 +39,7 @@ MODULES = (
     ".controllers",
     ".layers",
     ".plotting",
+    ".presets",
     ".recorder",
     ".signals",
     ".stopping",
@@ -87,6 +98,7 @@ NUMBERS = {
     "a function": function,
     "too large for a float": 10**400,
     "too small for float32": 1e-300,
+    "masked": np.ma.masked,
 }
 RECORDS = {
     "nothing": None,
@@ -116,6 +128,8 @@ ARRAYS = {
     "another rank": np.ones((2, 2, 2), np.float32),
     "a number": 3.0,
     "no entries": np.zeros((0, 0), np.float32),
+    "masked": np.ma.array(np.eye(3), mask=np.eye(3)),
+    "dates": np.array(["2020-01-01"], np.datetime64),
 }
 WORDS = {
     "nothing": None,
@@ -126,6 +140,7 @@ WORDS = {
     "a list": ["min"],
     "an array": jnp.ones(3),
     "a function": function,
+    "a record": np.zeros((), [("a", "f4")]),
 }
 FLAGS = {
     "nothing": None,
@@ -135,7 +150,14 @@ FLAGS = {
     "an array": jnp.ones(3),
     "a function": function,
 }
-PATHS = {"nothing": None, "a number": 3, "a truth value": True, "empty": "", "an array": jnp.ones(3)}
+PATHS = {
+    "nothing": None,
+    "a number": 3,
+    "a truth value": True,
+    "empty": "",
+    "a zero byte": "a\0b",
+    "an array": jnp.ones(3),
+}
 TREES = {
     "nothing": None,
     "a text": "abc",
@@ -218,12 +240,23 @@ EXAMPLES = {
     "minus": {"a": -4},
     "a fraction": {"a": 2.5},
     "NaN": math.nan,
+    "too many units": {"a": 2**31},
+    "of NumPy, too many": np.uint64(2**64 - 1),
 }
-SAMPLES = {"a text": "abc", "a function": function, "no rows": np.zeros((0, 4)), "an object": object()}
+SAMPLES = {
+    "a text": "abc",
+    "a function": function,
+    "no rows": np.zeros((0, 4)),
+    "an object": object(),
+    "texts": np.array(["a"]),
+    "objects": np.array([None]),
+    "a date": np.datetime64("2020-01-01"),
+    "no arrays": {},
+}
 MAPPED = {"a list": ["data"], "an array": np.ones(3), "a tuple of lists": (["data"],), "a mapping": {}}
 SCHEDULES = {**NUMBERS, "a function": too_many}
+FORGOTTEN = {"an optimizer, not called": optax.adam, "of complex rates": lambda step: step * 1j}
 OPTIMIZERS = {**FUNCTIONS, "an optimizer": optax.sgd(0.1)}
-OPTIMIZERS.pop("a function of other arguments")
 TRANSFORMATION = {
     "example": Row(
         lambda v: scaled(example=v),
@@ -250,7 +283,13 @@ def rate_row(call):
     return Row(call, "a schedule", kinds, ("zero", "a fraction"), (0.1, np.float32(0.1), jnp.float32(0.1)))
 
 
+def answer_row(call):
+    """A schedule that can be called, and returns what is no rate."""
+    return Row(call, "must return a number", FORGOTTEN, called="learning_rate")
+
+
 OVER = "'min', 'median', 'max' or 'pooled'"
+TOPOLOGY = "'deaths', 'barcode' or 'wasserstein'"
 SET_POINT = "positive and finite"
 
 
@@ -292,17 +331,17 @@ CHOICES = {
     "layers": Row(
         lambda v: capture.nnx_probe(NNX, layers=v),
         "a list of names and types",
-        {"a text": "a", "a number": 3, "a class": nnx.Linear, "instances": [3]},
+        {"a text": "a", "a number": 3, "a class": nnx.Linear, "instances": [3], "a scalar": jnp.ones(())},
     ),
     "activation": Row(
         lambda v: capture.nnx_probe(NNX, activation=v),
-        "a function",
-        {"a text": "relu", "a number": 3, "an array": X},
+        "activation(array) -> array",
+        {"a text": "relu", "a number": 3, "an array": X, "a function of other arguments": too_many},
     ),
     "forward": Row(
         lambda v: capture.linen_probe(LINEN, forward=v),
-        "a function",
-        {"a text": "f", "a number": 3, "an array": X},
+        "forward(model, samples)",
+        {"a text": "f", "a number": 3, "an array": X, "a function of other arguments": too_many},
     ),
     "logits": flags(lambda v: capture.nnx_probe(NNX, logits=v)),
     "pooled": flags(lambda v: capture.linen_probe(LINEN, pooled=v)),
@@ -315,6 +354,7 @@ TABLE: dict[str, dict[str, Row]] = {
     "scale_by_connectome": TRANSFORMATION,
     "cgalr": {
         "learning_rate": rate_row(lambda v: cgalr_jax.cgalr(v, EXAMPLE)),
+        "what learning_rate returns": answer_row(lambda v: cgalr_jax.cgalr(v, EXAMPLE)),
         "optimizer": Row(
             lambda v: cgalr_jax.cgalr(0.1, EXAMPLE, optimizer=v),
             "learning_rate -> optax.GradientTransformation",
@@ -760,8 +800,8 @@ TABLE: dict[str, dict[str, Row]] = {
         "order": Row(
             drawn("plot_connectome", AX, SQUARE, order=...),
             "",
-            {"a text": "a", "twice": [0, 0, 1], "a function": function},
-            good=([2, 1, 0], None),
+            {"a text": "a", "twice": [0, 0, 1], "a function": function, "a number": 3},
+            good=([2, 1, 0], np.array([2.0, 1.0, 0.0]), None),
         ),
         "colorbar": flags(drawn("plot_connectome", AX, SQUARE, colorbar=...)),
     },
@@ -928,7 +968,7 @@ TABLE: dict[str, dict[str, Row]] = {
         "mutable": Row(
             lambda v: capture.linen_forward(LINEN, VARIABLES, X, mutable=v),
             "a list of collections",
-            {"a text": "batch_stats"},
+            {"a text": "batch_stats", "a truth value": True, "a number": 3, "numbers": [1], "an array": X},
             good=((), ["batch_stats"]),
         ),
         **CHOICES,
@@ -939,7 +979,52 @@ TABLE: dict[str, dict[str, Row]] = {
             "a Flax model",
             {"nothing": None, "a text": "a", "a number": 3, "a class": linen.Dense},
             good=(NNX,),
-        )
+        ),
+        "a probe for model": Row(
+            lambda v: capture.example(v, X),
+            "probe(params, *samples) -> activations",
+            {"without arguments": lambda: X, "a function of other arguments": too_many},
+            good=(lambda params: params,),
+            called="model",
+        ),
+    },
+    "paper": {
+        "learning_rate": Row(
+            lambda v: presets.paper(v, EXAMPLE, steps_per_epoch=9),
+            "a number",
+            {k: v for k, v in NUMBERS.items() if k != "too small for float32"},
+            ("zero", "a fraction"),
+            (0.1, np.float32(0.1), jnp.float32(0.1)),
+        ),
+        "optimizer": Row(
+            lambda v: presets.paper(0.1, EXAMPLE, steps_per_epoch=9, optimizer=v),
+            "learning_rate -> optax.GradientTransformation",
+            OPTIMIZERS,
+            ("nothing",),
+            (optax.adamw,),
+        ),
+        "steps_per_epoch": integers(lambda v: presets.paper(0.1, EXAMPLE, steps_per_epoch=v), 1),
+        "topology": words(
+            lambda v: presets.paper(0.1, EXAMPLE, steps_per_epoch=9, topology=v), TOPOLOGY, ("barcode",)
+        ),
+        "window": integers(lambda v: presets.paper(0.1, EXAMPLE, steps_per_epoch=9, window=v), 5),
+        "tau": numbers(
+            lambda v: presets.paper(0.1, EXAMPLE, steps_per_epoch=9, tau=v), SET_POINT, ("a fraction",)
+        ),
+        **{
+            name: TRANSFORMATION[name]._replace(
+                call=lambda v, name=name: presets.paper(
+                    0.1, **{"example": EXAMPLE, "steps_per_epoch": 9, name: v}
+                )
+            )
+            for name in ("example", "max_units", "axis_name")
+        },
+    },
+    "paper_signal": {"topology": words(presets.paper_signal, TOPOLOGY, ("deaths", "barcode"))},
+    "paper_gate": {
+        "steps_per_epoch": integers(presets.paper_gate, 1),
+        "window": integers(lambda v: presets.paper_gate(9, window=v), 5),
+        "tau": numbers(lambda v: presets.paper_gate(9, tau=v), SET_POINT, ("a fraction",)),
     },
 }
 
@@ -1003,6 +1088,8 @@ ANOTHER = (
     "none of",
     "got one w",
     "got 0",
+    "got none",
+    "without one",
     "got ''",
     "got 4",
     "equally many",

@@ -1,7 +1,7 @@
 """Which layers to measure, and in which form: keyword arguments of the functions of `capture`."""
 
 import fnmatch
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypedDict
 
 import jax
@@ -49,11 +49,11 @@ def check(model: Any, kind: type, choice: Choice) -> None:
             f"layers must be a list of names and types, got {_checks.shown(layers)} without a list around it."
         )
     if layers is not None:
-        if not isinstance(layers, Iterable) or not all(isinstance(layer, (str, type)) for layer in layers):
+        if not isinstance(layers, Sequence) or not all(isinstance(layer, (str, type)) for layer in layers):
             raise ValueError(
                 f"layers must be a list of names and types, or None, got {_checks.shown(layers)}."
             )
-        if not list(layers):
+        if not layers:
             raise ValueError(
                 "layers must have at least one entry, or be None for the default layers, got an empty list."
             )
@@ -62,8 +62,8 @@ def check(model: Any, kind: type, choice: Choice) -> None:
         _checks.check_flag(name, value)
     for name, call in (("activation", "activation(array) -> array"), ("forward", "forward(model, samples)")):
         value = choice.get(name)
-        if value is not None and not callable(value):
-            raise ValueError(f"{name} must be a function, {call}, or None, got {_checks.shown(value)}.")
+        if value is not None:
+            _checks.check_function(name, value, f"{call}, or None", 1 if name == "activation" else 2)
 
 
 def patterns(choice: Choice) -> list[str]:

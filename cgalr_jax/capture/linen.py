@@ -160,10 +160,8 @@ def linen_forward(
             "variables must hold all collections, {'params': params, ...}, as model.init returns them, got"
             f" {sorted(variables)}."
         )
-    if isinstance(mutable, str):
-        raise ValueError(
-            f"mutable must be a list of collections, got {_checks.shown(mutable)} without a list around it."
-        )
+    if not isinstance(mutable, (list, tuple)) or not all(isinstance(name, str) for name in mutable):
+        raise ValueError(f"mutable must be a list of collections, got {_checks.shown(mutable)}.")
     return _run(model, variables, samples, choice, rngs=rngs, mutable=tuple(mutable), still=False)
 
 

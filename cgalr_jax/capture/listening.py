@@ -6,6 +6,7 @@ returned and, in a probe, holds fixed what only its own call can (the statistics
 
 import contextlib
 import functools
+import threading
 import types
 from collections.abc import Iterator
 from typing import Any
@@ -16,6 +17,8 @@ from flax import nnx
 from cgalr_jax.capture import frozen, outputs
 
 _EAR = "_cgalr_ear"
+# Held while the classes of a model's modules are exchanged.
+_CHANGING_CLASSES = threading.Lock()
 
 
 class _Ear:
@@ -118,10 +121,16 @@ def _heard(cls: type) -> type:
 def attached(model: nnx.Module, listener: outputs.Listener, still: bool) -> Iterator[None]:
     """Passes all calls of a model's modules to the listener, like `linen.intercept_methods` in linen."""
     modules = dict(nnx.iter_modules(model))
-    for path, module in modules.items():
-        if callable(module):
-            object.__setattr__(module, _EAR, _Ear(listener, path, still))
-            object.__setattr__(module, "__class__", _heard(type(module)))
+    with _CHANGING_CLASSES:
+        if heard := [path for path, module in modules.items() if isinstance(module, _Heard)]:
+            raise ValueError(
+                "model must be run by one nnx_forward at a time, got one that another, perhaps of another "
+                f"thread, is running: {[outputs.join(path) for path in heard]}."
+            )
+        for path, module in modules.items():
+            if callable(module):
+                object.__setattr__(module, _EAR, _Ear(listener, path, still))
+                object.__setattr__(module, "__class__", _heard(type(module)))
     try:
         yield
     finally:

@@ -124,8 +124,8 @@ def nnx_forward(model: nnx.Module, samples: Any, **choice: Unpack[Choice]) -> tu
       The model's output, and the activations {layer name: array [N, ..., F]}.
 
     Raises:
-      ValueError: if `model` is no nnx model, if no layer matches, or if the axes of an array cannot be
-        determined.
+      ValueError: if `model` is no nnx model, if no layer matches, if the axes of an array cannot be
+        determined, or if another `nnx_forward` is running this very model, whose state both would change.
 
     Example:
       >>> from flax import nnx

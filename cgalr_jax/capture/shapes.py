@@ -69,6 +69,7 @@ def example(model: Any, *arguments: Any, **choice: Unpack[Choice]) -> Any:
     elif not arguments:
         raise ValueError(_wrong("params must be given, after the probe", arguments))
     else:
+        _checks.check_function("model", model, "probe(params, *samples) -> activations", len(arguments))
         probe = model
     params, *samples = arguments
     # An nnx model need not be a pytree.

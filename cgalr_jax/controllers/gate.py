@@ -43,14 +43,15 @@ def robust_z_score(
         >>> print(f"{robust_z_score(jnp.float32(6.0), history, jnp.int32(5)):.2f}")
         2.02
     """
-    _checks.check_scalar("value", value)
-    if _checks.real_array("history", history).ndim != 1:
+    value = jnp.asarray(_checks.real_scalar("value", value), jnp.float32)
+    ring = jnp.asarray(_checks.real_array("history", history), jnp.float32)
+    if ring.ndim != 1:
         raise ValueError(f"history must be f32[W], got {_checks.shown(history)}.")
-    _checks.check_scalar("count", count)
+    count = jnp.asarray(_checks.real_scalar("count", count), jnp.int32)
     _checks.check_integer("min_count", min_count, 0)
-    valid = jnp.arange(history.size, dtype=jnp.int32) < count
-    median = _median(history, valid)
-    deviation = _median(jnp.abs(history - median), valid)
+    valid = jnp.arange(ring.size, dtype=jnp.int32) < count
+    median = _median(ring, valid)
+    deviation = _median(jnp.abs(ring - median), valid)
     spread = _MAD_TO_DEVIATION * deviation + 1e-3 * jnp.abs(median) + 1e-6
     return jnp.where(count >= min_count, jnp.clip((value - median) / spread, -10.0, 10.0), 0.0)
 
@@ -58,7 +59,7 @@ def robust_z_score(
 def _median(values: jax.Array, valid: jax.Array) -> jax.Array:
     """The median of the valid values; without a valid one the result has no meaning."""
     ordered = jnp.sort(jnp.where(valid, values, jnp.inf))
-    count = jnp.maximum(jnp.sum(valid), 1)
+    count = jnp.maximum(jnp.sum(valid, dtype=jnp.int32), 1)
     return 0.5 * (ordered[(count - 1) // 2] + ordered[count // 2])
 
 
@@ -92,8 +93,8 @@ def schmitt_trigger(mode: jax.Array, z: jax.Array, *, enter: float, leave: float
         ...     print(int(mode), end=" ")
         0 1 1 0
     """
-    _checks.check_scalar("mode", mode)
-    _checks.check_scalar("z", z)
+    mode = jnp.asarray(_checks.real_scalar("mode", mode), jnp.int32)
+    z = jnp.asarray(_checks.real_scalar("z", z), jnp.float32)
     _checks.check("enter", enter, lambda x: 0 < x < math.inf, "positive and finite")
     _checks.check("leave", leave, lambda x: 0 <= x <= enter, f"in [0, enter] = [0, {enter}]")
     left = jnp.where(mode == SLOW, z < leave, z > -leave)

@@ -118,7 +118,8 @@ def believe(
     # A distance of at most this many targets is the rounding of float32, not motion: updates were skipped, or
     # are too small for their type.
     at_rest = 1e-5
-    # A small motion whose sensitivity is a thousand times less than the last one is rounding, too.
+    # A small motion whose sensitivity is a thousand times less than the last one is rounding, too; unless the
+    # last one is the only one, and may be the bad one of the two.
     no_answer, small = math.log(1e3), 1e-3
     # A schedule below this share of its peak counts as this share: the logarithm of zero is not finite.
     smallest_decay = 1e-3
@@ -130,7 +131,7 @@ def believe(
     moved = finite & (distance > at_rest) & (state.peak > 0)
     motion = jnp.log(jnp.where(moved, distance, 1.0))
     value = motion - jnp.log(state.scale * decay) - jnp.log(peak)
-    answers = (state.believed == 0) | (value > state.sensitivity - no_answer) | (distance > small)
+    answers = (state.believed < 2) | (value > state.sensitivity - no_answer) | (distance > small)
     usable = moved & answers
     value = jnp.where(usable, value, state.sensitivity)
     # 2. A sensitivity that agrees with the last one is believed; jumps are, once enough of them agree.

@@ -115,6 +115,6 @@ def _order(matrix: np.ndarray, layers: Mapping[str, int], order: jax.typing.Arra
         order = tree_order(topology.spanning_tree(matrix)) if len(matrix) > 1 else np.zeros(1, dtype=int)
         return order[np.argsort(layer[order], kind="stable")]
     order = np.asarray(_checks.real_array("order", order))
-    if not np.array_equal(np.sort(order), np.arange(len(matrix))):
+    if order.ndim != 1 or not np.array_equal(np.sort(order), np.arange(len(matrix))):
         raise ValueError(f"order must be a permutation of {len(matrix)} units, got {_checks.shown(order)}.")
-    return order
+    return order.astype(int)

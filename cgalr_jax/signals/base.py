@@ -141,7 +141,7 @@ def from_connectomes(
         not_finite = jnp.any(alive & jnp.isnan(distances))  # apart, since NaN would fail the next comparison
         moving = alive & (distances >= _FROZEN * jnp.max(jnp.where(alive, distances, 0.0)))
         ordered = jnp.sort(jnp.where(moving, distances, jnp.inf))
-        last = jnp.maximum(jnp.sum(moving) - 1, 0)
+        last = jnp.maximum(jnp.sum(moving, dtype=jnp.int32) - 1, 0)
         place = {"median": last // 2, "max": last}.get(over, 0)
         return jnp.where(not_finite, jnp.inf, ordered[place])
 

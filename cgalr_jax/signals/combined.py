@@ -75,8 +75,10 @@ def weigh(motion: jax.Array, change: jax.Array, share: float | jax.Array = _SHAR
         >>> [f"{weigh(jnp.float32(x), jnp.float32(1.0)):.2f}" for x in (0.0, 0.5, 1.0)]
         ['0.50', '0.81', '1.00']
     """
-    _checks.real_array("motion", motion)
-    _checks.real_array("change", change)
+    motion, change = (
+        jnp.asarray(_checks.real_array(name, value), jnp.float32)
+        for name, value in (("motion", motion), ("change", change))
+    )
     _checks.check("share", share, lambda x: 0 <= x <= 1, "in [0, 1]")
     finite = jnp.isfinite(motion) & jnp.isfinite(change)
     motion, change = (jnp.where(finite, x, 1.0) for x in (motion, change))

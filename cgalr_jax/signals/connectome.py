@@ -1,6 +1,7 @@
 """Signals that read connectomes: births, deaths, both (barcode), and the plain change of correlations."""
 
 import functools
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -44,6 +45,7 @@ def births(over: Over = "pooled", *, sample: int | None = None, set_point: float
     Raises:
         ValueError: if an argument is outside its range.
     """
+    _checks.check_choice("over", over, get_args(Over))
     default = 0.04 if over == "pooled" else 0.031
     if sample is None:
         return from_connectomes(_births, topology.top_distance, over, set_point, default)

@@ -27,7 +27,7 @@ _Carry = TypeVar("_Carry")
 
 def as_real(name: str, values: jax.typing.ArrayLike) -> Float32[Array, " ..."]:
     """An array of any real dtype as float32; complex arrays are refused."""
-    return jnp.asarray(_checks.real_array(name, values)).astype(jnp.float32)
+    return jnp.asarray(_checks.real_array(name, values), jnp.float32)
 
 
 def check_square(name: str, connectome: jax.typing.ArrayLike, least: int = 1) -> jax.Array | np.ndarray:

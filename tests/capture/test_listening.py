@@ -56,6 +56,19 @@ def test_two_threads_in_the_middle_of_a_forward_pass(how):
     assert nnx.Linear.__call__ is call
 
 
+def test_a_model_that_is_being_run_already():
+    model, x = mlp(0), jnp.ones((4, 3))
+
+    def again(model, x):
+        capture.nnx_probe(mlp(1))(nnx.state(mlp(1), nnx.Param), x)  # another model may run inside
+        return capture.nnx_forward(model, x)[0]
+
+    with pytest.raises(ValueError, match=r"^model must be run by one nnx_forward at a time, got .*layers/0"):
+        capture.nnx_forward(model, x, forward=again)
+    assert list(capture.nnx_forward(model, x)[1]) == ["layers/0"]
+    assert type(model) is nnx.Sequential
+
+
 def test_the_forward_pass_sees_the_classes_that_it_knows():
     registered = []
 

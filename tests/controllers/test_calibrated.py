@@ -212,6 +212,17 @@ def test_the_rounding_of_distances_is_no_motion(first):
     assert abs(math.log(state.anchor / 100)) < 0.15
 
 
+@pytest.mark.parametrize("steps", [None, 600])
+@pytest.mark.parametrize("factor", [30.0, 3e3, 1e6, 1e-3])
+def test_a_bad_first_measurement_costs_three_more(steps, factor):
+    """Units that are alike at the start, or dead: their connectome jumps once, with the first step."""
+    factors = jnp.ones((2, 300), jnp.float32).at[0, 0].set(factor)
+    state, _, phases = simulate(calibrated(steps=steps), 3.0, factors)
+    disturbed, clean = np.sum(phases == CALIBRATING, axis=1)
+    assert disturbed <= clean + 3
+    assert abs(math.log(state.anchor[0] / 3.0)) < 0.15
+
+
 def test_a_network_that_never_moved_gets_the_base_rate_at_most():
     state, scales, _ = simulate(calibrated(), 1.0, jnp.zeros((1, 300), jnp.float32))
     assert scales.max() <= 1.0

@@ -78,6 +78,21 @@ def test_signed_weights_have_exact_births_and_deaths_that_are_all_edges():
         np.testing.assert_array_equal(topology.compute_births(SIGNED, method), bars.births)
 
 
+@pytest.mark.parametrize("dtype", [np.int64, np.uint64])
+def test_large_integers_of_numpy_are_not_cut_to_32_bits(dtype):
+    given = ((2**40 * SYMMETRIC) // 1).astype(dtype)
+    expected = topology.compute_barcode(given.astype(np.float32))
+    for method in METHODS:
+        found = topology.compute_barcode(given, method=method)
+        np.testing.assert_array_equal(found.births, expected.births)
+        np.testing.assert_array_equal(found.deaths, expected.deaths)
+    assert topology.frobenius_distance(given, given.astype(np.float32)) == 0
+    assert topology.top_distance(np.sort(given[0]), np.sort(given[0]).astype(np.float32)) == 0
+    np.testing.assert_allclose(
+        topology.functional_connectome(given), topology.functional_connectome(given / 2**40), atol=1e-5
+    )
+
+
 @pytest.mark.parametrize(
     "given", [np.ones((2, 3)), np.ones(4), np.zeros((0, 0)), np.ones((2, 2, 2)), np.eye(3) * 1j, 3.0]
 )

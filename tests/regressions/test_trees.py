@@ -183,6 +183,33 @@ def test_a_tree_with_functions_and_names_in_it():
     assert int(cgalr_jax.metrics(state)["cgalr/measurements"]) == 1
 
 
+@pytest.mark.parametrize(
+    "leaf",
+    [np.array(["a", "b"]), np.array([None]), np.datetime64("2026-01-01"), np.zeros(2, [("a", "f4")])],
+    ids=["names", "objects", "a date", "records"],
+)
+def test_arrays_of_numpy_that_are_no_numbers_are_left_as_they_are(leaf):
+    params, grads = {**PARAMS, "other": leaf}, {**PARAMS, "other": None}
+    tx = optax.chain(block(every=1), cgalr_jax.polynomial_averaging())
+    state = tx.init(params)
+    for _ in range(2):
+        updates, state = tx.update(grads, state, params, probe=hidden)
+    assert updates["other"] is None
+    assert cgalr_jax.averaged_params(state, params)["other"] is leaf
+    assert block().update(params, block().init(params), params, probe=hidden)[0]["other"] is leaf
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float8_e5m2", "float64", "complex64"])
+def test_an_average_is_wide_enough_under_strict_promotion(dtype, strict):
+    with jax.enable_x64(True):
+        params = {"w": jnp.ones((3, 2), dtype)}
+        tx = cgalr_jax.polynomial_averaging()
+        _, state = tx.update(params, tx.init(params), params)
+        wide = dtype if dtype in ("float64", "complex64") else "float32"
+        assert state.averaging_params["w"].dtype == wide
+        assert cgalr_jax.averaged_params(state, params)["w"].dtype == dtype
+
+
 @pytest.mark.parametrize("whole", [False, True], ids=["filtered", "whole"])
 @pytest.mark.parametrize("averaging", [False, True])
 def test_an_equinox_model(whole, averaging):
