@@ -172,7 +172,7 @@ def cgalr(
         ValueError: as `scale_by_connectome`; and if `steps` is given beside a `controller`.
 
     Example:
-        >>> import optax, cgalr_jax
+        >>> import jax.numpy as jnp, optax, cgalr_jax
         >>> schedule = optax.cosine_decay_schedule(1e-3, 1000)
         >>> tx = cgalr_jax.cgalr(schedule, {"hidden": 32}, optimizer=optax.adamw)
         >>> rate = cgalr_jax.metrics(tx.init({"w": jnp.ones((4, 32))}))["cgalr/learning_rate"]

@@ -36,7 +36,7 @@ _SLOW_FROM = math.log(30.0)
 _ALLOWANCE = 4.0
 # Steps are often cut if more than this share of them is. Noisy gradients lead to single large steps at rates
 # that are good.
-_OFTEN = 1 / 3
+_OFTEN = 1 / 4
 # How many sensitivities are kept: enough for the slow part of the longest ramp.
 _KEPT = 64
 
@@ -86,7 +86,7 @@ def calibrated(
       scale that was tried.
     - While annealing, eight jumps in a row that agree start the calibration again, as long as the schedule is
       above half of its peak.
-    - If more than a third of the steps had to be cut to `max_share` (see `scale_by_connectome`), twice in a
+    - If more than a quarter of the steps had to be cut to `max_share` (see `scale_by_connectome`), twice in a
       row, the ramp ends. The anchor is the scale one step of the ramp lower. With a squared loss, training
       can diverge before the network moves at its set-point.
     - `ended` in the state says how the calibration ended: at the set-point; by time, after four times the

@@ -150,7 +150,7 @@ def test_a_ramp_whose_steps_are_cut_ends_below_them_and_one_that_was_cut_once_go
     def run(is_cut, measurements=60):
         scale, state = controller.init()
         for number in range(1, measurements):
-            cut = f32(0.4 if is_cut(number, float(scale)) else 0.3)
+            cut = f32(0.3 if is_cut(number, float(scale)) else 0.2)
             scale, state = update(Measurement(f32(scale / 1000), i32(every * number), cut), state)
         return float(scale), state
 
@@ -170,7 +170,7 @@ def test_steps_that_are_cut_take_the_scale_down_for_a_while():
     scale, state = controller.init()
     scales = []
     for number in range(1, 120):
-        cut = f32(0.4 if 60 <= number < 70 else 0.3)
+        cut = f32(0.3 if 60 <= number < 70 else 0.2)
         scale, state = update(Measurement(f32(scale / 100), i32(10 * number), cut), state)
         scales.append(float(scale))
     assert abs(math.log(scales[58] / 100)) < 0.2
