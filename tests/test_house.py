@@ -94,10 +94,12 @@ def imports_of(path):
 @pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_room_imports_only_rooms_above_it(path):
     room, file = place(path)
+    order = {name: floor for floor, names in enumerate(WINGS.get(room, ())) for name in names}
+    assert not order or file in ("__init__", *order), f"{file} has no place in WINGS[{room!r}]"
     for other, inner in imports_of(path):
-        if other == room and room in WINGS:
-            order = {name: floor for floor, names in enumerate(WINGS[room]) for name in names}
-            assert file in ("", "__init__") or order[inner] < order[file], f"{file} imports {inner}"
+        if other == room and order and file != "__init__":
+            assert inner in order, f"{file} imports from cgalr_jax.{room}: name the file there"
+            assert order[inner] < order[file], f"{file} imports {inner}"
         elif other != room:
             assert FLOOR[other] < FLOOR[room], f"{room} imports {other}"
 

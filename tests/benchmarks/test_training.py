@@ -44,14 +44,15 @@ def test_methods_and_experiments_name_what_there_is():
     for name, method in (methods.METHODS | experiments).items():
         assert method.family in tuning.FAMILIES, name
         for choice, names in methods.CHOICES.items():
-            assert method.settings.get(choice, names[0]) in names, name
+            chosen = method.settings.get(choice, names[0])
+            assert chosen in names, f"{name}: {chosen} is not in SHARED of {choice}s.py"
 
 
 def test_the_page_counts_what_there_is():
     text = report.PAGE.read_text()
     plan = training.plan_of(training.reported(), list(methods.METHODS))
     assert text.count(report.BEGIN) == text.count(report.END) == 1
-    assert report.scope(plan) in text
+    assert report.scope(plan) in text, "what is reported changed: run and publish it again"
 
 
 NUMBERS = (
