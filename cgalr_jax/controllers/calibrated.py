@@ -232,7 +232,7 @@ def ramp(sensitivity: Sensitivity, state: CalibrationState, *, ramp_steps: float
     fast, careful, fall = math.log(64.0), math.log(2.0), math.log(2.0)
 
     # 1. The motion as if the schedule were at its peak. After a confirmed jump the count starts again.
-    log_rate = jnp.log(state.scale) + _log_peak(state)
+    log_rate = jnp.log(state.scale) + jnp.log(state.known_peak)
     motion = sensitivity.value + log_rate
     counts = sensitivity.believed & (motion >= -_SLOW_FROM - tolerance)
     counted = jnp.where(sensitivity.changed, 0, state.counted)
@@ -291,10 +291,6 @@ def ramp(sensitivity: Sensitivity, state: CalibrationState, *, ramp_steps: float
         # step: the annealing finds its own level of the sensitivity.
         believed=jnp.where(done, 0, state.believed).astype(jnp.int32),
     )
-
-
-def _log_peak(state: CalibrationState) -> jax.Array:
-    return jnp.log(jnp.where(state.peak > 0, state.peak, 1.0))
 
 
 def _median(ring: jax.Array, count: jax.Array) -> jax.Array:

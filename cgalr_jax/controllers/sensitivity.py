@@ -67,6 +67,11 @@ class CalibrationState(NamedTuple):
         """bool[], true during the ramp. If `steps` was given, each step of the ramp is measured."""
         return self.phase == CALIBRATING
 
+    @property
+    def known_peak(self) -> jax.Array:
+        """f32[], the peak; 1 before a warm-up has begun, when it is 0."""
+        return jnp.where(self.peak > 0, self.peak, 1.0)
+
 
 class Sensitivity(NamedTuple):
     """One measurement, as `ramp` and `anneal` need it."""
@@ -124,9 +129,9 @@ def believe(
     # A schedule below this share of its peak counts as this share: the logarithm of zero is not finite.
     smallest_decay = 1e-3
 
-    # 1. Motion per rate. The peak is 0 before a warm-up has begun.
+    # 1. Motion per rate.
     finite = (distance >= 0) & (distance < jnp.inf)  # false for NaN, too
-    peak = jnp.where(state.peak > 0, state.peak, 1.0)
+    peak = state.known_peak
     decay = jnp.where(state.peak > 0, jnp.clip(state.value / peak, smallest_decay, 1.0), 1.0)
     moved = finite & (distance > at_rest) & (state.peak > 0)
     motion = jnp.log(jnp.where(moved, distance, 1.0))
