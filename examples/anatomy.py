@@ -42,7 +42,7 @@ def train(seed, steps, with_cgalr=True):
     tx = optax.sgd(schedule, momentum=0.9)
     if with_cgalr:
         example = capture.example(capture.nnx_probe(net, x[:PROBE], logits=True), net)
-        controller = cgalr_jax.calibrated(schedule)
+        controller = cgalr_jax.calibrated(schedule, steps=steps)
         behind = cgalr_jax.scale_by_connectome(
             example, every=EVERY, controller=controller, signal=signals.frobenius()
         )

@@ -36,7 +36,7 @@ def train(name, mesh, data, steps, seed, with_cgalr=True):
     tx = optax.with_extra_args_support(optax.sgd(schedule, momentum=0.9))
     if with_cgalr:
         example = capture.example(capture.linen_probe(NETWORK), params, samples)
-        tx = cgalr_jax.cgalr(schedule, example, samples=samples, every=5)
+        tx = cgalr_jax.cgalr(schedule, example, samples=samples, steps=steps)
     # The state begins where it will stay: replicated. Otherwise the second step is compiled again.
     opt_state = jax.jit(tx.init, out_shardings=whole)(params)
 

@@ -50,7 +50,7 @@ def train(data, steps, seed, rate, with_cgalr):
     tx = optax.sgd(schedule, momentum=0.9)
     if with_cgalr:
         example = jax.eval_shape(probe, params, x[:64])
-        tx = cgalr_jax.cgalr(schedule, example, samples=x[:64], every=5)
+        tx = cgalr_jax.cgalr(schedule, example, samples=x[:64], steps=steps)
     tx = optax.with_extra_args_support(tx)  # plain SGD takes no probe
     opt_state = tx.init(params)
 

@@ -71,7 +71,7 @@ def train(data, graph, steps, seed, rate, with_cgalr):
     tx = optax.sgd(schedule, momentum=0.9)
     if with_cgalr:
         example = capture.example(capture.nnx_probe(model, graph), model)
-        tx = cgalr_jax.cgalr(schedule, example, every=5)
+        tx = cgalr_jax.cgalr(schedule, example, steps=steps)
     optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
     for _ in console.steps(steps, "SGD with CG-ALR" if with_cgalr else "SGD"):
         train_step(model, optimizer, graph, data.labels, data.train)

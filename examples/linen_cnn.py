@@ -75,7 +75,7 @@ def train(data, steps, seed, rate, with_cgalr):
     if with_cgalr:
         probe = capture.linen_probe(Cnn(), variables, forward=evaluate)
         example = capture.example(probe, variables["params"], samples)
-        tx = cgalr_jax.cgalr(schedule, example, samples=samples, every=5)
+        tx = cgalr_jax.cgalr(schedule, example, samples=samples, steps=steps)
     state = TrainState.create(apply_fn=Cnn().apply, tx=tx, **variables)
     rng = np.random.default_rng(seed)
     for _ in console.steps(steps, "SGD with CG-ALR" if with_cgalr else "SGD"):

@@ -91,7 +91,7 @@ def train(text, size, steps, seed, rate, with_cgalr):
     if with_cgalr:
         samples = batch(16, 0, border)[:8, :-1]
         example = capture.example(capture.nnx_probe(model), model, samples)
-        controller = cgalr_jax.calibrated(schedule)
+        controller = cgalr_jax.calibrated(schedule, steps=steps)
         tx = optax.chain(
             tx, cgalr_jax.scale_by_connectome(example, samples=samples, every=5, controller=controller)
         )

@@ -54,7 +54,7 @@ def train(data, steps, seed, rate, with_cgalr):
     tx = optax.adamw(schedule)
     if with_cgalr:
         example = jax.eval_shape(probe, init(jax.random.key(0)), x[:64])
-        controller = cgalr_jax.calibrated(schedule)
+        controller = cgalr_jax.calibrated(schedule, steps=steps)
         behind = cgalr_jax.scale_by_connectome(example, samples=x[:64], every=5, controller=controller)
         tx = optax.chain(tx, behind)
     tx = optax.with_extra_args_support(tx)  # plain AdamW takes no probe

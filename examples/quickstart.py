@@ -47,7 +47,7 @@ def train(rate, with_cgalr, data, seed, steps, tick):
     tx = optax.sgd(schedule, momentum=0.9)
     if with_cgalr:  # the three lines
         example = capture.example(capture.nnx_probe(net, x[:PROBE]), net)
-        controller = cgalr_jax.calibrated(schedule)
+        controller = cgalr_jax.calibrated(schedule, steps=steps)
         tx = optax.chain(tx, cgalr_jax.scale_by_connectome(example, every=10, controller=controller))
     optimizer = nnx.Optimizer(net, tx, wrt=nnx.Param)
 

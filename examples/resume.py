@@ -48,7 +48,8 @@ def run(folder, steps, seed, kill_at):
     params = NETWORK.init(jax.random.key(seed), x[:1])["params"]
     probe = capture.linen_probe(NETWORK)
     schedule = optax.cosine_decay_schedule(RATE, steps)
-    tx = cgalr_jax.cgalr(schedule, capture.example(probe, params, x[:BATCH]), samples=x[:BATCH], every=5)
+    example = capture.example(probe, params, x[:BATCH])
+    tx = cgalr_jax.cgalr(schedule, example, samples=x[:BATCH], steps=steps)
     state = capture.TrainState.create(apply_fn=NETWORK.apply, params=params, tx=tx)
 
     @jax.jit

@@ -39,7 +39,7 @@ QUICK = {
 SLOW = {
     "gru_digits": 0.08,
     "linen_cnn": 0.05,
-    "data_parallel": 0.3,
+    "data_parallel": 0.12,
 }
 
 
