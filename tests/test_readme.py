@@ -26,10 +26,10 @@ def test_the_example_learns(capsys):
     value, scale = map(float, capsys.readouterr().out.split())
     untrained = float(names["loss"]({"w": names["params"]["w"], "v": 0 * names["params"]["v"]}))
     assert f"{untrained:.2f}" == "0.48"  # as the sentence below it says
-    assert value < 0.05
+    assert value < 0.01
     assert scale > 10  # the base rate is far too small
     rate = 1e-5 * cgalr_jax.metrics(names["opt_state"])["cgalr/anchor"]
-    assert rate > 100 * 1e-5  # as it says below
+    assert rate > 1000 * 1e-5  # as it says below
 
 
 def test_the_lines_for_flax_run():
