@@ -15,8 +15,8 @@ ROOT = pathlib.Path(cgalr_jax.__file__).parent
 # From the top of the house down; what is on one line does not see the others on it.
 FLOORS = (
     ("_checks", "_control_flow", "_leaves", "_sharding"),
-    ("topology",),
     ("layers",),
+    ("topology",),
     ("signals",),
     ("controllers",),
     ("state",),
