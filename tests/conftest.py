@@ -1,5 +1,6 @@
 """Four virtual CPU devices, compilations that are kept, a reproducible Hypothesis, and strict JAX."""
 
+import gc
 import os
 import pathlib
 import sys
@@ -44,6 +45,13 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent))  # import-mode=importlib 
 def pytest_xdist_make_scheduler(config, log):
     """Neighbours on one worker, which has compiled for them already; who is idle takes from the end."""
     return xdist.scheduler.WorkStealingScheduling(config, log)
+
+
+def pytest_collection_finish():
+    """What is imported and collected stays: the collector of garbage need not visit it again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 def pytest_collection_modifyitems(items):

@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 from compilations import compilations
+from light import LIGHT
 
 import cgalr_jax
 from cgalr_jax import cadence, controllers, signals
@@ -70,7 +71,8 @@ def assert_same(one, other):
 
 
 def in_multi_steps():
-    multi = optax.MultiSteps(cgalr_jax.cgalr(SCHEDULE, EXAMPLE, samples=X[:32], every=4), every_k_schedule=2)
+    ours = cgalr_jax.cgalr(SCHEDULE, EXAMPLE, samples=X[:32], every=4, signal=LIGHT)
+    multi = optax.MultiSteps(ours, every_k_schedule=2)
     return optax.GradientTransformationExtraArgs(multi.init, multi.update)
 
 
@@ -93,15 +95,15 @@ def as_a_schedule():
 FOUR = {"every": 4}
 RUNS = {
     "paired": (lambda: cgalr_jax.cgalr(SCHEDULE, EXAMPLE, samples=X[:32]), paired, {}),
-    "fixed probe": (lambda: cgalr_jax.cgalr(SCHEDULE, EXAMPLE, every=4), fixed, FOUR),
-    "given": (lambda: cgalr_jax.cgalr(0.1, EXAMPLE, optimizer=optax.adamw), given, {}),
+    "fixed probe": (lambda: cgalr_jax.cgalr(SCHEDULE, EXAMPLE, every=4, signal=LIGHT), fixed, FOUR),
+    "given": (lambda: cgalr_jax.cgalr(0.1, EXAMPLE, optimizer=optax.adamw, signal=LIGHT), given, {}),
     "the length of the run": (
-        lambda: cgalr_jax.cgalr(SCHEDULE, EXAMPLE, samples=X[:32], steps=300, every=8),
+        lambda: cgalr_jax.cgalr(SCHEDULE, EXAMPLE, samples=X[:32], steps=300, every=8, signal=LIGHT),
         paired,
         {"steps": 300, "every": 8},
     ),
     "a short run": (
-        lambda: cgalr_jax.cgalr(SCHEDULE, EXAMPLE, steps=60, every=4),
+        lambda: cgalr_jax.cgalr(SCHEDULE, EXAMPLE, steps=60, every=4, signal=LIGHT),
         fixed,
         {"steps": 60, "every": 4},
     ),
@@ -114,15 +116,22 @@ RUNS = {
     "partition": (in_a_partition, fixed, FOUR),
     "inject_hyperparams": (as_a_schedule, bound, FOUR),
     "apply_if_finite": (
-        lambda: optax.apply_if_finite(cgalr_jax.cgalr(SCHEDULE, EXAMPLE, every=4), 3),
+        lambda: optax.apply_if_finite(cgalr_jax.cgalr(SCHEDULE, EXAMPLE, every=4, signal=LIGHT), 3),
         fixed,
         FOUR,
     ),
 }
 
 
+# A fixed probe is in the wrappers, too, a short run has a test of its own, and a partition is made of masks.
+LIKE_ANOTHER = ("fixed probe", "a short run", "partition")
+
+
 class TestTheSameTrajectory:
-    @pytest.mark.parametrize("name", RUNS)
+    @pytest.mark.parametrize(
+        "name",
+        [pytest.param(name, marks=pytest.mark.slow if name in LIKE_ANOTHER else ()) for name in RUNS],
+    )
     def test_bit_for_bit_in_two_compilations(self, name):
         make, extra, cadence_of = RUNS[name]
         tx = make()
@@ -170,7 +179,7 @@ class TestTheSameTrajectory:
         counts = [cgalr_jax.metrics(state)["cgalr/measurements"] for _, state in (decided, called)]
         assert counts[0] == counts[1] > 2
 
-    @pytest.mark.parametrize("steps", [None, 300])
+    @pytest.mark.parametrize("steps", [pytest.param(None, marks=pytest.mark.slow), 300])
     def test_in_an_nnx_optimizer(self, steps):
         nnx = pytest.importorskip("flax.nnx")
         from cgalr_jax import capture
@@ -179,7 +188,7 @@ class TestTheSameTrajectory:
             rngs = nnx.Rngs(0)
             model = nnx.Sequential(nnx.Linear(6, 16, rngs=rngs), jnp.tanh, nnx.Linear(16, 1, rngs=rngs))
             example = capture.example(model, X[:32])
-            tx = cgalr_jax.cgalr(SCHEDULE, example, samples=X[:32], steps=steps, every=4)
+            tx = cgalr_jax.cgalr(SCHEDULE, example, samples=X[:32], steps=steps, every=4, signal=LIGHT)
             return model, nnx.Optimizer(model, tx, wrt=nnx.Param)
 
         @functools.partial(nnx.jit, static_argnames="measure")
@@ -196,7 +205,7 @@ class TestTheSameTrajectory:
         assert cgalr_jax.metrics(called[1])["cgalr/measurements"] == (5 if steps is None else 23)
 
     def test_a_loop_over_blocks_in_one_program(self):
-        tx = cgalr_jax.cgalr(SCHEDULE, EXAMPLE, samples=X[:32], every=5)
+        tx = cgalr_jax.cgalr(SCHEDULE, EXAMPLE, samples=X[:32], every=5, signal=LIGHT)
         step = stepper(tx, paired)
 
         @jax.jit
@@ -213,7 +222,7 @@ class TestTheSameTrajectory:
         assert_same(decided, called)
 
     def test_without_jit(self):
-        tx = cgalr_jax.cgalr(SCHEDULE, EXAMPLE, samples=X[:32], every=2)
+        tx = cgalr_jax.cgalr(SCHEDULE, EXAMPLE, samples=X[:32], every=2, signal=LIGHT)
         decided = called = PARAMS, tx.init(PARAMS)
         for i in range(4):
             runs = []
@@ -234,8 +243,15 @@ class TestWhatIsCompiled:
             for measure in (None, True, False)
         }
 
-    @pytest.mark.parametrize("steps", [None, 300])
-    @pytest.mark.parametrize(("extra", "stored"), [(fixed, None), (paired, X[:32])], ids=["fixed", "paired"])
+    @pytest.mark.parametrize(
+        ("extra", "stored", "steps"),
+        [
+            pytest.param(fixed, None, None, id="fixed"),
+            pytest.param(paired, X[:32], 300, id="paired-300"),
+            pytest.param(fixed, None, 300, id="fixed-300", marks=pytest.mark.slow),
+            pytest.param(paired, X[:32], None, id="paired", marks=pytest.mark.slow),
+        ],
+    )
     def test_a_step_that_does_not_measure_has_no_probe(self, extra, stored, steps):
         texts = self.texts(extra, cgalr_jax.cgalr(SCHEDULE, EXAMPLE, samples=stored, steps=steps))
         assert {measure: "the_probe" in text for measure, text in texts.items()} == {
@@ -286,11 +302,13 @@ class TestAtOtherSteps:
             read_at = step if measure else read_at
         assert state.cg_measurements == 3
 
+    TX = cgalr_jax.cgalr(SCHEDULE, EXAMPLE, samples=X[:32])
+    STEP = staticmethod(stepper(TX, paired))  # compiled once for all
+
     @pytest.mark.parametrize("when", ["never", "late", "each step", "at random"])
     def test_the_scale_stays_sane(self, when):
-        tx = cgalr_jax.cgalr(SCHEDULE, EXAMPLE, samples=X[:32])
-        step, random = stepper(tx, paired), np.random.default_rng(0)
-        params, state = PARAMS, tx.init(PARAMS)
+        step, random = self.STEP, np.random.default_rng(0)
+        params, state = PARAMS, self.TX.init(PARAMS)
         for i in range(60):
             measure = {"never": False, "late": i > 50, "each step": True, "at random": random.random() < 0.3}
             params, state = step(params, state, batch(i), measure=bool(measure[when]))

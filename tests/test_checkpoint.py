@@ -1,5 +1,6 @@
 """Checkpoints: exact through Orbax and flax.serialization; a killed run goes on as if nothing had been."""
 
+import functools
 import importlib
 import os
 import pathlib
@@ -16,6 +17,7 @@ import optax
 import orbax.checkpoint as ocp
 import pytest
 from flax import linen, nnx
+from light import LIGHT
 
 import cgalr_jax
 from cgalr_jax import capture, signals
@@ -41,7 +43,9 @@ def loss(params):
 
 
 def block(units, **kwargs):
-    return cgalr_jax.scale_by_connectome({"hidden": units}, samples=X, every=2, **kwargs)
+    return cgalr_jax.scale_by_connectome(
+        {"hidden": units}, **{"samples": X, "every": 2, "signal": LIGHT, **kwargs}
+    )
 
 
 OPTIMIZERS = {
@@ -57,14 +61,21 @@ OPTIMIZERS = {
 }
 
 
-def train(tx, params, state, steps):
+@functools.cache
+def stepper(tx):
+    """Compiled once for all the parts of a run."""
+
     @jax.jit
     def step(params, state):
         updates, state = tx.update(jax.grad(loss)(params), state, params, probe=forward, samples=X)
         return optax.apply_updates(params, updates), state
 
+    return step
+
+
+def train(tx, params, state, steps):
     for _ in range(steps):
-        params, state = step(params, state)
+        params, state = stepper(tx)(params, state)
     return params, state
 
 
@@ -117,7 +128,8 @@ def test_an_nnx_optimizer_through_orbax(tmp_path):
         rngs = nnx.Rngs(0)
         model = nnx.Sequential(nnx.Linear(5, 8, rngs=rngs), nnx.relu, nnx.Linear(8, 2, rngs=rngs))
         example = capture.example(capture.nnx_probe(model), model, X)
-        return model, nnx.Optimizer(model, cgalr_jax.cgalr(0.1, example, samples=X, every=2), wrt=nnx.Param)
+        tx = cgalr_jax.cgalr(0.1, example, samples=X, every=2, signal=LIGHT)
+        return model, nnx.Optimizer(model, tx, wrt=nnx.Param)
 
     @nnx.jit
     def step(model, optimizer):
@@ -198,7 +210,8 @@ def test_the_checkpoint_of_an_nnx_optimizer_is_checked(arrays, tmp_path):
         rngs = nnx.Rngs(0)
         model = nnx.Sequential(nnx.Linear(5, units, rngs=rngs), nnx.relu, nnx.Linear(units, 2, rngs=rngs))
         example = capture.example(capture.nnx_probe(model), model, X)
-        return model, nnx.Optimizer(model, cgalr_jax.cgalr(0.1, example, samples=X, every=2), wrt=nnx.Param)
+        tx = cgalr_jax.cgalr(0.1, example, samples=X, every=2, signal=LIGHT)
+        return model, nnx.Optimizer(model, tx, wrt=nnx.Param)
 
     told = of_orbax(arrays(make(8)), tmp_path)
     for like in (make(8)[1], arrays(make(8))):

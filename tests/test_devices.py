@@ -19,6 +19,7 @@ import optax
 import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
+from light import LIGHT
 
 import cgalr_jax
 from cgalr_jax import signals
@@ -33,7 +34,12 @@ PARAMS = {
 }
 EXAMPLE = {"hidden": 8}
 STEPS = 7
-SIGNALS = {"hybrid": signals.hybrid, "births": signals.births, "frobenius": signals.frobenius}
+SIGNALS = {
+    "light": LIGHT,
+    "hybrid": signals.hybrid(),
+    "births": signals.births(),
+    "frobenius": signals.frobenius(),
+}
 
 
 def forward(params, x):
@@ -45,8 +51,8 @@ def loss(params, x):
     return jnp.mean((output - jnp.sin(x[:, 0])) ** 2)
 
 
-def make(stored=None, **kwargs):
-    return cgalr_jax.cgalr(0.1, EXAMPLE, samples=stored, every=2, **kwargs)
+def make(stored=None, signal=LIGHT, **kwargs):
+    return cgalr_jax.cgalr(0.1, EXAMPLE, samples=stored, every=2, signal=signal, **kwargs)
 
 
 def arguments(way, params, x):
@@ -67,9 +73,9 @@ def step_of(tx, way):
 
 
 @functools.cache
-def on_one_device(way, name="hybrid"):
+def on_one_device(way, name="light"):
     """The scale after every step."""
-    tx = make(X if way == "paired" else None, signal=SIGNALS[name]())
+    tx = make(X if way == "paired" else None, signal=SIGNALS[name])
     step = jax.jit(step_of(tx, way))
     params, state, scales = PARAMS, tx.init(PARAMS), []
     for _ in range(STEPS):
@@ -78,9 +84,9 @@ def on_one_device(way, name="hybrid"):
     return scales
 
 
-def on_a_mesh(mesh, way, *, params_split=None, stored=None, with_mesh=True, name="hybrid"):
+def on_a_mesh(mesh, way, *, params_split=None, stored=None, with_mesh=True, name="light"):
     stored = X if stored is None else stored
-    tx = make(stored if way == "paired" else None, signal=SIGNALS[name]())
+    tx = make(stored if way == "paired" else None, signal=SIGNALS[name])
     whole = NamedSharding(mesh, P())
     params = {
         key: jax.device_put(value, NamedSharding(mesh, (params_split or {}).get(key, P())))
@@ -115,9 +121,21 @@ def test_data_parallel(axis_type, way, with_mesh):
     np.testing.assert_allclose(on_a_mesh(mesh, way, with_mesh=with_mesh), on_one_device(way), rtol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["births", pytest.param("frobenius", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
-    "axis_type", [pytest.param(AUTO, marks=pytest.mark.slow), EXPLICIT], ids=["Auto", "Explicit"]
+    ("axis_type", "name"),
+    [
+        pytest.param(AUTO, "hybrid", id="Auto-hybrid"),
+        pytest.param(EXPLICIT, "births", id="Explicit-births"),
+        *(
+            pytest.param(axis_type, name, id=f"{axis_type.name}-{name}", marks=pytest.mark.slow)
+            for axis_type, name in (
+                (AUTO, "births"),
+                (EXPLICIT, "hybrid"),
+                (AUTO, "frobenius"),
+                (EXPLICIT, "frobenius"),
+            )
+        ),
+    ],
 )
 def test_data_parallel_with_other_signals(axis_type, name):
     mesh = jax.make_mesh((4,), ("data",), axis_types=(axis_type,))

@@ -266,7 +266,7 @@ class TestThreeWays:
         assert len(calls) == 3  # steps 0, 5 and 10
 
     def test_probe_and_given_agree(self):
-        tx = cgalr_jax.scale_by_connectome(EXAMPLE, every=3)
+        tx = cgalr_jax.scale_by_connectome(EXAMPLE, every=3, signal=signals.frobenius())
         state = tx.init(PARAMS)
         moved = jax.tree.map(lambda p: p * 1.1 + 0.01, PARAMS)
         by_probe, given = state, state
@@ -297,7 +297,7 @@ class TestThreeWays:
         np.testing.assert_allclose(state.cg_distance, expected, rtol=1e-6)
 
     def test_a_longer_batch_is_cut(self):
-        tx = cgalr_jax.scale_by_connectome(EXAMPLE, samples=X[:16])
+        tx = cgalr_jax.scale_by_connectome(EXAMPLE, samples=X[:16], signal=signals.frobenius())
         _, state = tx.update(PARAMS, tx.init(PARAMS), PARAMS, probe=hidden, samples=X[:32])
         np.testing.assert_array_equal(state.cg_samples, X[:16])
 

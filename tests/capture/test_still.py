@@ -8,7 +8,7 @@ import pytest
 from flax import linen, nnx
 
 import cgalr_jax
-from cgalr_jax import capture
+from cgalr_jax import capture, signals
 
 X = jax.random.normal(jax.random.key(1), (8, 5))
 
@@ -139,8 +139,15 @@ LINEN = {
 }
 
 
-@pytest.mark.parametrize("fixed", [False, True])
-@pytest.mark.parametrize("name", LINEN)
+# Each model once with its samples fixed or as an argument; the other of the two is slow.
+@pytest.mark.parametrize(
+    ("name", "fixed"),
+    [
+        pytest.param(name, fixed, marks=() if fixed == number % 2 else pytest.mark.slow)
+        for number, name in enumerate(LINEN)
+        for fixed in (False, True)
+    ],
+)
 def test_linen_probe_reads_no_statistics_and_no_keys(name, fixed):
     model, forward = LINEN[name]
     rngs = {name: jax.random.key(0) for name in ("params", "noise", "dropout")}
@@ -298,7 +305,8 @@ def test_nothing_moves_where_the_parameters_stand_still(api):
 
             others = lambda: collections  # noqa: E731
         x = samples_of(others(), X)
-        tx = cgalr_jax.scale_by_connectome(capture.example(build(), params, x), samples=x, every=1)
+        example, signal = capture.example(build(), params, x), signals.frobenius()
+        tx = cgalr_jax.scale_by_connectome(example, samples=x, every=1, signal=signal)
         state, zeros = tx.init(params), optax.tree.zeros_like(params)
         for number in range(3):
             batch = X + number

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from light import LIGHT
 
 import cgalr_jax
 from cgalr_jax import signals, topology
@@ -17,7 +18,7 @@ def probe(params, x):
 
 
 def first_step(example, batch):
-    tx = cgalr_jax.scale_by_connectome({"hidden": 6}, samples=example)
+    tx = cgalr_jax.scale_by_connectome({"hidden": 6}, samples=example, signal=LIGHT)
     return tx.update(PARAMS, tx.init(PARAMS), PARAMS, probe=probe, samples=batch)[1].cg_samples
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 from compilations import compilations
+from light import LIGHT
 
 import cgalr_jax
 from cgalr_jax import signals
@@ -24,14 +25,14 @@ def units(params):
 
 
 def block(**options):
-    return cgalr_jax.scale_by_connectome({"seen": 3}, **{"every": 4, **options})
+    return cgalr_jax.scale_by_connectome({"seen": 3}, **{"every": 4, "signal": LIGHT, **options})
 
 
 # {name: (learning rate -> optimizer, extra arguments of its update)}
 FACTORIES = {
     "cgalr": (lambda rate: cgalr_jax.cgalr(rate, {"seen": 3}, every=4), {"probe": units}),
     "cgalr of adam": (
-        lambda rate: cgalr_jax.cgalr(rate, {"seen": 3}, every=4, optimizer=optax.adam),
+        lambda rate: cgalr_jax.cgalr(rate, {"seen": 3}, every=4, optimizer=optax.adam, signal=LIGHT),
         {"probe": units},
     ),
     "the block": (lambda rate: optax.chain(optax.sgd(rate), block()), {"probe": units}),
@@ -177,13 +178,20 @@ def test_inject_hyperparams_of_the_average():
 def test_updates_have_the_dtype_of_the_parameters(name, dtype):
     make, extra = FACTORIES[name]
     tx, (params, _, objective) = make(1e-2), parabola(dtype)
-    grads = jax.grad(objective)(params)
-    updates, _ = jax.jit(lambda s: tx.update(grads, s, params, **extra))(jax.jit(tx.init)(params))
+    grads, state = jax.eval_shape(jax.grad(objective), params), jax.eval_shape(tx.init, params)
+    updates, _ = jax.eval_shape(lambda g, s, p: tx.update(g, s, p, **extra), grads, state, params)
     assert updates.dtype == params.dtype
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
-@factories
+# Each factory in one of the two dtypes, and the other by the slow run.
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        pytest.param(name, dtype, marks=() if number % 2 == other else pytest.mark.slow)
+        for number, name in enumerate(FACTORIES)
+        for other, dtype in enumerate(["bfloat16", "float32"])
+    ],
+)
 def test_multi_steps_moves_nothing_on_a_micro_batch(name, dtype):
     make, extra = FACTORIES[name]
     tx, (params, _, objective) = optax.MultiSteps(make(1e-2), 4), parabola(dtype)
@@ -222,7 +230,7 @@ def test_the_state_is_stable_in_a_cond(name, dtype):
 # --- 7. a schedule where a rate may be one
 
 
-@pytest.mark.parametrize("momentum", [None, 0.9])
+@pytest.mark.parametrize("momentum", [pytest.param(None, marks=pytest.mark.slow), 0.9])
 def test_a_constant_schedule_moves_as_the_number_does_under_one_controller(momentum):
     params, _, objective = parabola()
     ends = []

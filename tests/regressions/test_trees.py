@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from light import LIGHT
 
 import cgalr_jax
 from cgalr_jax import signals
@@ -28,7 +29,7 @@ def loss(params, x=X, y=Y):
 
 
 def block(**options):
-    return cgalr_jax.scale_by_connectome(EXAMPLE, **{"every": 3, **options})
+    return cgalr_jax.scale_by_connectome(EXAMPLE, **{"every": 3, "signal": LIGHT, **options})
 
 
 def train(params, *, tx=None, probe=hidden, objective=loss, steps=7):
@@ -210,8 +211,14 @@ def test_an_average_is_wide_enough_under_strict_promotion(dtype, strict):
         assert cgalr_jax.averaged_params(state, params)["w"].dtype == dtype
 
 
-@pytest.mark.parametrize("whole", [False, True], ids=["filtered", "whole"])
-@pytest.mark.parametrize("averaging", [False, True])
+@pytest.mark.parametrize(
+    ("whole", "averaging"),
+    [
+        (False, False),
+        (True, True),
+        *(pytest.param(*each, marks=pytest.mark.slow) for each in ((False, True), (True, False))),
+    ],
+)
 def test_an_equinox_model(whole, averaging):
     model = eqx.nn.MLP(4, "scalar", 8, 1, key=jax.random.key(2))
     last = [cgalr_jax.polynomial_averaging()] if averaging else []

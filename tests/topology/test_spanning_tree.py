@@ -176,8 +176,14 @@ def test_binned_deaths_of_a_weight_outside_of_the_unit_interval_are_nan(wrong, e
     assert not np.isnan(topology.compute_barcode(weights, bins=8).deaths).any()
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("bins", [None, 16])
+@pytest.mark.parametrize(
+    ("method", "bins"),
+    [
+        ("prim", None),
+        ("boruvka", 16),
+        *(pytest.param(*each, marks=pytest.mark.slow) for each in (("prim", 16), ("boruvka", None))),
+    ],
+)
 def test_jit_vmap_scan_and_eager_agree_to_the_bit(method, bins):
     batch = np.stack([symmetric(10, seed, levels=40) for seed in range(5)])
 
@@ -193,9 +199,8 @@ def test_jit_vmap_scan_and_eager_agree_to_the_bit(method, bins):
         for births, deaths, alone in zip(*together, one_by_one, strict=True):
             assert_same_bits(births, alone.births)
             assert_same_bits(deaths, alone.deaths)
-    if bins is None:  # births know nothing of bins
-        with jax.disable_jit():
-            assert_same_bits(topology.compute_births(batch[0], method=method), one_by_one[0].births)
+    with jax.disable_jit():
+        assert_same_bits(topology.compute_births(batch[0], method=method), one_by_one[0].births)
 
 
 def test_inside_shard_map_every_device_finds_its_own_barcode():

@@ -1,6 +1,7 @@
 """Every public function under every flag of JAX that strangers set: same values, documented dtypes."""
 
 import contextlib
+import functools
 import inspect
 
 import jax
@@ -83,9 +84,23 @@ def test_every_public_function_is_called():
     assert functions <= {call.split()[0].rstrip(",") for call in CALLS}
 
 
-@pytest.fixture(scope="module")
-def expected():
-    return {name: jax.tree.map(np.asarray, call()) for name, call in CALLS.items()}
+@functools.cache
+def expected(name):
+    return jax.tree.map(np.asarray, CALLS[name]())
+
+
+# Calls of functions that have another call in the table; they are slow.
+VARIANTS = (
+    "functional_connectome over devices",
+    "compute_barcode in bins, mapped",
+    "compute_barcode of what is symmetric",
+    "top_distance of other lengths",
+    "top_distance, summed",
+    "barcode_distance of bins",
+)
+calls = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in VARIANTS else ()) for name in CALLS]
+)
 
 
 def assert_as_documented(found, expected):
@@ -96,18 +111,20 @@ def assert_as_documented(found, expected):
         np.testing.assert_allclose(leaf, other, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", CALLS)
-def test_flags_change_neither_values_nor_dtypes(name, expected):
+@calls
+def test_flags_change_neither_values_nor_dtypes(name):
+    documented = expected(name)
     with all_flags():
-        assert_as_documented(CALLS[name](), expected[name])
+        assert_as_documented(CALLS[name](), documented)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CALLS)
 @pytest.mark.parametrize("flag", FLAGS)
-def test_a_flag_by_itself_changes_neither_values_nor_dtypes(flag, name, expected):
+def test_a_flag_by_itself_changes_neither_values_nor_dtypes(flag, name):
+    documented = expected(name)
     with FLAGS[flag]():
-        assert_as_documented(CALLS[name](), expected[name])
+        assert_as_documented(CALLS[name](), documented)
 
 
 # Operation by operation, which takes long; Checkify asks compiled code for the same below. Here always: where
@@ -122,16 +139,17 @@ STEP_BY_STEP = (
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=() if name in STEP_BY_STEP else pytest.mark.slow) for name in CALLS]
 )
-def test_a_healthy_run_makes_no_nan_on_the_way(name, expected):
+def test_a_healthy_run_makes_no_nan_on_the_way(name):
+    documented = expected(name)
     with jax.disable_jit(), jax.debug_nans(True), jax.debug_infs(True):
-        assert_as_documented(CALLS[name](), expected[name])
+        assert_as_documented(CALLS[name](), documented)
 
 
-@pytest.mark.parametrize("name", CALLS)
-def test_checkify_finds_nothing_in_a_healthy_run(name, expected):
+@calls
+def test_checkify_finds_nothing_in_a_healthy_run(name):
     error, found = checkify.checkify(CALLS[name], errors=checkify.float_checks)()
     error.throw()
-    assert_as_documented(found, expected[name])
+    assert_as_documented(found, expected(name))
 
 
 DTYPES = [bool, np.uint8, np.int32, np.float16, np.float64, jnp.bfloat16, jnp.float8_e4m3fn]
