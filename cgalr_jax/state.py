@@ -201,8 +201,8 @@ def check_form(argument: str, found: Any, wanted: Any) -> None:
     if not found or len(found) != len(wanted):
         raise ValueError(
             f"{argument} must hold as many states of scale_by_connectome as the optimizer, {len(wanted)}, "
-            f"got {len(found)}. An Orbax CheckpointManager returns the shapes that it stored only if it is "
-            "made with item_handlers=ocp.StandardCheckpointHandler()."
+            f"got {len(found)}. Is there a checkpoint at this path? An Orbax CheckpointManager returns the "
+            "shapes that it stored only if it is made with item_handlers=ocp.StandardCheckpointHandler()."
         )
     wrong = dict.fromkeys(  # without duplicates: a layer of another width differs in its connectome, too
         _difference(path, here.get(path), there.get(path))

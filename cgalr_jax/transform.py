@@ -184,7 +184,13 @@ def cgalr(
     if optimizer is None:
         optimizer = functools.partial(optax.sgd, momentum=momentum)
     arguments.check_rate("learning_rate", learning_rate)
-    _checks.check_function("optimizer", optimizer, "learning_rate -> optax.GradientTransformation", 1)
+    signature = "learning_rate -> optax.GradientTransformation"
+    if isinstance(optimizer, optax.GradientTransformation):
+        raise ValueError(
+            f"optimizer must be a function, {signature}, got {type(optimizer).__name__}, one that is built "
+            "already; pass optax.adamw itself, or functools.partial(optax.adamw, weight_decay=1e-2)."
+        )
+    _checks.check_function("optimizer", optimizer, signature, 1)
     controller = _deprecated.moved_arguments(controller, bounds, window)
     if steps is not None:
         _checks.check_integer("steps", steps, 1)

@@ -1,6 +1,7 @@
 """Which layers to measure, and in which form: keyword arguments of the functions of `capture`."""
 
 import fnmatch
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, TypedDict
 
@@ -89,6 +90,19 @@ def may_sow(choice: Choice, name: str) -> bool:
 
 
 def run(choice: Choice, model: Any, samples: Any) -> Any:
-    """One forward pass."""
+    """One forward pass.
+
+    Raises:
+      ValueError: if there is no `forward`, and the model does not take samples alone.
+    """
     forward = choice.get("forward")
-    return model(samples) if forward is None else forward(model, samples)
+    if forward is not None:
+        return forward(model, samples)
+    try:
+        inspect.signature(model).bind(samples)
+    except TypeError as error:
+        raise ValueError(
+            "forward must be passed, to capture.example and to the probe, if the model takes other arguments "
+            f"than samples alone: forward=lambda model, x: model(x, train=False); got none, and {error}."
+        ) from None
+    return model(samples)

@@ -1,5 +1,7 @@
 """Mistakes of a first hour: each is told in its first line what to do, or simply works."""
 
+import types
+
 import flax.training.train_state
 import jax
 import jax.numpy as jnp
@@ -40,6 +42,20 @@ def with_train_state(kind, **extra):
     tx = block(example=capture.example(NET, VARIABLES["params"], X), samples=X)
     state = kind.create(apply_fn=NET.apply, params=VARIABLES["params"], tx=tx)
     return state.apply_gradients(grads=VARIABLES["params"], **extra)
+
+
+class LinenTrain(linen.Module):
+    @linen.compact
+    def __call__(self, x, train):
+        return linen.Dense(3)(x)
+
+
+class NNXTrain(nnx.Module):
+    def __init__(self):
+        self.dense = nnx.Linear(4, 3, rngs=nnx.Rngs(0))
+
+    def __call__(self, x, train):
+        return self.dense(x)
 
 
 flax_state = flax.training.train_state.TrainState
@@ -113,7 +129,8 @@ TOLD = {
     ),
     "an optimizer, already built": (
         lambda: cgalr_jax.cgalr(0.1, EXAMPLE, optimizer=optax.adam(0.1)),
-        "optimizer must be a function, learning_rate -> optax.GradientTransformation, got",
+        "optimizer must be a function, learning_rate -> optax.GradientTransformation, got "
+        "GradientTransformationExtraArgs, one that is built already; pass optax.adamw itself",
     ),
     "never measured": (lambda: block(every=0), "every must be an integer of at least 1, got 0"),
     "flax's TrainState, with a probe": (
@@ -128,6 +145,16 @@ TOLD = {
     "an nnx model for linen": (
         lambda: capture.linen_probe(NNX),
         "model must be an instance of flax.linen.Module",
+    ),
+    "a linen model that takes train": (
+        lambda: capture.example(LinenTrain(), {}, X),
+        "forward must be passed, to capture.example and to the probe, if the model takes other arguments "
+        "than samples alone: forward=lambda model, x: model(x, train=False)",
+    ),
+    "an nnx model that takes train": (
+        lambda: capture.example(NNXTrain(), X),
+        "forward must be passed, to capture.example and to the probe, if the model takes other arguments "
+        "than samples alone: forward=lambda model, x: model(x, train=False)",
     ),
     "samples for parameters": (
         lambda: capture.example(capture.nnx_probe(NNX), X),
@@ -144,6 +171,11 @@ TOLD = {
     "metrics of Adam": (
         lambda: cgalr_jax.metrics(optax.adam(1e-3).init(PARAMS)),
         "opt_state must contain the state of scale_by_connectome, cgalr or connectome_schedule",
+    ),
+    "a checkpoint that is not there": (  # what Orbax's metadata(path) is then
+        lambda: cgalr_jax.check_checkpoint(types.SimpleNamespace(item_metadata=None), block().init(PARAMS)),
+        "stored must hold as many states of scale_by_connectome as the optimizer, 1, got 0. Is there a "
+        "checkpoint at this path?",
     ),
     "a finder's step that takes a batch": (
         lambda: cgalr_jax.find_learning_rate(lambda state, x, y: state, PARAMS, probe),
