@@ -5,6 +5,7 @@ batch. The scales agree to rounding. Plain SGD at the same base rate is the base
 CPU device, four virtual ones are made.
 """
 
+import functools
 import os
 
 if "host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):  # read once, when jax is imported
@@ -37,10 +38,10 @@ def train(name, mesh, data, steps, seed, with_cgalr=True):
     if with_cgalr:
         example = capture.example(capture.linen_probe(NETWORK), params, samples)
         tx = cgalr_jax.cgalr(schedule, example, samples=samples, steps=steps)
-    # The state begins where it will stay: replicated. Otherwise the second step is compiled again.
+    # The state begins where it will stay, replicated, and each step leaves it there: one compilation.
     opt_state = jax.jit(tx.init, out_shardings=whole)(params)
 
-    @jax.jit
+    @functools.partial(jax.jit, out_shardings=whole)
     def step(params, opt_state, x, y):
         def loss_fn(params):
             logits = NETWORK.apply({"params": params}, x)

@@ -1,0 +1,39 @@
+"""A paired step on a mesh: the stored samples must not move the state to other devices, or it is compiled twice."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+from compilations import compilations
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+import cgalr_jax
+
+
+def probe(params, samples):
+    return {"hidden": samples @ params["w"]}
+
+
+@pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit])
+def test_a_step_whose_outputs_are_replicated_is_compiled_once(axis_type):
+    mesh = jax.make_mesh((len(jax.devices()),), ("data",), axis_types=(axis_type,))
+    whole, split = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("data"))
+    with jax.set_mesh(mesh):
+        x = jax.device_put(jax.random.normal(jax.random.key(0), (16, 3)), split)
+        params = jax.device_put({"w": jnp.ones((3, 5))}, whole)
+        signal = cgalr_jax.signals.frobenius()
+        tx = cgalr_jax.scale_by_connectome(jax.eval_shape(probe, params, x), samples=x, every=1, signal=signal)
+        opt_state = jax.jit(tx.init, out_shardings=whole)(params)
+
+        @functools.partial(jax.jit, out_shardings=whole)
+        def step(params, opt_state, x):
+            updates, opt_state = tx.update(params, opt_state, params, probe=probe, samples=x)
+            return optax.apply_updates(params, updates), opt_state
+
+        with compilations() as compiled:
+            for _ in range(3):
+                params, opt_state = step(params, opt_state, x)
+    assert sum("jit(step)" in name for name in compiled) == 1, compiled
+    assert cgalr_jax.metrics(opt_state)["cgalr/measurements"] == 2
