@@ -1,4 +1,4 @@
-"""A paired step on a mesh: the stored samples must not move the state to other devices, or it is compiled twice."""
+"""A paired step on a mesh: were its samples stored on other devices than before, it would compile again."""
 
 import functools
 
@@ -23,8 +23,9 @@ def test_a_step_whose_outputs_are_replicated_is_compiled_once(axis_type):
     with jax.set_mesh(mesh):
         x = jax.device_put(jax.random.normal(jax.random.key(0), (16, 3)), split)
         params = jax.device_put({"w": jnp.ones((3, 5))}, whole)
-        signal = cgalr_jax.signals.frobenius()
-        tx = cgalr_jax.scale_by_connectome(jax.eval_shape(probe, params, x), samples=x, every=1, signal=signal)
+        tx = cgalr_jax.scale_by_connectome(
+            jax.eval_shape(probe, params, x), samples=x, every=1, signal=cgalr_jax.signals.frobenius()
+        )
         opt_state = jax.jit(tx.init, out_shardings=whole)(params)
 
         @functools.partial(jax.jit, out_shardings=whole)
