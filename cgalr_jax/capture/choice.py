@@ -39,7 +39,10 @@ def check(model: Any, kind: type, choice: Choice) -> None:
     """Raises a ValueError unless `model` is a `kind`, and each keyword argument is valid."""
     if not isinstance(model, kind):
         flax = "linen" if "linen" in kind.__module__ else "nnx"
-        raise ValueError(f"model must be an instance of flax.{flax}.Module, got {_checks.shown(model)}.")
+        raise ValueError(
+            f"model must be an instance of flax.{flax}.Module, as in probe={flax}_probe(model), "
+            f"got {_checks.shown(model)}."
+        )
     known = sorted(Choice.__annotations__)
     for name in choice:
         if name not in known:

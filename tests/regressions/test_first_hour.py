@@ -141,6 +141,10 @@ TOLD = {
         lambda: with_train_state(capture.TrainState),
         "probe or activations must be passed to update",
     ),
+    "linen_probe, not called": (
+        lambda: update(block(samples=X), probe=capture.linen_probe, samples=X),
+        "model must be an instance of flax.linen.Module, as in probe=linen_probe(model), got",
+    ),
     "a linen model for nnx": (lambda: capture.nnx_probe(NET), "model must be an instance of flax.nnx.Module"),
     "an nnx model for linen": (
         lambda: capture.linen_probe(NNX),
