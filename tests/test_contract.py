@@ -16,7 +16,7 @@ import numpy as np
 import optax
 import optax.contrib
 import pytest
-from light import LIGHT
+from light import ECHO, LIGHT
 
 import cgalr_jax
 from cgalr_jax import signals
@@ -68,7 +68,7 @@ def nothing(params, x):
 
 
 def block(**kwargs):
-    kwargs = {"every": 2, "signal": LIGHT, **kwargs}
+    kwargs = {"every": 2, "signal": LIGHT, "controller": ECHO, **kwargs}
     return cgalr_jax.scale_by_connectome(EXAMPLE, **kwargs)
 
 
@@ -114,7 +114,7 @@ def without_extra_args(tx):
 
 
 CONSTRUCTIONS = {
-    "alone, paired": Construction(lambda: in_pairs(signal=None), paired),
+    "alone, paired": Construction(lambda: in_pairs(signal=None, controller=None), paired),
     "alone, fixed probe": Construction(block),
     "alone, activations": Construction(block, given),
     "births": Construction(lambda: block(signal=signals.births())),
@@ -143,7 +143,9 @@ CONSTRUCTIONS = {
     ),
     "inject_hyperparams of cgalr": Construction(
         lambda: optax.inject_hyperparams(
-            lambda learning_rate: cgalr_jax.cgalr(learning_rate, EXAMPLE, every=2, signal=LIGHT)
+            lambda learning_rate: cgalr_jax.cgalr(
+                learning_rate, EXAMPLE, every=2, signal=LIGHT, controller=ECHO
+            )
         )(learning_rate=0.1)
     ),
     "masked": Construction(lambda: optax.masked(sgd(block()), {"w": True, "v": True, "out": False}), bound),
@@ -575,7 +577,7 @@ def test_schedule_is_the_block_one_step_later():
     """The same core: the rate is the base rate times the block's scale, a measurement later."""
     params = init_params()
     scheduled = with_schedule()
-    tx = block(signal=signals.frobenius())
+    tx = block(signal=signals.frobenius(), controller=None)
     state, reference = scheduled.init(params), tx.init(params)
     scales, rates = [float(reference.cg_scale)], []
 
@@ -728,8 +730,8 @@ def test_before_an_optimizer_that_normalises_the_scale_does_nothing():
 
     alone, before, after = (
         first(adam),
-        first(block(), adam),
-        first(adam, block()),
+        first(block(controller=None), adam),
+        first(adam, block(controller=None)),
     )
     assert_equal(before, alone, rtol=1e-3)
     assert all(

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 from compilations import compilations
-from light import LIGHT
+from light import ECHO, LIGHT
 
 import cgalr_jax
 from cgalr_jax import signals
@@ -25,7 +25,7 @@ def units(params):
 
 
 def block(**options):
-    return cgalr_jax.scale_by_connectome({"seen": 3}, **{"every": 4, "signal": LIGHT, **options})
+    return cgalr_jax.scale_by_connectome({"seen": 3}, **{"every": 4, "signal": LIGHT, "controller": ECHO, **options})
 
 
 # {name: (learning rate -> optimizer, extra arguments of its update)}

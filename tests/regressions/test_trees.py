@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from light import LIGHT
+from light import ECHO, LIGHT
 
 import cgalr_jax
 from cgalr_jax import signals
@@ -29,7 +29,7 @@ def loss(params, x=X, y=Y):
 
 
 def block(**options):
-    return cgalr_jax.scale_by_connectome(EXAMPLE, **{"every": 3, "signal": LIGHT, **options})
+    return cgalr_jax.scale_by_connectome(EXAMPLE, **{"every": 3, "signal": LIGHT, "controller": ECHO, **options})
 
 
 def train(params, *, tx=None, probe=hidden, objective=loss, steps=7):
@@ -67,7 +67,7 @@ def test_every_signal_measures_under_x64(signal):
     with jax.enable_x64(True):
         x, y = X.astype(jnp.float64), Y.astype(jnp.float64)
         params = cast(jnp.float64)
-        tx = optax.chain(optax.sgd(0.1), block(signal=getattr(signals, signal)()))
+        tx = optax.chain(optax.sgd(0.1), block(signal=getattr(signals, signal)(), controller=None))
         after, state, updates = train(
             params, tx=tx, probe=lambda p: hidden(p, x), objective=lambda p: loss(p, x, y)
         )
