@@ -25,7 +25,9 @@ def units(params):
 
 
 def block(**options):
-    return cgalr_jax.scale_by_connectome({"seen": 3}, **{"every": 4, "signal": LIGHT, "controller": ECHO, **options})
+    return cgalr_jax.scale_by_connectome(
+        {"seen": 3}, **{"every": 4, "signal": LIGHT, "controller": ECHO, **options}
+    )
 
 
 # {name: (learning rate -> optimizer, extra arguments of its update)}

@@ -29,7 +29,9 @@ def loss(params, x=X, y=Y):
 
 
 def block(**options):
-    return cgalr_jax.scale_by_connectome(EXAMPLE, **{"every": 3, "signal": LIGHT, "controller": ECHO, **options})
+    return cgalr_jax.scale_by_connectome(
+        EXAMPLE, **{"every": 3, "signal": LIGHT, "controller": ECHO, **options}
+    )
 
 
 def train(params, *, tx=None, probe=hidden, objective=loss, steps=7):
