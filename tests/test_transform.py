@@ -260,7 +260,9 @@ class TestThreeWays:
             jax.debug.callback(lambda: calls.append(1))
             return probe(params)
 
-        tx = cgalr_jax.scale_by_connectome(EXAMPLE, every=5, controller=fixed(1.0))
+        tx = cgalr_jax.scale_by_connectome(
+            EXAMPLE, every=5, controller=fixed(1.0), signal=signals.frobenius()
+        )
         run(tx, 11, extra=lambda x: {"probe": counting})
         jax.effects_barrier()
         assert len(calls) == 3  # steps 0, 5 and 10
@@ -308,7 +310,9 @@ class TestThreeWays:
         np.testing.assert_array_equal(state.cg_samples, X[:16])
 
     def test_the_update_norm_needs_nothing(self):
-        tx = cgalr_jax.scale_by_connectome(EXAMPLE, every=1, signal=signals.update_norm())
+        tx = cgalr_jax.scale_by_connectome(
+            EXAMPLE, every=1, signal=signals.update_norm(), controller=fixed(1.0)
+        )
         state = tx.init(PARAMS)
         for factor in (1.0, 1.1):
             _, state = tx.update(PARAMS, state, jax.tree.map(lambda p, f=factor: p * f, PARAMS))
@@ -520,7 +524,7 @@ def test_the_controller_is_told_the_distance_in_set_points():
 
 
 def test_updates_are_scaled_and_keep_their_dtype():
-    tx = cgalr_jax.scale_by_connectome(EXAMPLE, controller=fixed(0.25))
+    tx = cgalr_jax.scale_by_connectome(EXAMPLE, controller=fixed(0.25), signal=signals.frobenius())
     updates = {"a": jnp.ones(3, jnp.bfloat16), "b": jnp.ones(3, jnp.float16), "c": None, "d": jnp.ones(3)}
     scaled, _ = tx.update(updates, tx.init(PARAMS), PARAMS, probe=probe)
     assert jax.tree.map(lambda x: x.dtype, scaled) == jax.tree.map(lambda x: x.dtype, updates)

@@ -34,7 +34,9 @@ def block(**options):
 FACTORIES = {
     "cgalr": (lambda rate: cgalr_jax.cgalr(rate, {"seen": 3}, every=4), {"probe": units}),
     "cgalr of adam": (
-        lambda rate: cgalr_jax.cgalr(rate, {"seen": 3}, every=4, optimizer=optax.adam, signal=LIGHT),
+        lambda rate: cgalr_jax.cgalr(
+            rate, {"seen": 3}, every=4, optimizer=optax.adam, signal=LIGHT, controller=ECHO
+        ),
         {"probe": units},
     ),
     "the block": (lambda rate: optax.chain(optax.sgd(rate), block()), {"probe": units}),
@@ -238,7 +240,8 @@ def test_a_constant_schedule_moves_as_the_number_does_under_one_controller(momen
     ends = []
     for rate in (1e-3, optax.constant_schedule(1e-3)):
         controller = cgalr_jax.calibrated(optax.constant_schedule(1e-3))
-        tx = cgalr_jax.cgalr(rate, {"seen": 3}, every=4, momentum=momentum, controller=controller)
+        options = {"every": 4, "controller": controller, "signal": signals.frobenius()}
+        tx = cgalr_jax.cgalr(rate, {"seen": 3}, momentum=momentum, **options)
         step, found = stepper(tx, objective, {"probe": units}), (params, tx.init(params))
         for _ in range(10):
             found = step(*found)
