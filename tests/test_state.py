@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from light import ECHO, LIGHT
+from light import LIGHT
 
 import cgalr_jax
 from cgalr_jax import state as states
@@ -17,7 +17,7 @@ SCHEDULE = optax.linear_schedule(0.1, 0.0, 10)
 
 
 def block(**kwargs):
-    return cgalr_jax.scale_by_connectome({"hidden": 4}, **{"signal": LIGHT, "controller": ECHO, **kwargs})
+    return cgalr_jax.scale_by_connectome({"hidden": 4}, **{"signal": LIGHT, **kwargs})
 
 
 class TestFinding:
