@@ -415,9 +415,13 @@ def test_vmap_over_seeds(name):
     assert_equal(jax.tree.map(lambda x: x[1], (params, state)), (one, its_state), rtol=2e-3, atol=1e-4)
 
 
-def test_vmap_over_learning_rates():
+# The default controller under vmap is in the schedule above.
+@pytest.mark.parametrize(
+    "controller", [ECHO, pytest.param(None, marks=pytest.mark.slow)], ids=["echo", "default"]
+)
+def test_vmap_over_learning_rates(controller):
     def run(rate):
-        tx = cgalr_jax.cgalr(rate, EXAMPLE, every=2, signal=signals.frobenius())
+        tx = cgalr_jax.cgalr(rate, EXAMPLE, every=2, signal=LIGHT, controller=controller)
         params = init_params()
         state = tx.init(params)
 

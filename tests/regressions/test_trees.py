@@ -97,7 +97,7 @@ def test_narrow_parameters_under_strict_promotion(dtype):
 def test_updates_of_eight_bits(dtype, strict):
     params = {"w": jnp.full((4, 8), 64, dtype)}
     with jax.numpy_dtype_promotion("strict" if strict else "standard"):
-        tx = block(every=1, controller=None)
+        tx = block(every=1, signal=signals.frobenius(), controller=None)
         update = jax.jit(functools.partial(tx.update, probe=lambda p: {"hidden": X @ PARAMS["w"]}))
         updates, state = update(params, tx.init(params), params)
     assert updates["w"].dtype == dtype
