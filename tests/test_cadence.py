@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 from compilations import compilations
-from light import LIGHT
+from light import ECHO, LIGHT
 
 import cgalr_jax
 from cgalr_jax import cadence, controllers, signals
@@ -71,18 +71,18 @@ def assert_same(one, other):
 
 
 def in_multi_steps():
-    ours = cgalr_jax.cgalr(SCHEDULE, EXAMPLE, samples=X[:32], every=4, signal=LIGHT)
+    ours = cgalr_jax.cgalr(SCHEDULE, EXAMPLE, samples=X[:32], every=4, signal=LIGHT, controller=ECHO)
     multi = optax.MultiSteps(ours, every_k_schedule=2)
     return optax.GradientTransformationExtraArgs(multi.init, multi.update)
 
 
 def in_a_mask():
-    block = cgalr_jax.scale_by_connectome(EXAMPLE, every=4, signal=signals.frobenius())
+    block = cgalr_jax.scale_by_connectome(EXAMPLE, every=4, signal=LIGHT, controller=ECHO)
     return optax.chain(optax.sgd(0.01), optax.masked(block, {"w": True, "v": False}))
 
 
 def in_a_partition():
-    ours = cgalr_jax.cgalr(SCHEDULE, EXAMPLE, every=4, signal=signals.frobenius())
+    ours = cgalr_jax.cgalr(SCHEDULE, EXAMPLE, every=4, signal=LIGHT, controller=ECHO)
     return optax.partition({"ours": ours, "plain": optax.sgd(0.01)}, {"w": "ours", "v": "plain"})
 
 
@@ -95,10 +95,20 @@ def as_a_schedule():
 FOUR = {"every": 4}
 RUNS = {
     "paired": (lambda: cgalr_jax.cgalr(SCHEDULE, EXAMPLE, samples=X[:32]), paired, {}),
-    "fixed probe": (lambda: cgalr_jax.cgalr(SCHEDULE, EXAMPLE, every=4, signal=LIGHT), fixed, FOUR),
-    "given": (lambda: cgalr_jax.cgalr(0.1, EXAMPLE, optimizer=optax.adamw, signal=LIGHT), given, {}),
+    "fixed probe": (
+        lambda: cgalr_jax.cgalr(SCHEDULE, EXAMPLE, every=4, signal=LIGHT, controller=ECHO),
+        fixed,
+        FOUR,
+    ),
+    "given": (
+        lambda: cgalr_jax.cgalr(0.1, EXAMPLE, optimizer=optax.adamw, signal=LIGHT, controller=ECHO),
+        given,
+        {},
+    ),
     "the length of the run": (
-        lambda: cgalr_jax.cgalr(SCHEDULE, EXAMPLE, samples=X[:32], steps=300, every=8, signal=LIGHT),
+        lambda: cgalr_jax.cgalr(
+            SCHEDULE, EXAMPLE, samples=X[:32], steps=300, every=8, signal=signals.frobenius()
+        ),
         paired,
         {"steps": 300, "every": 8},
     ),
@@ -108,7 +118,7 @@ RUNS = {
         {"steps": 60, "every": 4},
     ),
     "no probe": (
-        lambda: cgalr_jax.cgalr(0.1, signal=signals.update_norm(), every=4),
+        lambda: cgalr_jax.cgalr(0.1, signal=signals.update_norm(), every=4, controller=ECHO),
         lambda params, x: {},
         FOUR,
     ),
@@ -116,7 +126,9 @@ RUNS = {
     "partition": (in_a_partition, fixed, FOUR),
     "inject_hyperparams": (as_a_schedule, bound, FOUR),
     "apply_if_finite": (
-        lambda: optax.apply_if_finite(cgalr_jax.cgalr(SCHEDULE, EXAMPLE, every=4, signal=LIGHT), 3),
+        lambda: optax.apply_if_finite(
+            cgalr_jax.cgalr(SCHEDULE, EXAMPLE, every=4, signal=LIGHT, controller=ECHO), 3
+        ),
         fixed,
         FOUR,
     ),
@@ -188,7 +200,8 @@ class TestTheSameTrajectory:
             rngs = nnx.Rngs(0)
             model = nnx.Sequential(nnx.Linear(6, 16, rngs=rngs), jnp.tanh, nnx.Linear(16, 1, rngs=rngs))
             example = capture.example(model, X[:32])
-            tx = cgalr_jax.cgalr(SCHEDULE, example, samples=X[:32], steps=steps, every=4, signal=LIGHT)
+            signal = signals.frobenius()
+            tx = cgalr_jax.cgalr(SCHEDULE, example, samples=X[:32], steps=steps, every=4, signal=signal)
             return model, nnx.Optimizer(model, tx, wrt=nnx.Param)
 
         @functools.partial(nnx.jit, static_argnames="measure")
@@ -205,7 +218,7 @@ class TestTheSameTrajectory:
         assert cgalr_jax.metrics(called[1])["cgalr/measurements"] == (5 if steps is None else 23)
 
     def test_a_loop_over_blocks_in_one_program(self):
-        tx = cgalr_jax.cgalr(SCHEDULE, EXAMPLE, samples=X[:32], every=5, signal=LIGHT)
+        tx = cgalr_jax.cgalr(SCHEDULE, EXAMPLE, samples=X[:32], every=5, signal=LIGHT, controller=ECHO)
         step = stepper(tx, paired)
 
         @jax.jit
@@ -222,7 +235,7 @@ class TestTheSameTrajectory:
         assert_same(decided, called)
 
     def test_without_jit(self):
-        tx = cgalr_jax.cgalr(SCHEDULE, EXAMPLE, samples=X[:32], every=2, signal=LIGHT)
+        tx = cgalr_jax.cgalr(SCHEDULE, EXAMPLE, samples=X[:32], every=2, signal=LIGHT, controller=ECHO)
         decided = called = PARAMS, tx.init(PARAMS)
         for i in range(4):
             runs = []
@@ -236,10 +249,10 @@ class TestTheSameTrajectory:
 
 class TestWhatIsCompiled:
     def texts(self, extra, tx):
-        """The compiled program of each value of `measure`."""
+        """What XLA is given to compile for each value of `measure`."""
         step, state = stepper(tx, extra), tx.init(PARAMS)
         return {
-            measure: step.lower(PARAMS, state, batch(0), measure=measure).compile().as_text()
+            measure: step.lower(PARAMS, state, batch(0), measure=measure).as_text(debug_info=True)
             for measure in (None, True, False)
         }
 
@@ -260,9 +273,10 @@ class TestWhatIsCompiled:
             False: False,
         }
         # Neither the condition, nor what is behind it: connectome, spanning tree, controller.
-        assert "conditional(" in texts[None]
-        assert "conditional(" not in texts[False]
-        assert "while(" not in texts[False]
+        assert "stablehlo.case" in texts[None]
+        assert "stablehlo.while" in texts[True]
+        assert "stablehlo.case" not in texts[False]
+        assert "stablehlo.while" not in texts[False]
         assert len(texts[False]) < len(texts[True]) / 4
 
     def test_a_step_that_measures_has_no_condition(self):

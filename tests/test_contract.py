@@ -16,7 +16,7 @@ import numpy as np
 import optax
 import optax.contrib
 import pytest
-from light import LIGHT
+from light import ECHO, LIGHT
 
 import cgalr_jax
 from cgalr_jax import signals
@@ -68,7 +68,7 @@ def nothing(params, x):
 
 
 def block(**kwargs):
-    kwargs = {"every": 2, "signal": LIGHT, **kwargs}
+    kwargs = {"every": 2, "signal": LIGHT, "controller": ECHO, **kwargs}
     return cgalr_jax.scale_by_connectome(EXAMPLE, **kwargs)
 
 
@@ -114,7 +114,7 @@ def without_extra_args(tx):
 
 
 CONSTRUCTIONS = {
-    "alone, paired": Construction(lambda: in_pairs(signal=None), paired),
+    "alone, paired": Construction(lambda: in_pairs(signal=None, controller=None), paired),
     "alone, fixed probe": Construction(block),
     "alone, activations": Construction(block, given),
     "births": Construction(lambda: block(signal=signals.births())),
@@ -143,7 +143,9 @@ CONSTRUCTIONS = {
     ),
     "inject_hyperparams of cgalr": Construction(
         lambda: optax.inject_hyperparams(
-            lambda learning_rate: cgalr_jax.cgalr(learning_rate, EXAMPLE, every=2, signal=LIGHT)
+            lambda learning_rate: cgalr_jax.cgalr(
+                learning_rate, EXAMPLE, every=2, signal=LIGHT, controller=ECHO
+            )
         )(learning_rate=0.1)
     ),
     "masked": Construction(lambda: optax.masked(sgd(block()), {"w": True, "v": True, "out": False}), bound),
@@ -413,9 +415,13 @@ def test_vmap_over_seeds(name):
     assert_equal(jax.tree.map(lambda x: x[1], (params, state)), (one, its_state), rtol=2e-3, atol=1e-4)
 
 
-def test_vmap_over_learning_rates():
+# The default controller under vmap is in the schedule above.
+@pytest.mark.parametrize(
+    "controller", [ECHO, pytest.param(None, marks=pytest.mark.slow)], ids=["echo", "default"]
+)
+def test_vmap_over_learning_rates(controller):
     def run(rate):
-        tx = cgalr_jax.cgalr(rate, EXAMPLE, every=2, signal=LIGHT)
+        tx = cgalr_jax.cgalr(rate, EXAMPLE, every=2, signal=LIGHT, controller=controller)
         params = init_params()
         state = tx.init(params)
 
@@ -575,7 +581,7 @@ def test_schedule_is_the_block_one_step_later():
     """The same core: the rate is the base rate times the block's scale, a measurement later."""
     params = init_params()
     scheduled = with_schedule()
-    tx = block(signal=signals.frobenius())
+    tx = block(signal=signals.frobenius(), controller=None)
     state, reference = scheduled.init(params), tx.init(params)
     scales, rates = [float(reference.cg_scale)], []
 
@@ -721,16 +727,16 @@ def test_before_an_optimizer_that_normalises_the_scale_does_nothing():
     grads = jax.grad(loss)(params, X)
     adam = optax.adam(0.1, eps=1e-16)  # so small that it does not count
 
-    def first(*parts):
-        tx = optax.chain(*parts)
-        update = jax.jit(lambda grads, state: tx.update(grads, state, params, **fixed(params, X))[0])
-        return update(grads, tx.init(params))
+    ours = block(signal=signals.frobenius(), controller=None)
 
-    alone, before, after = (
-        first(adam),
-        first(block(), adam),
-        first(adam, block()),
-    )
+    @jax.jit
+    def first(grads):
+        return [
+            tx.update(grads, tx.init(params), params, **fixed(params, X))[0]
+            for tx in (optax.chain(adam), optax.chain(ours, adam), optax.chain(adam, ours))
+        ]
+
+    alone, before, after = first(grads)
     assert_equal(before, alone, rtol=1e-3)
     assert all(
         np.abs(a).max() < np.abs(b).max() / 10 for a, b in zip(after.values(), alone.values(), strict=True)

@@ -19,7 +19,7 @@ import optax
 import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
-from light import LIGHT
+from light import ECHO, LIGHT
 
 import cgalr_jax
 from cgalr_jax import signals
@@ -34,11 +34,12 @@ PARAMS = {
 }
 EXAMPLE = {"hidden": 8}
 STEPS = 7
+# {name: (signal, controller)}; the hybrid with the default controller is the block as it is used.
 SIGNALS = {
-    "light": LIGHT,
-    "hybrid": signals.hybrid(),
-    "births": signals.births(),
-    "frobenius": signals.frobenius(),
+    "light": (LIGHT, ECHO),
+    "hybrid": (signals.hybrid(), None),
+    "births": (signals.births(), ECHO),
+    "frobenius": (signals.frobenius(), ECHO),
 }
 
 
@@ -51,8 +52,11 @@ def loss(params, x):
     return jnp.mean((output - jnp.sin(x[:, 0])) ** 2)
 
 
-def make(stored=None, signal=LIGHT, **kwargs):
-    return cgalr_jax.cgalr(0.1, EXAMPLE, samples=stored, every=2, signal=signal, **kwargs)
+def make(stored=None, name="light", **kwargs):
+    signal, controller = SIGNALS[name]
+    return cgalr_jax.cgalr(
+        0.1, EXAMPLE, samples=stored, every=2, signal=signal, controller=controller, **kwargs
+    )
 
 
 def arguments(way, params, x):
@@ -75,7 +79,7 @@ def step_of(tx, way):
 @functools.cache
 def on_one_device(way, name="light"):
     """The scale after every step."""
-    tx = make(X if way == "paired" else None, signal=SIGNALS[name])
+    tx = make(X if way == "paired" else None, name=name)
     step = jax.jit(step_of(tx, way))
     params, state, scales = PARAMS, tx.init(PARAMS), []
     for _ in range(STEPS):
@@ -86,7 +90,7 @@ def on_one_device(way, name="light"):
 
 def on_a_mesh(mesh, way, *, params_split=None, stored=None, with_mesh=True, name="light"):
     stored = X if stored is None else stored
-    tx = make(stored if way == "paired" else None, signal=SIGNALS[name])
+    tx = make(stored if way == "paired" else None, name=name)
     whole = NamedSharding(mesh, P())
     params = {
         key: jax.device_put(value, NamedSharding(mesh, (params_split or {}).get(key, P())))
@@ -187,7 +191,7 @@ def mapped_step(tx, way, checked=False):
 )
 def test_shard_map(way, check):
     mesh = jax.make_mesh((4,), ("data",), axis_types=(AUTO,))
-    tx = make(X[:8] if way == "paired" else None, axis_name="data")
+    tx = make(X[:8] if way == "paired" else None, "hybrid", axis_name="data")
     # The samples in the state are those of the device: split, while the rest is replicated.
     state = tx.init(PARAMS)
     specs = jax.tree.map(lambda _: P(), state)
@@ -207,7 +211,7 @@ def test_shard_map(way, check):
     for _ in range(STEPS):
         params, state = step(params, state, X)
         scales.append(float(cgalr_jax.metrics(state)["cgalr/scale"]))
-    np.testing.assert_allclose(scales, on_one_device(way), rtol=1e-3)
+    np.testing.assert_allclose(scales, on_one_device(way, "hybrid"), rtol=1e-3)
 
 
 def replace_samples(state, samples):

@@ -260,13 +260,17 @@ class TestThreeWays:
             jax.debug.callback(lambda: calls.append(1))
             return probe(params)
 
-        tx = cgalr_jax.scale_by_connectome(EXAMPLE, every=5, controller=fixed(1.0))
+        tx = cgalr_jax.scale_by_connectome(
+            EXAMPLE, every=5, controller=fixed(1.0), signal=signals.frobenius()
+        )
         run(tx, 11, extra=lambda x: {"probe": counting})
         jax.effects_barrier()
         assert len(calls) == 3  # steps 0, 5 and 10
 
     def test_probe_and_given_agree(self):
-        tx = cgalr_jax.scale_by_connectome(EXAMPLE, every=3, signal=signals.frobenius())
+        tx = cgalr_jax.scale_by_connectome(
+            EXAMPLE, every=3, signal=signals.frobenius(), controller=fixed(1.0)
+        )
         state = tx.init(PARAMS)
         moved = jax.tree.map(lambda p: p * 1.1 + 0.01, PARAMS)
         by_probe, given = state, state
@@ -280,7 +284,9 @@ class TestThreeWays:
 
     def test_paired_compares_the_same_samples(self):
         # The batches differ wildly, the parameters do not move: no distance. The next: they do.
-        tx = cgalr_jax.scale_by_connectome(EXAMPLE, samples=X[:32], every=1, signal=signals.frobenius())
+        tx = cgalr_jax.scale_by_connectome(
+            EXAMPLE, samples=X[:32], every=1, signal=signals.frobenius(), controller=fixed(1.0)
+        )
         state = tx.init(PARAMS)
         update = jax.jit(functools.partial(tx.update, probe=hidden))
         for start in (0, 32, 64):
@@ -297,12 +303,16 @@ class TestThreeWays:
         np.testing.assert_allclose(state.cg_distance, expected, rtol=1e-6)
 
     def test_a_longer_batch_is_cut(self):
-        tx = cgalr_jax.scale_by_connectome(EXAMPLE, samples=X[:16], signal=signals.frobenius())
+        tx = cgalr_jax.scale_by_connectome(
+            EXAMPLE, samples=X[:16], signal=signals.frobenius(), controller=fixed(1.0)
+        )
         _, state = tx.update(PARAMS, tx.init(PARAMS), PARAMS, probe=hidden, samples=X[:32])
         np.testing.assert_array_equal(state.cg_samples, X[:16])
 
     def test_the_update_norm_needs_nothing(self):
-        tx = cgalr_jax.scale_by_connectome(EXAMPLE, every=1, signal=signals.update_norm())
+        tx = cgalr_jax.scale_by_connectome(
+            EXAMPLE, every=1, signal=signals.update_norm(), controller=fixed(1.0)
+        )
         state = tx.init(PARAMS)
         for factor in (1.0, 1.1):
             _, state = tx.update(PARAMS, state, jax.tree.map(lambda p, f=factor: p * f, PARAMS))
@@ -399,7 +409,9 @@ class TestConstructor:
             jax.tree.map(np.testing.assert_array_equal, states[0], state)
 
     def test_a_bare_array_is_a_layer(self):
-        tx = cgalr_jax.scale_by_connectome(probe(PARAMS)["hidden"])
+        tx = cgalr_jax.scale_by_connectome(
+            probe(PARAMS)["hidden"], signal=signals.frobenius(), controller=fixed(1.0)
+        )
         _, state = tx.update(PARAMS, tx.init(PARAMS), PARAMS, activations=probe(PARAMS)["hidden"])
         assert state.cg_valid
 
@@ -407,7 +419,9 @@ class TestConstructor:
         wide = jax.random.normal(jax.random.key(5), (64, 200))
         sizes = []
         for _ in range(2):
-            tx = cgalr_jax.scale_by_connectome({"a": 200}, max_units=40, signal=signals.frobenius())
+            tx = cgalr_jax.scale_by_connectome(
+                {"a": 200}, max_units=40, signal=signals.frobenius(), controller=fixed(1.0)
+            )
             _, state = tx.update(PARAMS, tx.init(PARAMS), PARAMS, activations={"a": wide})
             sizes.append(state.cg_before["a"])
         assert sizes[0].shape == (40, 40)
@@ -474,7 +488,7 @@ class TestNothingLost:
             )
 
     def test_two_samples_are_enough_to_go_on(self):
-        tx = cgalr_jax.scale_by_connectome(EXAMPLE, every=1, signal=signals.births())
+        tx = cgalr_jax.scale_by_connectome(EXAMPLE, every=1, signal=signals.births(), controller=fixed(1.0))
         self.updates(tx, [self.GOOD[:2], self.GOOD[2:4], self.GOOD])
 
     def test_a_bad_start_is_survived(self):
@@ -485,7 +499,9 @@ class TestNothingLost:
         assert states[-1].cg_distance > 0
 
     def test_paired_keeps_reading_and_samples_together(self):
-        tx = cgalr_jax.scale_by_connectome(EXAMPLE, samples=X[:32], every=1, signal=signals.frobenius())
+        tx = cgalr_jax.scale_by_connectome(
+            EXAMPLE, samples=X[:32], every=1, signal=signals.frobenius(), controller=fixed(1.0)
+        )
         state = tx.init(PARAMS)
         update = jax.jit(functools.partial(tx.update, probe=hidden))
         for batch in (X[:32], X[32:64].at[0, 0].set(jnp.nan), X[64:96]):
@@ -508,7 +524,7 @@ def test_the_controller_is_told_the_distance_in_set_points():
 
 
 def test_updates_are_scaled_and_keep_their_dtype():
-    tx = cgalr_jax.scale_by_connectome(EXAMPLE, controller=fixed(0.25))
+    tx = cgalr_jax.scale_by_connectome(EXAMPLE, controller=fixed(0.25), signal=signals.frobenius())
     updates = {"a": jnp.ones(3, jnp.bfloat16), "b": jnp.ones(3, jnp.float16), "c": None, "d": jnp.ones(3)}
     scaled, _ = tx.update(updates, tx.init(PARAMS), PARAMS, probe=probe)
     assert jax.tree.map(lambda x: x.dtype, scaled) == jax.tree.map(lambda x: x.dtype, updates)
@@ -646,8 +662,8 @@ class TestCadence:
                 state = step(state)
             return int(cgalr_jax.metrics(state)["cgalr/measurements"])
 
-        assert measurements(12) == 1  # every ten steps
-        assert measurements(12, every=4) == 2
+        assert measurements(12, controller=fixed(1.0)) == 1  # every ten steps
+        assert measurements(12, controller=fixed(1.0), every=4) == 2
         assert measurements(12, steps=200) == 11  # the ramp: each step
 
     def test_a_controller_knows_the_length_of_the_run_itself(self):

@@ -18,6 +18,7 @@ import numpy as np
 import optax
 import pytest
 from flax import linen, nnx
+from light import ECHO, LIGHT
 
 import cgalr_jax
 from cgalr_jax import (
@@ -179,12 +180,22 @@ class Row(NamedTuple):
 
 
 def scaled(**options):
-    return cgalr_jax.scale_by_connectome(**{"example": EXAMPLE, **options})
+    return cgalr_jax.scale_by_connectome(
+        **{"example": EXAMPLE, "signal": LIGHT, "controller": ECHO, **options}
+    )
+
+
+def optimizer(**options):
+    light = {"signal": LIGHT, "controller": ECHO}
+    return cgalr_jax.cgalr(**{"learning_rate": 0.1, "example": EXAMPLE, **light, **options})
+
+
+TX = scaled()
 
 
 def updated(measure):
-    tx = cgalr_jax.cgalr(0.1, EXAMPLE)
-    return tx.update(PARAMS, STATE, PARAMS, activations={"hidden": X @ PARAMS["w"]}, measure=measure)
+    activations = {"hidden": X @ PARAMS["w"]}
+    return TX.update(PARAMS, TX.init(PARAMS), PARAMS, activations=activations, measure=measure)
 
 
 def rescheduled(measure):
@@ -356,22 +367,18 @@ TABLE: dict[str, dict[str, Row]] = {
         "learning_rate": rate_row(lambda v: cgalr_jax.cgalr(v, EXAMPLE)),
         "what learning_rate returns": answer_row(lambda v: cgalr_jax.cgalr(v, EXAMPLE)),
         "optimizer": Row(
-            lambda v: cgalr_jax.cgalr(0.1, EXAMPLE, optimizer=v),
+            lambda v: optimizer(optimizer=v),
             "learning_rate -> optax.GradientTransformation",
             {**OPTIMIZERS, "no optimizer": lambda rate: rate},
             ("nothing",),
             (optax.adamw,),
         ),
-        "momentum": numbers(
-            lambda v: cgalr_jax.cgalr(0.1, EXAMPLE, momentum=v), "None or in [0, 1)", ("nothing", "zero")
-        ),
+        "momentum": numbers(lambda v: optimizer(momentum=v), "None or in [0, 1)", ("nothing", "zero")),
         **{
-            name: row._replace(
-                call=lambda v, name=name: cgalr_jax.cgalr(0.1, **{"example": EXAMPLE, name: v})
-            )
+            name: row._replace(call=lambda v, name=name: optimizer(**{name: v}))
             for name, row in TRANSFORMATION.items()
         },
-        "every": integers(lambda v: cgalr_jax.cgalr(0.1, EXAMPLE, every=v), 1)._replace(fine=("nothing",)),
+        "every": integers(lambda v: optimizer(every=v), 1)._replace(fine=("nothing",)),
         "steps": integers(lambda v: cgalr_jax.cgalr(0.1, EXAMPLE, steps=v), 1)._replace(fine=("nothing",)),
     },
     "connectome_schedule": {

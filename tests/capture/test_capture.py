@@ -9,7 +9,7 @@ import optax
 import pytest
 from flax import linen, nnx
 from flax.training import train_state
-from light import LIGHT
+from light import ECHO, LIGHT
 
 import cgalr_jax
 from cgalr_jax import capture
@@ -486,8 +486,7 @@ def test_nnx_optimizer(how):
     target = jnp.arange(len(x)) % 2
     example = capture.example(capture.nnx_probe(model), model, x)
     stored = x if how == "paired" else None
-    gate = cgalr_jax.hysteresis_gate()  # it measures by `every` from the first step on
-    block = cgalr_jax.scale_by_connectome(example, samples=stored, every=2, controller=gate, signal=LIGHT)
+    block = cgalr_jax.scale_by_connectome(example, samples=stored, every=2, controller=ECHO, signal=LIGHT)
     tx = optax.chain(optax.sgd(0.1), block)
     optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
     traces = []
@@ -528,8 +527,7 @@ def test_linen_train_state(how):
     forward = lambda model, x: model(x, train=False)  # noqa: E731
     example = capture.example(capture.linen_probe(model, variables, forward=forward), variables["params"], x)
     stored = x if how == "paired" else None
-    gate = cgalr_jax.hysteresis_gate()  # it measures by `every` from the first step on
-    block = cgalr_jax.scale_by_connectome(example, samples=stored, every=2, controller=gate, signal=LIGHT)
+    block = cgalr_jax.scale_by_connectome(example, samples=stored, every=2, controller=ECHO, signal=LIGHT)
     tx = optax.chain(optax.sgd(0.1), block)
     state = State.create(apply_fn=model.apply, tx=tx, **variables)
 
@@ -589,8 +587,7 @@ def test_probe_runs_on_measurement_steps_alone():
 
     probe = capture.nnx_probe(model, x, forward=forward)
     params = nnx.state(model, nnx.Param)
-    gate = cgalr_jax.hysteresis_gate()
-    tx = cgalr_jax.scale_by_connectome(capture.example(probe, params), every=4, controller=gate, signal=LIGHT)
+    tx = cgalr_jax.scale_by_connectome(capture.example(probe, params), every=4, controller=ECHO, signal=LIGHT)
     update = jax.jit(lambda state: tx.update(params, state, params, probe=probe)[1])
     state = tx.init(params)
     for _ in range(9):
@@ -604,7 +601,10 @@ def test_an_optimizer_of_some_of_the_parameters():
     model, x = NnxCnn(nnx.Rngs(0)), inputs(IMAGES)
     head = nnx.All(nnx.Param, nnx.PathContains("dense"))
     example = capture.example(capture.nnx_probe(model), model, x)
-    tx = optax.chain(optax.sgd(0.1), cgalr_jax.scale_by_connectome(example, samples=x, every=1, signal=LIGHT))
+    tx = optax.chain(
+        optax.sgd(0.1),
+        cgalr_jax.scale_by_connectome(example, samples=x, every=1, signal=LIGHT, controller=ECHO),
+    )
     optimizer = nnx.Optimizer(model, tx, wrt=head)
 
     @nnx.jit

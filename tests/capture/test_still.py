@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 from flax import linen, nnx
+from light import ECHO
 
 import cgalr_jax
 from cgalr_jax import capture, signals
@@ -306,7 +307,7 @@ def test_nothing_moves_where_the_parameters_stand_still(api):
             others = lambda: collections  # noqa: E731
         x = samples_of(others(), X)
         example, signal = capture.example(build(), params, x), signals.frobenius()
-        tx = cgalr_jax.scale_by_connectome(example, samples=x, every=1, signal=signal)
+        tx = cgalr_jax.scale_by_connectome(example, samples=x, every=1, signal=signal, controller=ECHO)
         state, zeros = tx.init(params), optax.tree.zeros_like(params)
         for number in range(3):
             batch = X + number

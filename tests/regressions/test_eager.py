@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import optax
 import pytest
 from compilations import compilations
+from light import ECHO, LIGHT
 
 import cgalr_jax
 from cgalr_jax import signals
@@ -27,13 +28,15 @@ def test_that_compilations_are_heard():
     assert names
 
 
+# The block as it is used, once; then each way, each kind of signal and the gate by themselves.
+PLAIN = {"signal": LIGHT, "controller": ECHO}
 WAYS = {
-    "fixed": ({}, {"probe": probe}),
     "paired": ({"samples": X}, {"probe": paired, "samples": X}),
-    "given": ({}, {"activations": probe(PARAMS)}),
-    "births": ({"signal": signals.births()}, {"probe": probe}),
-    "update norm": ({"signal": signals.update_norm()}, {}),
-    "gate": ({"controller": cgalr_jax.hysteresis_gate()}, {"probe": probe}),
+    "fixed": (PLAIN, {"probe": probe}),
+    "given": (PLAIN, {"activations": probe(PARAMS)}),
+    "births": ({**PLAIN, "signal": signals.births()}, {"probe": probe}),
+    "update norm": ({**PLAIN, "signal": signals.update_norm()}, {}),
+    "gate": ({**PLAIN, "controller": cgalr_jax.hysteresis_gate()}, {"probe": probe}),
 }
 
 
@@ -66,7 +69,7 @@ def test_an_eager_schedule_compiles_nothing_twice():
 
 def test_a_probe_that_is_new_at_each_call_compiles_nothing_either():
     """A lambda in the loop, as everybody writes it."""
-    tx = cgalr_jax.scale_by_connectome({"hidden": 6}, every=1)
+    tx = cgalr_jax.scale_by_connectome({"hidden": 6}, every=1, **PLAIN)
     state = tx.init(PARAMS)
     for _ in range(2):
         _, state = tx.update(PARAMS, state, PARAMS, probe=lambda params: {"hidden": X @ params["w"]})

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 from flax import linen, nnx
-from light import LIGHT
+from light import ECHO, LIGHT
 
 import cgalr_jax
 from cgalr_jax import capture, signals
@@ -52,6 +52,12 @@ class NnxNet(nnx.Module):
         return self.second(jnp.tanh(self.first(x)))
 
 
+def block(example, samples):
+    return cgalr_jax.scale_by_connectome(
+        example, samples=samples, every=1, signal=signals.frobenius(), controller=ECHO
+    )
+
+
 def distances_linen(own, paired, move):
     """Distances of four measurements while the statistics move, and the parameters only where asked."""
     net = LinenNet(own)
@@ -59,9 +65,7 @@ def distances_linen(own, paired, move):
     params, moving = variables["params"], {k: v for k, v in variables.items() if k != "params"}
     kept = capture.linen_samples(moving, X)
     example = capture.example(capture.linen_probe(net), params, kept)
-    tx = cgalr_jax.scale_by_connectome(
-        example, samples=kept if paired else None, every=1, signal=signals.frobenius()
-    )
+    tx = block(example, kept if paired else None)
     state, found = tx.init(params), []
     for step in range(4):
         batch = X * (1 + step) + step
@@ -81,9 +85,7 @@ def distances_linen(own, paired, move):
 def distances_nnx(own, paired, move):
     model = NnxNet(own)
     kept = capture.nnx_samples(model, X)
-    tx = cgalr_jax.scale_by_connectome(
-        capture.example(model, X), samples=kept if paired else None, every=1, signal=signals.frobenius()
-    )
+    tx = block(capture.example(model, X), kept if paired else None)
     state, found = tx.init(nnx.state(model, nnx.Param)), []
     for step in range(4):
         batch = X * (1 + step) + step
@@ -145,7 +147,9 @@ def test_a_step_as_everybody_writes_it():
     model = NnxNet()
     tx = optax.chain(
         optax.sgd(0.01),
-        cgalr_jax.scale_by_connectome(capture.example(model, X), samples=X, every=2, signal=LIGHT),
+        cgalr_jax.scale_by_connectome(
+            capture.example(model, X), samples=X, every=2, signal=LIGHT, controller=ECHO
+        ),
     )
     optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
 

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 from compilations import compilations
-from light import LIGHT
+from light import ECHO, LIGHT
 
 import cgalr_jax
 from cgalr_jax import signals
@@ -25,14 +25,18 @@ def units(params):
 
 
 def block(**options):
-    return cgalr_jax.scale_by_connectome({"seen": 3}, **{"every": 4, "signal": LIGHT, **options})
+    return cgalr_jax.scale_by_connectome(
+        {"seen": 3}, **{"every": 4, "signal": LIGHT, "controller": ECHO, **options}
+    )
 
 
 # {name: (learning rate -> optimizer, extra arguments of its update)}
 FACTORIES = {
     "cgalr": (lambda rate: cgalr_jax.cgalr(rate, {"seen": 3}, every=4), {"probe": units}),
     "cgalr of adam": (
-        lambda rate: cgalr_jax.cgalr(rate, {"seen": 3}, every=4, optimizer=optax.adam, signal=LIGHT),
+        lambda rate: cgalr_jax.cgalr(
+            rate, {"seen": 3}, every=4, optimizer=optax.adam, signal=LIGHT, controller=ECHO
+        ),
         {"probe": units},
     ),
     "the block": (lambda rate: optax.chain(optax.sgd(rate), block()), {"probe": units}),
@@ -236,7 +240,8 @@ def test_a_constant_schedule_moves_as_the_number_does_under_one_controller(momen
     ends = []
     for rate in (1e-3, optax.constant_schedule(1e-3)):
         controller = cgalr_jax.calibrated(optax.constant_schedule(1e-3))
-        tx = cgalr_jax.cgalr(rate, {"seen": 3}, every=4, momentum=momentum, controller=controller)
+        options = {"every": 4, "controller": controller, "signal": signals.frobenius()}
+        tx = cgalr_jax.cgalr(rate, {"seen": 3}, momentum=momentum, **options)
         step, found = stepper(tx, objective, {"probe": units}), (params, tx.init(params))
         for _ in range(10):
             found = step(*found)

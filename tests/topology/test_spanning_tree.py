@@ -146,7 +146,7 @@ def test_boruvka_survives_a_cycle_of_heaviest_edges():
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("size", [3, 10])
+@pytest.mark.parametrize("size", [pytest.param(3, marks=pytest.mark.slow), 10])
 def test_without_mirroring_a_symmetric_matrix_gives_the_same(method, size):
     weights = symmetric(size, levels=5)
     for bins in (None, BINS):
