@@ -150,14 +150,16 @@ def update(
         measured = functools.partial(_measured, instrument, params, activations, probe, samples)
         state = measured(state) if measure else _measured_in_time(instrument, measured, state)
     rate = () if learning_rate is None else _rate(learning_rate, state.cg_step) * state.cg_scale
-    scaled = jax.tree.map(functools.partial(_scaled, state.cg_scale), updates)
+    scale = state.cg_scale
     if instrument.max_share is not None and params is not None:
+        scaled = jax.tree.map(functools.partial(_scaled, scale), updates)
         share = largest_share(scaled, params) / instrument.max_share
         # A share that is not finite is not cut: the user is to see that the update is not finite.
         is_cut = (share > 1) & (share < jnp.inf)
-        bound = 1 / jnp.where(is_cut, share, 1.0)
-        scaled = jax.tree.map(functools.partial(_scaled, bound), scaled)
+        scale = scale / jnp.where(is_cut, share, 1.0)
         state = state._replace(cg_cuts=state.cg_cuts + is_cut.astype(jnp.int32))
+    # Not of `scaled`: updates that are multiplied twice would be written, and read, once more.
+    scaled = jax.tree.map(functools.partial(_scaled, scale), updates)
     return scaled, state._replace(cg_rate=rate, cg_step=optax.safe_increment(state.cg_step))
 
 

@@ -84,9 +84,9 @@ class Model(NamedTuple):
     labels: jax.Array
 
 
-def mlp(batch: int, width: int) -> Model:
-    """Four hidden layers."""
-    sizes = (784, width, width, width, width, 10)
+def mlp(batch: int, width: int, depth: int = 4) -> Model:
+    """A few hidden layers."""
+    sizes = (784, *[width] * depth, 10)
     shapes = {f"dense_{i}": shape for i, shape in enumerate(itertools.pairwise(sizes))}
 
     def forward(params: dict, x: jax.Array) -> tuple[jax.Array, dict]:
@@ -115,9 +115,9 @@ def cnn(batch: int, width: int) -> Model:
     return Model(_draw(shapes | {"head": (channels[-1], 10)}), forward, *_batch((batch, 32, 32, 3)))
 
 
-def transformer(batch: int, width: int) -> Model:
-    """Two blocks of attention with four heads and an MLP, over 16 tokens."""
-    blocks, heads = 2, 4
+def transformer(batch: int, width: int, blocks: int = 2, tokens: int = 16) -> Model:
+    """Blocks of attention with four heads and an MLP."""
+    heads = 4
     shapes = {"embed": (16, width), "head": (width, 10)}
     for i in range(blocks):
         shapes |= {f"qkv_{i}": (width, 3 * width), f"out_{i}": (width, width)}
@@ -134,7 +134,7 @@ def transformer(batch: int, width: int) -> Model:
             hidden[f"block_{i}"] = x = x + up @ params[f"down_{i}"]
         return x.mean(axis=1) @ params["head"], hidden
 
-    return Model(_draw(shapes), forward, *_batch((batch, 16, 16)))
+    return Model(_draw(shapes), forward, *_batch((batch, tokens, 16)))
 
 
 def _draw(shapes: dict[str, tuple[int, ...]]) -> dict[str, jax.Array]:
@@ -175,37 +175,45 @@ def forward_only(every: int) -> optax.GradientTransformationExtraArgs:
     return optax.GradientTransformationExtraArgs(init, update)
 
 
+def training_step(
+    model: Model, mode: str, every: int
+) -> tuple[optax.GradientTransformation, Callable[..., tuple]]:
+    """The optimizer of a mode, and `step(measure, params, state, x, labels, probe) -> (params, state)`."""
+    added = {"plain": optax.identity, "forward": lambda: forward_only(every)}
+    if mode not in added:
+        hidden = jax.eval_shape(model.forward, model.params, model.inputs)[1]
+        stored = {"samples": model.inputs} if mode == "paired" else {}
+        added[mode] = lambda: cgalr_jax.scale_by_connectome(hidden, every=every, **stored)
+    tx = optax.chain(optax.sgd(1e-3, momentum=0.9), added[mode]())
+
+    def loss(params, x, labels):
+        logits, hidden = model.forward(params, x)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), hidden
+
+    def step(measure, params, state, x, labels, probe):
+        (_, hidden), grads = jax.value_and_grad(loss, has_aux=True)(params, x, labels)
+        fixed = {"probe": lambda params: model.forward(params, probe)[1]}
+        extra = {
+            "plain": {},
+            "forward": fixed,
+            "given": {"activations": hidden},
+            "paired": {"probe": lambda params, x: model.forward(params, x)[1], "samples": x},
+            "probe": fixed,
+            "static": fixed | {"measure": measure},
+        }
+        updates, state = tx.update(grads, state, params, **extra[mode])
+        return optax.apply_updates(params, updates), state
+
+    return tx, step
+
+
 class Program:
     """A training step, compiled, and where it stands."""
 
     def __init__(self, model: Model, mode: str, every: int):
         self.mode, self.every = mode, every
         probe = jax.random.normal(jax.random.key(2), (PROBE, *model.inputs.shape[1:]))
-        added = {"plain": optax.identity, "forward": lambda: forward_only(every)}
-        if mode not in added:
-            hidden = jax.eval_shape(model.forward, model.params, model.inputs)[1]
-            stored = {"samples": model.inputs} if mode == "paired" else {}
-            added[mode] = lambda: cgalr_jax.scale_by_connectome(hidden, every=every, **stored)
-        tx = optax.chain(optax.sgd(1e-3, momentum=0.9), added[mode]())
-
-        def loss(params, x, labels):
-            logits, hidden = model.forward(params, x)
-            return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), hidden
-
-        def step(measure, params, state, x, labels, probe):
-            (_, hidden), grads = jax.value_and_grad(loss, has_aux=True)(params, x, labels)
-            fixed = {"probe": lambda params: model.forward(params, probe)[1]}
-            extra = {
-                "plain": {},
-                "forward": fixed,
-                "given": {"activations": hidden},
-                "paired": {"probe": lambda params, x: model.forward(params, x)[1], "samples": x},
-                "probe": fixed,
-                "static": fixed | {"measure": measure},
-            }
-            updates, state = tx.update(grads, state, params, **extra[mode])
-            return optax.apply_updates(params, updates), state
-
+        tx, step = training_step(model, mode, every)
         self.state = jax.tree.map(jnp.array, (model.params, tx.init(model.params)))
         self.batch = (model.inputs, model.labels, probe)
         self.steps, self.compile_ms, self.peak_mib = {}, 0.0, 0.0
