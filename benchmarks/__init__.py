@@ -10,4 +10,5 @@ Run from the root of the repository::
     python -m benchmarks.mutation         # would the tests see a wrong sign?
     python -m benchmarks.speed.kernels    # how fast are the kernels?
     python -m benchmarks.speed.step       # what does it add to a training step?
+    python -m benchmarks.speed.growth     # how does that grow with the network?
 """

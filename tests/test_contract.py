@@ -279,7 +279,7 @@ def test_trains_in_one_compilation_and_measures(name):
 
 
 # Each operation is compiled by itself, and spanning trees have many: those are in `tests/topology`.
-@constructions("jit is eager", quick=("after adam", "schedule"))
+@constructions("jit is eager", quick=("after adam",))
 def test_jit_is_eager(name):
     tx, step, compiled, _ = build(name)
     params = init_params()

@@ -4,6 +4,7 @@ import ast
 import importlib
 import inspect
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -33,8 +34,10 @@ FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 WINGS = {
     "topology": (
         ("_weights",),
-        ("moments", "spanning_tree"),
-        ("connectome", "barcode"),
+        ("moments",),
+        ("connectome",),
+        ("spanning_tree",),
+        ("barcode",),
         ("distance",),
         ("rips",),
     ),
@@ -106,6 +109,26 @@ def test_a_room_imports_only_rooms_above_it(path):
 
 def test_every_room_has_a_floor():
     assert {place(path)[0] for path in files()} == set(FLOOR)
+
+
+def test_the_way_of_one_activation_goes_down_the_house():
+    text = (
+        (ROOT.parent / "CONTRIBUTING.md")
+        .read_text()
+        .split("## The way of one activation")[1]
+        .split("\n## ")[0]
+    )
+    rows = re.findall(r"^\|[^|]*\| `([\w/]+)\.py` \| (.*) \|$", text, flags=re.MULTILINE)
+    assert len(rows) > 10
+    depths = []
+    for file, functions in rows:
+        module = importlib.import_module(f"cgalr_jax.{file.replace('/', '.')}")
+        for name in re.findall(r"`(\w+)`", functions):
+            assert getattr(module, name).__module__.startswith("cgalr_jax"), f"{file}: {name}"
+        room, inner = place(ROOT / f"{file}.py")
+        within = [number for number, names in enumerate(WINGS.get(room, ())) if inner in names]
+        depths.append((FLOOR[room], *within))
+    assert depths == sorted(depths)
 
 
 def public_modules():

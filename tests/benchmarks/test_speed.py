@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from benchmarks.speed import growth
+
 ROOT = pathlib.Path(__file__).parents[2]
 EXPECTED = {
     "kernels": {
@@ -47,6 +49,27 @@ def test_quick_run_prints_a_table_and_writes_flat_records(name, tmp_path):
     values = [record.get("median_ms", record.get("overhead_percent")) for record in measured]
     assert all(isinstance(value, float) for value in values)
     assert len(measured) < len(records)
+
+
+@pytest.mark.slow
+def test_growth_counts_the_probe(tmp_path):
+    path = tmp_path / "records.json"
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+    command = [sys.executable, "-m", "benchmarks.speed.growth", "--quick", "--json", str(path)]
+    subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    narrow, wide, each, tenth = json.loads(path.read_text())
+    assert 0 < narrow["measuring_gflop"] < wide["measuring_gflop"]
+    assert tenth["mean_flop_percent"] < each["mean_flop_percent"] < 100 / 2
+    assert all(record["other_gflop"] < record["plain_gflop"] / 20 for record in (narrow, wide, each, tenth))
+
+
+def test_collectives_are_found_in_the_text_of_a_program():
+    text = """
+  %a = f32[64,2]{1,0} all-reduce(%x), channel_id=1
+  %b = (f32[3]{0}, bf16[5]{0}, pred[]) all-gather-start(%y), dimensions={0}
+  %c = f32[9]{0} add(%y, %z)
+"""
+    assert growth.collectives(text) == [4 * 128, 4 * 3 + 2 * 5 + 1]
 
 
 def test_a_program_is_kept_to_one_core_and_starts_again_once():
