@@ -136,7 +136,14 @@ RUNS = {
 
 
 # A fixed probe is in the wrappers, too, a short run has a test of its own, and a partition is made of masks.
-LIKE_ANOTHER = ("fixed probe", "a short run", "partition")
+LIKE_ANOTHER = (
+    "fixed probe",
+    "the length of the run",  # `test_in_an_nnx_optimizer` knows it
+    "a short run",
+    "no probe",
+    "masked",
+    "partition",
+)
 
 
 class TestTheSameTrajectory:

@@ -278,8 +278,9 @@ def test_trains_in_one_compilation_and_measures(name):
             assert float(value) > 0, key
 
 
-# Each operation is compiled by itself, and spanning trees have many: those are in `tests/topology`.
-@constructions("jit is eager", quick=("after adam",))
+# Slow, since each operation is compiled by itself. Controllers, spanning trees and a light run without jit
+# are asked in `controllers/test_base.py`, `topology/` and `test_cadence.py`.
+@constructions("jit is eager", quick=())
 def test_jit_is_eager(name):
     tx, step, compiled, _ = build(name)
     params = init_params()
@@ -399,7 +400,7 @@ def test_donation(name):
     assert_equal(ends[0], trained(name)[:2], rtol=1e-5, atol=1e-6)
 
 
-@constructions("vmap", quick=("after adam", "schedule"))
+@constructions("vmap", quick=("schedule",))
 def test_vmap_over_seeds(name):
     tx, step, compiled, _ = build(name)
     seeds = [init_params(seed) for seed in range(3)]
@@ -476,7 +477,9 @@ UNDER_FLAGS = (
 @pytest.mark.parametrize(
     ("name", "flags"),
     [
-        pytest.param(name, flags, marks=() if name in QUICK and flags == tuple(FLAGS) else pytest.mark.slow)
+        pytest.param(
+            name, flags, marks=() if name == QUICK[0] and flags == tuple(FLAGS) else pytest.mark.slow
+        )
         for name in UNDER_FLAGS
         for flags in (*((flag,) for flag in FLAGS), tuple(FLAGS))
     ],

@@ -128,11 +128,11 @@ def test_data_parallel(axis_type, way, with_mesh):
 @pytest.mark.parametrize(
     ("axis_type", "name"),
     [
-        pytest.param(AUTO, "hybrid", id="Auto-hybrid"),
         pytest.param(EXPLICIT, "births", id="Explicit-births"),
         *(
             pytest.param(axis_type, name, id=f"{axis_type.name}-{name}", marks=pytest.mark.slow)
             for axis_type, name in (
+                (AUTO, "hybrid"),
                 (AUTO, "births"),
                 (EXPLICIT, "hybrid"),
                 (AUTO, "frobenius"),
@@ -221,7 +221,12 @@ def replace_samples(state, samples):
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(
-    "mapped", [jax.pmap, lambda *args, **kwargs: jax.jit(jax.vmap(*args, **kwargs))], ids=["pmap", "vmap"]
+    "mapped",
+    [
+        pytest.param(jax.pmap, marks=pytest.mark.slow),
+        lambda *args, **kwargs: jax.jit(jax.vmap(*args, **kwargs)),
+    ],
+    ids=["pmap", "vmap"],
 )
 def test_pmap_and_vmap(mapped, way):
     tx = make(X[:8] if way == "paired" else None, axis_name="data")

@@ -140,6 +140,7 @@ def test_a_batch_of_seeds_that_a_method_lacks_is_left_out_of_all(tmp_path, small
     assert (tmp_path / "distance.png").exists()
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_where_it_stopped(tmp_path, small, monkeypatch, capsys):
     given = ["--tasks", "small", "--methods", "SGD cosine", "--seeds", "2", "--out", str(tmp_path)]
     paper.main([*given, "--data", str(tmp_path), "--json", str(tmp_path / "records.json")])

@@ -137,6 +137,7 @@ def test_every_kind_of_baseline_learns(name):
     assert train().score.min() < 0.5 * task.chance
 
 
+@pytest.mark.slow
 def test_scales_are_recorded_and_replayed():
     task = tasks.catalogue()["graph (karate club)"]
     configs = methods.configurations(task, [methods.METHODS["yoked hybrid"]._replace(rates=(0.1,))], 1)

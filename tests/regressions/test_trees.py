@@ -58,13 +58,14 @@ def cast(dtype, params=PARAMS):
 # --- dtypes
 
 
-# The barcode is births and deaths, and the hybrid is of Frobenius and the update norm: their parts are slow.
-PARTS = [
-    pytest.param(name, marks=pytest.mark.slow) for name in ("frobenius", "births", "deaths", "update_norm")
+# The hybrid reads both a connectome and parameters: the others are slow.
+OTHERS = [
+    pytest.param(name, marks=pytest.mark.slow)
+    for name in ("frobenius", "births", "deaths", "barcode", "update_norm")
 ]
 
 
-@pytest.mark.parametrize("signal", ["barcode", "hybrid", *PARTS])
+@pytest.mark.parametrize("signal", ["hybrid", *OTHERS])
 def test_every_signal_measures_under_x64(signal):
     with jax.enable_x64(True):
         x, y = X.astype(jnp.float64), Y.astype(jnp.float64)
@@ -90,7 +91,7 @@ def test_narrow_parameters_under_strict_promotion(dtype):
     assert {x.dtype for x in jax.tree.leaves((after, updates))} == {jnp.dtype(dtype)}
 
 
-@pytest.mark.parametrize("dtype", [jnp.float8_e4m3fn, jnp.float8_e5m2])
+@pytest.mark.parametrize("dtype", [jnp.float8_e4m3fn, pytest.param(jnp.float8_e5m2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "strict", [pytest.param(False, marks=pytest.mark.slow), True], ids=["standard", "strict"]
 )

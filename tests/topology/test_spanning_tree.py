@@ -54,7 +54,7 @@ def assert_same_bits(actual, expected):
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("size", [1, *SIZES, 65, 256])
-@pytest.mark.parametrize("levels", [None, 1, 3])
+@pytest.mark.parametrize("levels", [None, pytest.param(1, marks=pytest.mark.slow), 3])
 def test_barcode_equals_scipy(method, size, levels):
     weights = symmetric(size, levels=levels)
     births, deaths = oracles.barcode(weights)
@@ -179,9 +179,11 @@ def test_binned_deaths_of_a_weight_outside_of_the_unit_interval_are_nan(wrong, e
 @pytest.mark.parametrize(
     ("method", "bins"),
     [
-        ("prim", None),
         ("boruvka", 16),
-        *(pytest.param(*each, marks=pytest.mark.slow) for each in (("prim", 16), ("boruvka", None))),
+        *(
+            pytest.param(*each, marks=pytest.mark.slow)
+            for each in (("prim", None), ("prim", 16), ("boruvka", None))
+        ),
     ],
 )
 def test_jit_vmap_scan_and_eager_agree_to_the_bit(method, bins):

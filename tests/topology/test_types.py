@@ -136,6 +136,15 @@ STEP_BY_STEP = (
 )
 
 
+# Those that have to tell a case from another.
+WITH_BRANCHES = (
+    *STEP_BY_STEP,
+    "merge_moments",
+    "compute_births of one unit",
+    "top_distance of other lengths",
+)
+
+
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=() if name in STEP_BY_STEP else pytest.mark.slow) for name in CALLS]
 )
@@ -145,7 +154,9 @@ def test_a_healthy_run_makes_no_nan_on_the_way(name):
         assert_as_documented(CALLS[name](), documented)
 
 
-@calls
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in WITH_BRANCHES else pytest.mark.slow) for name in CALLS]
+)
 def test_checkify_finds_nothing_in_a_healthy_run(name):
     error, found = checkify.checkify(CALLS[name], errors=checkify.float_checks)()
     error.throw()
