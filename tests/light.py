@@ -13,3 +13,4 @@ ECHO = controllers.Controller(
     lambda: (jnp.float32(1), jnp.float32(0)),
     lambda measurement, _: (0.5 + 1 / (1 + measurement.distance), measurement.distance),
 )
+PLAIN = {"signal": LIGHT, "controller": ECHO}

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 from compilations import compilations
-from light import ECHO, LIGHT
+from light import ECHO, LIGHT, PLAIN
 
 import cgalr_jax
 from cgalr_jax import cadence, controllers, signals
@@ -71,18 +71,18 @@ def assert_same(one, other):
 
 
 def in_multi_steps():
-    ours = cgalr_jax.cgalr(SCHEDULE, EXAMPLE, samples=X[:32], every=4, signal=LIGHT, controller=ECHO)
+    ours = cgalr_jax.cgalr(SCHEDULE, EXAMPLE, samples=X[:32], every=4, **PLAIN)
     multi = optax.MultiSteps(ours, every_k_schedule=2)
     return optax.GradientTransformationExtraArgs(multi.init, multi.update)
 
 
 def in_a_mask():
-    block = cgalr_jax.scale_by_connectome(EXAMPLE, every=4, signal=LIGHT, controller=ECHO)
+    block = cgalr_jax.scale_by_connectome(EXAMPLE, every=4, **PLAIN)
     return optax.chain(optax.sgd(0.01), optax.masked(block, {"w": True, "v": False}))
 
 
 def in_a_partition():
-    ours = cgalr_jax.cgalr(SCHEDULE, EXAMPLE, every=4, signal=LIGHT, controller=ECHO)
+    ours = cgalr_jax.cgalr(SCHEDULE, EXAMPLE, every=4, **PLAIN)
     return optax.partition({"ours": ours, "plain": optax.sgd(0.01)}, {"w": "ours", "v": "plain"})
 
 
@@ -96,12 +96,12 @@ FOUR = {"every": 4}
 RUNS = {
     "paired": (lambda: cgalr_jax.cgalr(SCHEDULE, EXAMPLE, samples=X[:32]), paired, {}),
     "fixed probe": (
-        lambda: cgalr_jax.cgalr(SCHEDULE, EXAMPLE, every=4, signal=LIGHT, controller=ECHO),
+        lambda: cgalr_jax.cgalr(SCHEDULE, EXAMPLE, every=4, **PLAIN),
         fixed,
         FOUR,
     ),
     "given": (
-        lambda: cgalr_jax.cgalr(0.1, EXAMPLE, optimizer=optax.adamw, signal=LIGHT, controller=ECHO),
+        lambda: cgalr_jax.cgalr(0.1, EXAMPLE, optimizer=optax.adamw, **PLAIN),
         given,
         {},
     ),
@@ -126,9 +126,7 @@ RUNS = {
     "partition": (in_a_partition, fixed, FOUR),
     "inject_hyperparams": (as_a_schedule, bound, FOUR),
     "apply_if_finite": (
-        lambda: optax.apply_if_finite(
-            cgalr_jax.cgalr(SCHEDULE, EXAMPLE, every=4, signal=LIGHT, controller=ECHO), 3
-        ),
+        lambda: optax.apply_if_finite(cgalr_jax.cgalr(SCHEDULE, EXAMPLE, every=4, **PLAIN), 3),
         fixed,
         FOUR,
     ),
@@ -225,7 +223,7 @@ class TestTheSameTrajectory:
         assert cgalr_jax.metrics(called[1])["cgalr/measurements"] == (5 if steps is None else 23)
 
     def test_a_loop_over_blocks_in_one_program(self):
-        tx = cgalr_jax.cgalr(SCHEDULE, EXAMPLE, samples=X[:32], every=5, signal=LIGHT, controller=ECHO)
+        tx = cgalr_jax.cgalr(SCHEDULE, EXAMPLE, samples=X[:32], every=5, **PLAIN)
         step = stepper(tx, paired)
 
         @jax.jit
@@ -242,7 +240,7 @@ class TestTheSameTrajectory:
         assert_same(decided, called)
 
     def test_without_jit(self):
-        tx = cgalr_jax.cgalr(SCHEDULE, EXAMPLE, samples=X[:32], every=2, signal=LIGHT, controller=ECHO)
+        tx = cgalr_jax.cgalr(SCHEDULE, EXAMPLE, samples=X[:32], every=2, **PLAIN)
         decided = called = PARAMS, tx.init(PARAMS)
         for i in range(4):
             runs = []

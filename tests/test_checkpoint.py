@@ -17,7 +17,7 @@ import optax
 import orbax.checkpoint as ocp
 import pytest
 from flax import linen, nnx
-from light import ECHO, LIGHT
+from light import PLAIN
 
 import cgalr_jax
 from cgalr_jax import capture, signals
@@ -43,9 +43,7 @@ def loss(params):
 
 
 def block(units, **kwargs):
-    return cgalr_jax.scale_by_connectome(
-        {"hidden": units}, **{"samples": X, "every": 2, "signal": LIGHT, "controller": ECHO, **kwargs}
-    )
+    return cgalr_jax.scale_by_connectome({"hidden": units}, **{"samples": X, "every": 2, **PLAIN, **kwargs})
 
 
 OPTIMIZERS = {
@@ -128,7 +126,7 @@ def test_an_nnx_optimizer_through_orbax(tmp_path):
         rngs = nnx.Rngs(0)
         model = nnx.Sequential(nnx.Linear(5, 8, rngs=rngs), nnx.relu, nnx.Linear(8, 2, rngs=rngs))
         example = capture.example(capture.nnx_probe(model), model, X)
-        tx = cgalr_jax.cgalr(0.1, example, samples=X, every=2, signal=LIGHT, controller=ECHO)
+        tx = cgalr_jax.cgalr(0.1, example, samples=X, every=2, **PLAIN)
         return model, nnx.Optimizer(model, tx, wrt=nnx.Param)
 
     @nnx.jit
@@ -210,7 +208,7 @@ def test_the_checkpoint_of_an_nnx_optimizer_is_checked(arrays, tmp_path):
         rngs = nnx.Rngs(0)
         model = nnx.Sequential(nnx.Linear(5, units, rngs=rngs), nnx.relu, nnx.Linear(units, 2, rngs=rngs))
         example = capture.example(capture.nnx_probe(model), model, X)
-        tx = cgalr_jax.cgalr(0.1, example, samples=X, every=2, signal=LIGHT, controller=ECHO)
+        tx = cgalr_jax.cgalr(0.1, example, samples=X, every=2, **PLAIN)
         return model, nnx.Optimizer(model, tx, wrt=nnx.Param)
 
     told = of_orbax(arrays(make(8)), tmp_path)

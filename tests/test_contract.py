@@ -16,7 +16,7 @@ import numpy as np
 import optax
 import optax.contrib
 import pytest
-from light import ECHO, LIGHT
+from light import ECHO, LIGHT, PLAIN
 
 import cgalr_jax
 from cgalr_jax import signals
@@ -68,7 +68,7 @@ def nothing(params, x):
 
 
 def block(**kwargs):
-    kwargs = {"every": 2, "signal": LIGHT, "controller": ECHO, **kwargs}
+    kwargs = {"every": 2, **PLAIN, **kwargs}
     return cgalr_jax.scale_by_connectome(EXAMPLE, **kwargs)
 
 
@@ -143,9 +143,7 @@ CONSTRUCTIONS = {
     ),
     "inject_hyperparams of cgalr": Construction(
         lambda: optax.inject_hyperparams(
-            lambda learning_rate: cgalr_jax.cgalr(
-                learning_rate, EXAMPLE, every=2, signal=LIGHT, controller=ECHO
-            )
+            lambda learning_rate: cgalr_jax.cgalr(learning_rate, EXAMPLE, every=2, **PLAIN)
         )(learning_rate=0.1)
     ),
     "masked": Construction(lambda: optax.masked(sgd(block()), {"w": True, "v": True, "out": False}), bound),

@@ -19,7 +19,7 @@ import numpy as np
 import optax
 import pytest
 from flax import linen, nnx
-from light import ECHO, LIGHT
+from light import PLAIN
 
 import cgalr_jax
 from cgalr_jax import (
@@ -181,14 +181,11 @@ class Row(NamedTuple):
 
 
 def scaled(**options):
-    return cgalr_jax.scale_by_connectome(
-        **{"example": EXAMPLE, "signal": LIGHT, "controller": ECHO, **options}
-    )
+    return cgalr_jax.scale_by_connectome(**{"example": EXAMPLE, **PLAIN, **options})
 
 
 def optimizer(**options):
-    light = {"signal": LIGHT, "controller": ECHO}
-    return cgalr_jax.cgalr(**{"learning_rate": 0.1, "example": EXAMPLE, **light, **options})
+    return cgalr_jax.cgalr(**{"learning_rate": 0.1, "example": EXAMPLE, **PLAIN, **options})
 
 
 TX = scaled()

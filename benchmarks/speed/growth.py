@@ -12,7 +12,9 @@ What the analysis does not see: a loop whose length is not known counts as one t
 tree, of 16 units by default.
 """
 
+import functools
 import itertools
+import math
 import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -76,19 +78,6 @@ LARGE_COLUMNS = {
     "measuring_gflop": "measuring adds",
     "measuring_percent": "of a step, %",
 }
-_BYTES = {
-    "f64": 8,
-    "s64": 8,
-    "u64": 8,
-    "f32": 4,
-    "s32": 4,
-    "u32": 4,
-    "bf16": 2,
-    "f16": 2,
-    "pred": 1,
-    "s8": 1,
-    "u8": 1,
-}
 _COLLECTIVE = re.compile(
     r" = (.*?) (?:all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute)(?:-start)?\("
 )
@@ -134,13 +123,19 @@ def lowered(model: step.Model, samples: int, devices: int = 1) -> tuple[dict[str
     return programs, size
 
 
+@functools.cache
+def counts(width: int, depth: int, samples: int, devices: int) -> tuple[dict, dict, int]:
+    """XLA's analysis of the three programs, what their collectives carry, and the bytes of our state."""
+    programs, size = lowered(abstract(lambda: step.mlp(BATCH, width, depth)), samples, devices)
+    compiled = {name: program.compile() for name, program in programs.items()}
+    analysed = {name: program.cost_analysis() for name, program in compiled.items()}
+    return analysed, {name: collectives(program.as_text()) for name, program in compiled.items()}, size
+
+
 def cost(setting: Setting) -> arguments.Record:
     """What the three programs of one setting cost, and what a step adds on the average."""
-    model = abstract(lambda: step.mlp(BATCH, setting.width, setting.depth))
-    programs, size = lowered(model, setting.samples, setting.devices)
-    compiled = {name: program.compile() for name, program in programs.items()}
-    counted = {name: program.cost_analysis() for name, program in compiled.items()}
-    carried = {name: collectives(program.as_text()) for name, program in compiled.items()}
+    # Of `every` the programs know nothing: the axes share those of the setting where they meet.
+    counted, carried, size = counts(setting.width, setting.depth, setting.samples, setting.devices)
     record: arguments.Record = {"state_mib": size / 2**20}
     for unit, key, each in (("gflop", "flops", 1e9), ("mib", "bytes accessed", 2**20)):
         plain, measuring, other = (counted[name][key] / each for name in ("plain", "measuring", "other"))
@@ -163,8 +158,9 @@ def collectives(text: str) -> list[int]:
     """The bytes that each collective of a compiled program returns."""
     return [
         sum(
-            _BYTES[kind] * int(np.prod([int(n) for n in shape.split(",") if n], initial=1))
-            for kind, shape in re.findall(r"(\w+)\[([\d,]*)\]", result)
+            max(int(bits or 8) // 8, 1) * math.prod(int(n) for n in shape.split(",") if n)
+            # f32, bf16, s8, f8e4m3fn; a pred is a byte
+            for bits, shape in re.findall(r"[a-z]+(\d*)\w*\[([\d,]*)\]", result)
         )
         for result in _COLLECTIVE.findall(text)
     ]

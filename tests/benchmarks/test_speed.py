@@ -34,15 +34,19 @@ EXPECTED = {
 }
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", EXPECTED)
-def test_quick_run_prints_a_table_and_writes_flat_records(name, tmp_path):
-    path = tmp_path / "records.json"
+def quick_run(name, path):
+    """What it prints, and its records."""
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
     command = [sys.executable, "-m", f"benchmarks.speed.{name}", "--quick", "--json", str(path)]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
-    assert "not measured on GPU" in done.stdout
-    records = json.loads(path.read_text())
+    return done.stdout, json.loads(path.read_text())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXPECTED)
+def test_quick_run_prints_a_table_and_writes_flat_records(name, tmp_path):
+    printed, records = quick_run(name, tmp_path / "records.json")
+    assert "not measured on GPU" in printed
     assert all(set(record) == set(records[0]) >= EXPECTED[name] | {"platform"} for record in records)
     measured = [record for record in records if record["platform"] == "cpu"]
     assert measured
@@ -53,11 +57,7 @@ def test_quick_run_prints_a_table_and_writes_flat_records(name, tmp_path):
 
 @pytest.mark.slow
 def test_growth_counts_the_probe(tmp_path):
-    path = tmp_path / "records.json"
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
-    command = [sys.executable, "-m", "benchmarks.speed.growth", "--quick", "--json", str(path)]
-    subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
-    narrow, wide, each, tenth = json.loads(path.read_text())
+    _, (narrow, wide, each, tenth) = quick_run("growth", tmp_path / "records.json")
     assert 0 < narrow["measuring_gflop"] < wide["measuring_gflop"]
     assert tenth["mean_flop_percent"] < each["mean_flop_percent"] < 100 / 2
     assert all(record["other_gflop"] < record["plain_gflop"] / 20 for record in (narrow, wide, each, tenth))

@@ -9,7 +9,7 @@ import optax
 import pytest
 from flax import linen, nnx
 from flax.training import train_state
-from light import ECHO, LIGHT
+from light import PLAIN
 
 import cgalr_jax
 from cgalr_jax import capture
@@ -486,7 +486,7 @@ def test_nnx_optimizer(how):
     target = jnp.arange(len(x)) % 2
     example = capture.example(capture.nnx_probe(model), model, x)
     stored = x if how == "paired" else None
-    block = cgalr_jax.scale_by_connectome(example, samples=stored, every=2, controller=ECHO, signal=LIGHT)
+    block = cgalr_jax.scale_by_connectome(example, samples=stored, every=2, **PLAIN)
     tx = optax.chain(optax.sgd(0.1), block)
     optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
     traces = []
@@ -527,7 +527,7 @@ def test_linen_train_state(how):
     forward = lambda model, x: model(x, train=False)  # noqa: E731
     example = capture.example(capture.linen_probe(model, variables, forward=forward), variables["params"], x)
     stored = x if how == "paired" else None
-    block = cgalr_jax.scale_by_connectome(example, samples=stored, every=2, controller=ECHO, signal=LIGHT)
+    block = cgalr_jax.scale_by_connectome(example, samples=stored, every=2, **PLAIN)
     tx = optax.chain(optax.sgd(0.1), block)
     state = State.create(apply_fn=model.apply, tx=tx, **variables)
 
@@ -587,7 +587,7 @@ def test_probe_runs_on_measurement_steps_alone():
 
     probe = capture.nnx_probe(model, x, forward=forward)
     params = nnx.state(model, nnx.Param)
-    tx = cgalr_jax.scale_by_connectome(capture.example(probe, params), every=4, controller=ECHO, signal=LIGHT)
+    tx = cgalr_jax.scale_by_connectome(capture.example(probe, params), every=4, **PLAIN)
     update = jax.jit(lambda state: tx.update(params, state, params, probe=probe)[1])
     state = tx.init(params)
     for _ in range(9):
@@ -603,7 +603,7 @@ def test_an_optimizer_of_some_of_the_parameters():
     example = capture.example(capture.nnx_probe(model), model, x)
     tx = optax.chain(
         optax.sgd(0.1),
-        cgalr_jax.scale_by_connectome(example, samples=x, every=1, signal=LIGHT, controller=ECHO),
+        cgalr_jax.scale_by_connectome(example, samples=x, every=1, **PLAIN),
     )
     optimizer = nnx.Optimizer(model, tx, wrt=head)
 

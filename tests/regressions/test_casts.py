@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from light import ECHO, LIGHT
+from light import PLAIN
 
 import cgalr_jax
 from cgalr_jax import signals, topology
@@ -18,7 +18,7 @@ def probe(params, x):
 
 
 def first_step(example, batch):
-    tx = cgalr_jax.scale_by_connectome({"hidden": 6}, samples=example, signal=LIGHT, controller=ECHO)
+    tx = cgalr_jax.scale_by_connectome({"hidden": 6}, samples=example, **PLAIN)
     return tx.update(PARAMS, tx.init(PARAMS), PARAMS, probe=probe, samples=batch)[1].cg_samples
 
 

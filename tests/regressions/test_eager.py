@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import optax
 import pytest
 from compilations import compilations
-from light import ECHO, LIGHT
+from light import PLAIN
 
 import cgalr_jax
 from cgalr_jax import signals
@@ -29,7 +29,6 @@ def test_that_compilations_are_heard():
 
 
 # The block as it is used, once; then each way, each kind of signal and the gate by themselves.
-PLAIN = {"signal": LIGHT, "controller": ECHO}
 WAYS = {
     "paired": ({"samples": X}, {"probe": paired, "samples": X}),
     "fixed": (PLAIN, {"probe": probe}),

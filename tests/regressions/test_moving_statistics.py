@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 from flax import linen, nnx
-from light import ECHO, LIGHT
+from light import ECHO, PLAIN
 
 import cgalr_jax
 from cgalr_jax import capture, signals
@@ -147,9 +147,7 @@ def test_a_step_as_everybody_writes_it():
     model = NnxNet()
     tx = optax.chain(
         optax.sgd(0.01),
-        cgalr_jax.scale_by_connectome(
-            capture.example(model, X), samples=X, every=2, signal=LIGHT, controller=ECHO
-        ),
+        cgalr_jax.scale_by_connectome(capture.example(model, X), samples=X, every=2, **PLAIN),
     )
     optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
 

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 from compilations import compilations
-from light import ECHO, LIGHT
+from light import PLAIN
 
 import cgalr_jax
 from cgalr_jax import signals
@@ -25,18 +25,14 @@ def units(params):
 
 
 def block(**options):
-    return cgalr_jax.scale_by_connectome(
-        {"seen": 3}, **{"every": 4, "signal": LIGHT, "controller": ECHO, **options}
-    )
+    return cgalr_jax.scale_by_connectome({"seen": 3}, **{"every": 4, **PLAIN, **options})
 
 
 # {name: (learning rate -> optimizer, extra arguments of its update)}
 FACTORIES = {
     "cgalr": (lambda rate: cgalr_jax.cgalr(rate, {"seen": 3}, every=4), {"probe": units}),
     "cgalr of adam": (
-        lambda rate: cgalr_jax.cgalr(
-            rate, {"seen": 3}, every=4, optimizer=optax.adam, signal=LIGHT, controller=ECHO
-        ),
+        lambda rate: cgalr_jax.cgalr(rate, {"seen": 3}, every=4, optimizer=optax.adam, **PLAIN),
         {"probe": units},
     ),
     "the block": (lambda rate: optax.chain(optax.sgd(rate), block()), {"probe": units}),

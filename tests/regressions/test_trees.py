@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from light import ECHO, LIGHT
+from light import ECHO, PLAIN
 
 import cgalr_jax
 from cgalr_jax import signals
@@ -29,9 +29,7 @@ def loss(params, x=X, y=Y):
 
 
 def block(**options):
-    return cgalr_jax.scale_by_connectome(
-        EXAMPLE, **{"every": 3, "signal": LIGHT, "controller": ECHO, **options}
-    )
+    return cgalr_jax.scale_by_connectome(EXAMPLE, **{"every": 3, **PLAIN, **options})
 
 
 def train(params, *, tx=None, probe=hidden, objective=loss, steps=7):

@@ -98,9 +98,13 @@ VARIANTS = (
     "top_distance, summed",
     "barcode_distance of bins",
 )
-calls = pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if name in VARIANTS else ()) for name in CALLS]
-)
+
+
+def calls(quick):
+    """Each call of the table; those that are not `quick` only by the slow run."""
+    return pytest.mark.parametrize(
+        "name", [pytest.param(name, marks=() if name in quick else pytest.mark.slow) for name in CALLS]
+    )
 
 
 def assert_as_documented(found, expected):
@@ -111,7 +115,7 @@ def assert_as_documented(found, expected):
         np.testing.assert_allclose(leaf, other, rtol=1e-6, atol=1e-6)
 
 
-@calls
+@calls(quick=CALLS.keys() - VARIANTS)
 def test_flags_change_neither_values_nor_dtypes(name):
     documented = expected(name)
     with all_flags():
@@ -145,18 +149,14 @@ WITH_BRANCHES = (
 )
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in STEP_BY_STEP else pytest.mark.slow) for name in CALLS]
-)
+@calls(quick=STEP_BY_STEP)
 def test_a_healthy_run_makes_no_nan_on_the_way(name):
     documented = expected(name)
     with jax.disable_jit(), jax.debug_nans(True), jax.debug_infs(True):
         assert_as_documented(CALLS[name](), documented)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in WITH_BRANCHES else pytest.mark.slow) for name in CALLS]
-)
+@calls(quick=WITH_BRANCHES)
 def test_checkify_finds_nothing_in_a_healthy_run(name):
     error, found = checkify.checkify(CALLS[name], errors=checkify.float_checks)()
     error.throw()
