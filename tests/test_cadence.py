@@ -136,11 +136,13 @@ RUNS = {
 # A fixed probe is in the wrappers, too, a short run has a test of its own, and a partition is made of masks.
 LIKE_ANOTHER = (
     "fixed probe",
+    "given",
     "the length of the run",  # `test_in_an_nnx_optimizer` knows it
     "a short run",
     "no probe",
     "masked",
     "partition",
+    "inject_hyperparams",
 )
 
 

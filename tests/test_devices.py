@@ -116,7 +116,9 @@ def on_a_mesh(mesh, way, *, params_split=None, stored=None, with_mesh=True, name
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("axis_type", [AUTO, EXPLICIT], ids=["Auto", "Explicit"])
+@pytest.mark.parametrize(
+    "axis_type", [AUTO, pytest.param(EXPLICIT, marks=pytest.mark.slow)], ids=["Auto", "Explicit"]
+)
 @pytest.mark.parametrize(
     "with_mesh", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["set_mesh", "no set_mesh"]
 )

@@ -153,7 +153,6 @@ class TestMainJob:
 # Each of what is frozen, each way and each schedule; what is left of the product is slow.
 QUICK = {
     ("all that is seen", "probe", "cosine"),
-    ("a layer", "paired", "none"),
     ("most parameters", "probe", "none"),
 }
 

@@ -78,6 +78,7 @@ def test_every_benchmark_is_listed(module, page):
     assert f"python -m {module}" in (ROOT / "benchmarks" / page).read_text()
 
 
+@pytest.mark.slow
 def test_importing_the_benchmarks_does_nothing():
     script = f"""
 import importlib, os, sys

@@ -172,10 +172,10 @@ class LinenAlike(linen.Module):
         return linen.Dense(2, name="out")(linen.Dense(5, name="a/b")(LinenInner(name="a")(x)))
 
 
-@pytest.mark.parametrize("model", [NnxAlike(nnx.Rngs(0)), NnxSown(nnx.Rngs(0)), LinenAlike()])
-def test_two_layers_of_one_name_are_an_error_and_none_is_lost(model):
-    x = jnp.ones((4, 3))
-    name = {NnxAlike: "a/layers/0", NnxSown: "hidden", LinenAlike: "a/b"}[type(model)]
+@pytest.mark.parametrize("kind", [NnxAlike, NnxSown, LinenAlike])
+def test_two_layers_of_one_name_are_an_error_and_none_is_lost(kind):
+    model, x = kind() if kind is LinenAlike else kind(nnx.Rngs(0)), jnp.ones((4, 3))
+    name = {NnxAlike: "a/layers/0", NnxSown: "hidden", LinenAlike: "a/b"}[kind]
     run = (
         (lambda: capture.nnx_forward(model, x))
         if isinstance(model, nnx.Module)

@@ -16,7 +16,9 @@ def probe(params, samples):
     return {"hidden": samples @ params["w"]}
 
 
-@pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit])
+@pytest.mark.parametrize(
+    "axis_type", [pytest.param(AxisType.Auto, marks=pytest.mark.slow), AxisType.Explicit]
+)
 def test_a_step_whose_outputs_are_replicated_is_compiled_once(axis_type):
     mesh = jax.make_mesh((len(jax.devices()),), ("data",), axis_types=(axis_type,))
     whole, split = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("data"))

@@ -37,6 +37,7 @@ def test_the_signal_reads_connectomes_and_compares_them_on_the_host():
     assert rips.wasserstein(set_point=0.5).set_point == 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("gph")
 def test_the_transformation_follows_it_under_jit_scan_and_vmap():
     weights = 0.3 * jax.random.normal(jax.random.key(0), (2, 6, 8))  # two seeds

@@ -176,15 +176,10 @@ def test_binned_deaths_of_a_weight_outside_of_the_unit_interval_are_nan(wrong, e
     assert not np.isnan(topology.compute_barcode(weights, bins=8).deaths).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "bins"),
-    [
-        ("boruvka", 16),
-        *(
-            pytest.param(*each, marks=pytest.mark.slow)
-            for each in (("prim", None), ("prim", 16), ("boruvka", None))
-        ),
-    ],
+    [("prim", None), ("prim", 16), ("boruvka", None), ("boruvka", 16)],
 )
 def test_jit_vmap_scan_and_eager_agree_to_the_bit(method, bins):
     batch = np.stack([symmetric(10, seed, levels=40) for seed in range(5)])
@@ -300,6 +295,7 @@ def test_binned_deaths_are_quantiles_within_half_a_bin(weights, bins):
     np.testing.assert_allclose(bars.deaths, exact, rtol=0, atol=0.5 / bins * (1 + 1e-6))
 
 
+@pytest.mark.slow
 @hypothesis.given(
     weights=st.tuples(connectome_matrices(), connectome_matrices()), bins=st.sampled_from([5, 16])
 )
@@ -315,6 +311,7 @@ def test_binned_distances_keep_their_bounds(weights, bins):
         assert abs(error) <= bound + 1e-6
 
 
+@pytest.mark.slow
 def test_binned_deaths_of_a_large_connectome_err_by_far_less_than_the_bound():
     a, b = (symmetric(200, seed) for seed in range(2))
     b = b**2
