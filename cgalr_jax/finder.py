@@ -30,15 +30,17 @@ class LearningRateCurve(NamedTuple):
     """What `find_learning_rate` found.
 
     Attributes:
-        rate: two thirds of the learning rate at which the network moves at its set-point; at most the largest
-            one tried.
+        rate: two thirds of the learning rate at which the network moves at its set-point, by the median of
+            the whole ramp; at most the largest one tried.
         low: a third of the rate, or less where the measurements scatter more: the smallest rate that one in
             ten of them points to.
         high: three times the rate, or more, likewise. Both are no confidence limits: what is between networks
             cannot be seen in one ramp.
-        reached: whether the network moved that fast. If not, nothing is claimed of the rate.
+        reached: whether the ramp came to that learning rate. If not, nothing is claimed of it.
         rates: f32[n], the rates tried, in the order of the ramp.
-        distances: f32[n], the distance that each of them gave, in set-points; the last may be non-finite.
+        distances: f32[n], the distance that each of them gave, in set-points; the last may be non-finite. A
+            network that has learnt its data on the way hardly moves any more: they may fall again, and their
+            last one may stay below 1 though the rate was reached.
     """
 
     rate: float
