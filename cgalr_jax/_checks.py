@@ -15,16 +15,20 @@ import numpy as np
 LARGEST = 2**31 - 1
 
 
-def check(name: str, value: Any, allowed: Callable[[Any], bool], interval: str) -> None:
-    """Raises a ValueError unless `value` is one number for which `allowed` is true.
+def check(name: str, value: Any, allowed: Callable[[Any], bool], interval: str) -> Any:
+    """The value as a Python number, or a ValueError unless it is one number for which `allowed` is true.
 
-    Python numbers, NumPy scalars and concrete arrays without axes count as numbers. Traced values pass
+    Python numbers, NumPy scalars and concrete arrays without axes count as numbers. A Python number has no
+    dtype that could change that of a result, and no comparison of it is traced. Traced values are returned
     unchecked: their value is not known at trace time, for instance under `optax.inject_hyperparams`.
     """
     if isinstance(value, jax.core.Tracer):
-        return
+        return value
+    number = None
     try:
-        good = _is_number(value) and _fits_float32(value) and bool(allowed(value))
+        if _is_number(value):
+            number = value.item() if isinstance(value, (np.generic, np.ndarray, jax.Array)) else value
+        good = number is not None and _fits_float32(number) and bool(allowed(number))
     except (
         TypeError,
         ValueError,
@@ -33,9 +37,10 @@ def check(name: str, value: Any, allowed: Callable[[Any], bool], interval: str) 
         good = False
     if not good:
         raise ValueError(f"{name} must be {interval}, got {shown(value)}.")
+    return number
 
 
-def check_integer(name: str, value: Any, least: int, most: int | None = None) -> None:
+def check_integer(name: str, value: Any, least: int, most: int | None = None) -> int:
     """`check` for an integer (no float) in [least, most]; traced values are refused.
 
     Such integers decide shapes and branches, and so have to be known when the program is traced.
@@ -46,7 +51,8 @@ def check_integer(name: str, value: Any, least: int, most: int | None = None) ->
             f"{name} must be static, {interval}, got a traced value; under optax.inject_hyperparams name it "
             "in static_args."
         )
-    check(name, value, lambda x: least <= operator.index(x) <= (LARGEST if most is None else most), interval)
+    greatest = LARGEST if most is None else most
+    return check(name, value, lambda x: least <= operator.index(x) <= greatest, interval)
 
 
 def check_flag(name: str, value: Any) -> None:
@@ -96,7 +102,9 @@ def real_or_complex(name: str, values: Any) -> jax.Array | np.ndarray:
             if isinstance(values, (str, bytes)):  # JAX would take a string for a dtype
                 raise TypeError
             array = jnp.asarray(values)
-        except (TypeError, ValueError, OverflowError):
+        except OverflowError:  # integers of more bits than JAX's
+            array = np.asarray(values)
+        except (TypeError, ValueError):
             raise ValueError(f"{name} must be an array of numbers, got {shown(values)}.") from None
     if not (jnp.issubdtype(array.dtype, jnp.number) or array.dtype == np.bool_):
         raise ValueError(f"{name} must be an array of numbers, got dtype {array.dtype}.")
@@ -104,7 +112,19 @@ def real_or_complex(name: str, values: Any) -> jax.Array | np.ndarray:
         raise ValueError(f"{name} must be an array without a mask, got one of shape {array.shape}: fill it.")
     if isinstance(array, np.ndarray) and array.dtype.kind in "iu" and array.dtype.itemsize > 4:
         return array.astype(np.float32)  # JAX would keep their lowest 32 bits only
-    return array
+    return jax_array(array)
+
+
+def jax_array(array: Any) -> Any:
+    """A NumPy array in a byte order and of a precision that JAX has; anything else is returned unchanged."""
+    if not isinstance(array, np.ndarray):
+        return array
+    native = array.dtype.newbyteorder("=")
+    if native.kind == "f" and native.itemsize > 8:  # long double
+        native = np.dtype(np.float64)
+    elif native.kind == "c" and native.itemsize > 16:
+        native = np.dtype(np.complex128)
+    return array.astype(native, copy=False)
 
 
 def real_scalar(name: str, value: Any) -> jax.Array | np.ndarray:
@@ -142,6 +162,17 @@ def check_function(name: str, value: Any, signature: str, arguments: int | None 
             f"{name} must take {arguments} argument{'s' * (arguments != 1)}, {signature}, got {called}: "
             f"{error}."
         ) from None
+
+
+def shapes_of(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    """`jax.eval_shape`; a user's function that only knows Python or NumPy numbers is a ValueError."""
+    try:
+        return jax.eval_shape(function, *arguments)
+    except jax.errors.JAXTypeError as error:  # a bool, an int or a NumPy array was asked of a traced value
+        raise ValueError(
+            f"{name} must be a function that JAX can trace, jnp.where instead of if, jnp instead of np, got "
+            f"{shown(function)}: {str(error).splitlines()[0]}"
+        ) from error
 
 
 def shown(value: Any) -> str:

@@ -76,8 +76,8 @@ def check_probe(probe: Any, arguments: tuple[str, ...]) -> None:
     _checks.check_function("probe", probe, signature, len(arguments))
 
 
-def check_rate(name: str, learning_rate: Any) -> None:
-    """Raises a ValueError unless the rate is a schedule, or a finite number of at least 0."""
+def check_rate(name: str, learning_rate: Any) -> Any:
+    """The rate, or a ValueError unless it is a schedule, or a finite number of at least 0."""
     if not callable(learning_rate):
         allowed = "a schedule, or a number that is finite and at least 0"
         return _checks.check(name, learning_rate, lambda x: 0 <= x < math.inf, allowed)
@@ -91,7 +91,8 @@ def check_rate(name: str, learning_rate: Any) -> None:
                 f"{name} must return a number, f32[], got {came} from {_checks.shown(learning_rate)}."
             )
 
-    jax.eval_shape(check, jax.ShapeDtypeStruct((), jnp.int32))
+    _checks.shapes_of(name, check, jax.ShapeDtypeStruct((), jnp.int32))
+    return learning_rate
 
 
 def check_axes(reading: Any, before: Any, axis_name: Any) -> None:
@@ -121,6 +122,7 @@ def shapes_of_samples(samples: Any) -> Any:
                 "samples must be an example of the batches of the update, arrays or jax.ShapeDtypeStructs "
                 f"with at least one row, got {_checks.shown(leaf)}."
             )
+        leaf = _checks.jax_array(leaf)
         return jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf))
 
     if samples is not None and not jax.tree.leaves(samples):
@@ -134,6 +136,7 @@ def cut_samples(samples: Any, stored: Any) -> Any:
     def cut(sample: Any, like: jax.Array) -> jax.Array:
         if not _leaves.is_array(sample):
             raise ValueError(f"samples must be arrays, got {_checks.shown(sample)}.")
+        sample = _checks.jax_array(sample)
         shape, dtype = jnp.shape(sample), jnp.result_type(sample)
         if len(shape) != len(like.shape) or shape[1:] != like.shape[1:] or shape[:1] < like.shape[:1]:
             raise ValueError(
@@ -159,9 +162,18 @@ def cut_samples(samples: Any, stored: Any) -> Any:
 
 
 def _keeps(source: Any, target: Any) -> bool:
-    """Whether a cast keeps the values: to a wider kind, or between float types, which loses only digits."""
-    if source == target or jnp.issubdtype(target, jnp.complexfloating):
+    """Whether a cast keeps the values: to a wider kind, or between float types, which loses only digits.
+
+    Into a float of less than 32 bits go floats of its range, and integers of one byte if it has two.
+    """
+    if source == target or jnp.issubdtype(target, jnp.complexfloating) or source == np.bool_:
         return True
-    if jnp.issubdtype(target, jnp.floating):
-        return not jnp.issubdtype(source, jnp.complexfloating)
-    return np.can_cast(source, target, "safe")
+    if not jnp.issubdtype(target, jnp.floating):
+        return np.can_cast(source, target, "safe")
+    if jnp.issubdtype(source, jnp.complexfloating):
+        return False
+    narrow = jnp.dtype(target).itemsize < 4
+    if jnp.issubdtype(source, jnp.integer):
+        return not narrow or jnp.dtype(source).itemsize < jnp.dtype(target).itemsize
+    most = jnp.finfo(jnp.float32).maxexp  # float64 is float32 in JAX unless x64 is on
+    return not narrow or jnp.finfo(target).maxexp >= min(jnp.finfo(source).maxexp, most)

@@ -58,7 +58,7 @@ def polynomial_averaging(eta: float = 8.0) -> optax.GradientTransformationExtraA
         >>> print(params["w"], cgalr_jax.averaged_params(state, params)["w"])
         3.0 2.0
     """
-    _checks.check("eta", eta, lambda x: 0 <= x < math.inf, "finite and at least 0")
+    eta = _checks.check("eta", eta, lambda x: 0 <= x < math.inf, "finite and at least 0")
 
     def init_fn(params: optax.Params) -> AveragingState:
         # A copy, so that the parameters and the state can both be donated.

@@ -75,19 +75,17 @@ def is_measurement_step(
             "step and opt_state must be known, got traced values: call is_measurement_step outside of jit, "
             "and make its answer a static argument."
         )
-    _checks.check_integer("step", step, 0)
+    step = _checks.check_integer("step", step, 0)
     if steps is not None:
-        _checks.check_integer("steps", steps, 1)
+        steps = _checks.check_integer("steps", steps, 1)
     if every is not None:
-        _checks.check_integer("every", every, 1)
+        every = _checks.check_integer("every", every, 1)
     if (steps is None) != (opt_state is None):
         missing = "steps" if steps is None else "opt_state"
         raise ValueError(f"{missing} must be passed too, steps and opt_state go together; got None.")
-    if int(step) % int(default_every(steps) if every is None else every) == 0:
+    if step % (default_every(steps) if every is None else every) == 0:
         return True
-    return (
-        steps is not None and int(step) < controllers.calibrated(steps=steps).early and _calibrates(opt_state)
-    )
+    return steps is not None and step < controllers.calibrated(steps=steps).early and _calibrates(opt_state)
 
 
 def _calibrates(opt_state: Any) -> bool:

@@ -128,9 +128,11 @@ def find_learning_rate(
     signal = check_signal("signal", signals.hybrid() if signal is None else signal)
     if params is not None:
         _checks.check_function("params", params, "params(state) -> parameters, or None", 1)
-    _checks.check_integer("every", every, 1)
-    _checks.check("lowest", lowest, lambda x: 0 < x < math.inf, "positive and finite")
-    _checks.check("highest", highest, lambda x: lowest < x < math.inf, f"finite and above lowest = {lowest}")
+    every = _checks.check_integer("every", every, 1)
+    lowest = _checks.check("lowest", lowest, lambda x: 0 < x < math.inf, "positive and finite")
+    highest = _checks.check(
+        "highest", highest, lambda x: lowest < x < math.inf, f"finite and above lowest = {lowest}"
+    )
     if measurements is not None:
         warnings.warn(
             "measurements= has no effect any more, since the ramp ends by itself, and will go with the next "
@@ -138,6 +140,13 @@ def find_learning_rate(
             DeprecationWarning,
             stacklevel=2,
         )
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        if not _leaves.is_array(leaf) and not isinstance(leaf, bool):
+            raise ValueError(
+                f"state must hold arrays and numbers only, got {_checks.shown(leaf)} at "
+                f"state{jax.tree_util.keystr(path)}: leave it out, or split a model by equinox.partition("
+                "model, equinox.is_array), and put it together in step and probe."
+            )
     layout = layout_of(jax.eval_shape(probe, state), max_units=256)
     _check_step(step, state)
     parameters = _parameters if params is None else params

@@ -15,6 +15,7 @@ import optax
 
 from cgalr_jax import _control_flow, _leaves, arguments, controllers, layers, signals
 from cgalr_jax import state as states
+from cgalr_jax.signals.base import check_reading
 from cgalr_jax.signals.update import largest_share
 from cgalr_jax.state import ConnectomeState
 
@@ -55,6 +56,7 @@ def init(
         return local.read(activations, jax.tree.unflatten(form, whole))
 
     reading = jax.eval_shape(read, instrument.layout.shapes, numbers)
+    check_reading("signal", instrument.signal, reading)
     scale, controller_state = instrument.controller.init()
     return ConnectomeState(
         cg_step=jnp.zeros((), jnp.int32),
@@ -143,6 +145,8 @@ def update(
     """One step: measures if a measurement is due, or if the caller says so, and scales the updates."""
     del extra_args
     arguments.check_measure(measure)
+    # A restored state may hold NumPy arrays, which signals and controllers need not know.
+    state = jax.tree.map(jnp.asarray, state)
     if measure is None or measure:
         arguments.check_extra_arguments(instrument.signal, stored, params, activations, probe, samples)
         if samples is not None and instrument.signal.reads_activations:

@@ -93,13 +93,13 @@ def layout_of(example: Any, max_units: int) -> Layout:
         >>> layout_of({"dense": 3, "blocks": [jnp.zeros((8, 2))]}, max_units=2).widths
         {'blocks/0': 2, 'dense': 3}
     """
-    _checks.check_integer("max_units", max_units, 2)
+    max_units = _checks.check_integer("max_units", max_units, 2)
     widths: dict[str, int] = {}
     for name, leaf in _named_leaves(example, "example"):
         widths[name] = _width(name, leaf)
     if not widths:
         raise ValueError(f"example must hold at least one layer, got {_checks.shown(example)}.")
-    return Layout(widths, {name: _choose_units(width, int(max_units)) for name, width in widths.items()})
+    return Layout(widths, {name: _choose_units(width, max_units) for name, width in widths.items()})
 
 
 def measured_layers(activations: Any, layout: Layout, axis_name: Hashable | None = None) -> Layers:
@@ -159,10 +159,10 @@ def layer_units(activation: jax.typing.ArrayLike, max_samples: int = 8192) -> ja
     activation = jnp.asarray(_checks.real_or_complex("activation", activation))
     if activation.ndim < 2:
         raise ValueError(f"activation must be [N, ..., F], got shape {activation.shape!r}.")
-    _checks.check_integer("max_samples", max_samples, 1)
+    max_samples = _checks.check_integer("max_samples", max_samples, 1)
     units = activation.reshape(-1, activation.shape[-1])
     rows = units.shape[0]
-    enough = -(-rows // int(max_samples))
+    enough = -(-rows // max_samples)
     stride = next(s for s in itertools.count(enough) if math.gcd(s, rows) == 1)
     if stride == 1:
         return units

@@ -94,7 +94,7 @@ def paper(
         >>> print(cgalr_jax.metrics(state)["cgalr/learning_rate"])  # the base rate, until there is a history
         0.1
     """
-    _checks.check_integer("steps_per_epoch", steps_per_epoch, 1)
+    steps_per_epoch = _checks.check_integer("steps_per_epoch", steps_per_epoch, 1)
     if callable(learning_rate):
         raise ValueError(
             f"learning_rate must be a number, which the envelope anneals, got {_checks.shown(learning_rate)}."
@@ -172,8 +172,8 @@ def paper_gate(steps_per_epoch: int, *, window: int = 10, tau: float = 10.0) -> 
         >>> print(gate.update(Measurement(jnp.float32(1), jnp.int32(1000)), state)[0])  # after ten epochs
         0.5
     """
-    _checks.check_integer("steps_per_epoch", steps_per_epoch, 1)
-    _checks.check("tau", tau, lambda x: 0 < x < math.inf, "positive and finite")
+    steps_per_epoch = _checks.check_integer("steps_per_epoch", steps_per_epoch, 1)
+    tau = _checks.check("tau", tau, lambda x: 0 < x < math.inf, "positive and finite")
     bounds = controllers.robbins_monro_bounds(_LOWER, _UPPER, tau=tau * steps_per_epoch)
     bounded = controllers.envelope(controllers.hysteresis_gate(floor=_FLOOR, window=window), bounds)
 

@@ -92,7 +92,7 @@ def connectome_schedule(
         >>> 0 < state.hyperparams["learning_rate"] < 1e-3
         Array(True, dtype=bool)
     """
-    arguments.check_rate("learning_rate", learning_rate)
+    learning_rate = arguments.check_rate("learning_rate", learning_rate)
     signal = check_signal("signal", signals.frobenius() if signal is None else signal)
     if signal.reads_params:
         raise ValueError(

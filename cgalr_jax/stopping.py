@@ -56,8 +56,8 @@ def levelled(distances: jax.typing.ArrayLike, *, window: int = 5, tolerance: flo
     series = np.asarray(_checks.real_array("distances", distances), dtype=np.float64)
     if series.ndim == 0:
         raise ValueError(f"distances must have shape [..., T], got {series.shape}.")
-    _checks.check_integer("window", window, 1)
-    _checks.check("tolerance", tolerance, lambda x: 0 < x < 1, "in (0, 1)")
+    window = _checks.check_integer("window", window, 1)
+    tolerance = _checks.check("tolerance", tolerance, lambda x: 0 < x < 1, "in (0, 1)")
     found = np.zeros(series.shape, dtype=bool)
     if series.shape[-1] >= 2 * window:
         mean = np.lib.stride_tricks.sliding_window_view(series, window, axis=-1).mean(axis=-1)

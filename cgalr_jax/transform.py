@@ -180,10 +180,10 @@ def cgalr(
         1e-06
     """
     if momentum is not None:
-        _checks.check("momentum", momentum, lambda x: 0 <= x < 1, "None or in [0, 1)")
+        momentum = _checks.check("momentum", momentum, lambda x: 0 <= x < 1, "None or in [0, 1)")
     if optimizer is None:
         optimizer = functools.partial(optax.sgd, momentum=momentum)
-    arguments.check_rate("learning_rate", learning_rate)
+    learning_rate = arguments.check_rate("learning_rate", learning_rate)
     signature = "learning_rate -> optax.GradientTransformation"
     if isinstance(optimizer, optax.GradientTransformation):
         raise ValueError(
@@ -193,7 +193,7 @@ def cgalr(
     _checks.check_function("optimizer", optimizer, signature, 1)
     controller = _deprecated.moved_arguments(controller, bounds, window)
     if steps is not None:
-        _checks.check_integer("steps", steps, 1)
+        steps = _checks.check_integer("steps", steps, 1)
         if controller is not None:
             raise ValueError(
                 "steps must be None beside a controller, which knows the length of the run itself: "
@@ -228,11 +228,13 @@ def _instrument(
     max_share: float | None,
 ) -> Instrument:
     """The instrument made of these arguments, after a check of each."""
-    _checks.check_integer("every", every, 1)
-    _checks.check_integer("max_units", max_units, 2)
+    every = _checks.check_integer("every", every, 1)
+    max_units = _checks.check_integer("max_units", max_units, 2)
     _checks.check_hashable("axis_name", axis_name, "the name of a mapped axis, a tuple of names, or None")
     if max_share is not None:
-        _checks.check("max_share", max_share, lambda x: 0 < x < math.inf, "positive and finite, or None")
+        max_share = _checks.check(
+            "max_share", max_share, lambda x: 0 < x < math.inf, "positive and finite, or None"
+        )
     signal = check_signal("signal", signals.hybrid() if signal is None else signal)
     controller = check_controller(
         "controller", controllers.calibrated() if controller is None else controller
@@ -246,8 +248,8 @@ def _instrument(
                 "example must be what the probe returns, jax.eval_shape(probe, params) for instance, since "
                 "the signal reads activations; got None."
             )
-        layout = layers.layout_of(example, int(max_units))
-    return Instrument(signal, controller, layout, int(every), axis_name, max_share)
+        layout = layers.layout_of(example, max_units)
+    return Instrument(signal, controller, layout, every, axis_name, max_share)
 
 
 def _transformation(

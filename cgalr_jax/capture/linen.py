@@ -32,6 +32,7 @@ _LAYERS = (
     linen.ConvLocal,
     linen.ConvTranspose,
     linen.MultiHeadDotProductAttention,
+    linen.WeightNorm,  # its layer runs in an nn.map_variables, out of which nothing is sown
     *_RECURRENT,
 )
 
@@ -276,6 +277,8 @@ def _hold_still(
 
 def _units_last(module: Any, output: Any) -> jax.Array:
     """The array that a module returned, its features merged into one last axis."""
+    if isinstance(module, linen.WeightNorm):
+        return _units_last(module.layer_instance, output)
     features = np.size(module.features) if isinstance(module, linen.DenseGeneral) else 1
     return outputs.units_last(output, isinstance(module, _RECURRENT), features)
 

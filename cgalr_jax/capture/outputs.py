@@ -89,7 +89,8 @@ class Listener:
         if sow(note.name(), value) is False and wanted:
             raise ValueError(
                 f"layers must be reachable, got {name!r} inside an nn.scan or nn.vmap that does not return"
-                " 'intermediates'; add 'intermediates': 0 to its variable_axes, or choose other layers."
+                " 'intermediates', or an nn.map_variables (linen.WeightNorm); add 'intermediates': 0 to the"
+                " variable_axes, or choose other layers."
             )
         if wanted:
             self.measured.add(path)

@@ -1,5 +1,6 @@
 """The types `Controller` and `Measurement`."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -57,14 +58,18 @@ class Controller(NamedTuple):
 
 
 def check_controller(name: str, controller: Any) -> Controller:
-    """The controller, after a check by shapes only; a ValueError says what is wrong with it."""
+    """The controller, after a check of its first scale and of all shapes; a ValueError says what is wrong."""
     _checks.check_kind(name, controller, Controller)
     _checks.check_function(f"{name}.init", controller.init, "() -> (scale, state)", 0)
     _checks.check_function(f"{name}.update", controller.update, "(measurement, state) -> (scale, state)", 2)
     _checks.check_integer(f"{name}.early", controller.early, 0)
     before = _shapes(f"{name}.init", jax.eval_shape(controller.init))
+    scale, _ = controller.init()
+    _checks.check(f"the scale of {name}.init", scale, lambda x: 0 < x < math.inf, "positive and finite")
     measurement = Measurement(*(jnp.zeros((), dtype) for dtype in (jnp.float32, jnp.int32, jnp.float32)))
-    after = _shapes(f"{name}.update", jax.eval_shape(controller.update, measurement, before))
+    after = _shapes(
+        f"{name}.update", _checks.shapes_of(f"{name}.update", controller.update, measurement, before)
+    )
     if jax.tree.structure(after) != jax.tree.structure(before):
         raise ValueError(f"{name}.update must return a state of the same structure, {before}, got {after}.")
     changed = [

@@ -142,13 +142,14 @@ def calibrated(
                 stacklevel=2,
             )
     if schedule is not None:
-        _checks.check_function("schedule", schedule, "step -> learning rate, or None")
+        _checks.check_function("schedule", schedule, "step -> learning rate, or None", 1)
+        _checks.shapes_of("schedule", schedule, jax.ShapeDtypeStruct((), jnp.int32))
         first = schedule(jnp.zeros((), jnp.int32))
         _checks.check("schedule at step 0", first, lambda x: 0 <= x < math.inf, "finite and at least 0")
     if steps is not None:
-        _checks.check_integer("steps", steps, 1)
-    _checks.check("target", target, lambda x: 0 < x < math.inf, "positive and finite")
-    _checks.check("start", start, lambda x: 0 < x <= 1, "in (0, 1]")
+        steps = _checks.check_integer("steps", steps, 1)
+    target = _checks.check("target", target, lambda x: 0 < x < math.inf, "positive and finite")
+    start = _checks.check("start", start, lambda x: 0 < x <= 1, "in (0, 1]")
     # Optimizer steps of the slow part. A short ramp leaves more of a short run to training; a long one
     # measures a network that has settled, and serves as a warm-up.
     ramp_steps = 100.0 if steps is None else min(max(0.1 * steps, 7.0), 60.0)

@@ -60,6 +60,7 @@ def envelope(controller: Controller, bounds: Bounds | None = None) -> Controller
     check_controller("controller", controller)
     if bounds is not None:
         _checks.check_function("bounds", bounds, "step -> (low, high)", 1)
+        _checks.shapes_of("bounds", bounds, jax.ShapeDtypeStruct((), jnp.int32))
         pair = bounds(jnp.zeros((), jnp.int32))
         if not (isinstance(pair, (tuple, list)) and len(pair) == 2):
             raise ValueError(f"bounds must return a pair, (low, high), got {_checks.shown(pair)}.")
@@ -82,9 +83,12 @@ def envelope(controller: Controller, bounds: Bounds | None = None) -> Controller
         scale, inner = controller.init()
         scale = jnp.asarray(scale, jnp.float32)
         inner = jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), inner)
+        # The values of a controller that is made of traced numbers are not known when it is checked.
+        good = (scale > 0) & (scale < jnp.inf)
+        scale = jnp.where(good, scale, 1.0)
         scale, _ = bounded(scale, scale, jnp.zeros((), jnp.int32))
         # A copy for the state: one buffer cannot be donated twice.
-        return scale, EnvelopeState(jnp.array(scale, copy=True), jnp.zeros((), jnp.int32), inner)
+        return scale, EnvelopeState(jnp.array(scale, copy=True), (~good).astype(jnp.int32), inner)
 
     def update(measurement: Measurement, state: EnvelopeState) -> tuple[jax.Array, EnvelopeState]:
         scale, inner = controller.update(measurement, state.controller)
@@ -131,10 +135,12 @@ def robbins_monro_bounds(lower: float, upper: float, *, tau: float, exponent: fl
         >>> [f"{x:.2f}" for x in bounds(100)]
         ['0.05', '0.50']
     """
-    _checks.check("lower", lower, lambda x: 0 < x < math.inf, "positive and finite")
-    _checks.check("upper", upper, lambda x: lower <= x < math.inf, f"finite and at least lower = {lower}")
-    _checks.check("tau", tau, lambda x: 0 < x < math.inf, "positive and finite")
-    _checks.check("exponent", exponent, lambda x: 0.5 < x <= 1, "in (1/2, 1]")
+    lower = _checks.check("lower", lower, lambda x: 0 < x < math.inf, "positive and finite")
+    upper = _checks.check(
+        "upper", upper, lambda x: lower <= x < math.inf, f"finite and at least lower = {lower}"
+    )
+    tau = _checks.check("tau", tau, lambda x: 0 < x < math.inf, "positive and finite")
+    exponent = _checks.check("exponent", exponent, lambda x: 0.5 < x <= 1, "in (1/2, 1]")
 
     def bounds(step: jax.Array) -> tuple[jax.Array, jax.Array]:
         envelope = (1 + jnp.asarray(step, jnp.float32) / tau) ** -exponent

@@ -48,7 +48,7 @@ def robust_z_score(
     if ring.ndim != 1:
         raise ValueError(f"history must be f32[W], got {_checks.shown(history)}.")
     count = jnp.asarray(_checks.real_scalar("count", count), jnp.int32)
-    _checks.check_integer("min_count", min_count, 0)
+    min_count = _checks.check_integer("min_count", min_count, 0)
     valid = jnp.arange(ring.size, dtype=jnp.int32) < count
     median = _median(ring, valid)
     deviation = _median(jnp.abs(ring - median), valid)
@@ -95,8 +95,8 @@ def schmitt_trigger(mode: jax.Array, z: jax.Array, *, enter: float, leave: float
     """
     mode = jnp.asarray(_checks.real_scalar("mode", mode), jnp.int32)
     z = jnp.asarray(_checks.real_scalar("z", z), jnp.float32)
-    _checks.check("enter", enter, lambda x: 0 < x < math.inf, "positive and finite")
-    _checks.check("leave", leave, lambda x: 0 <= x <= enter, f"in [0, enter] = [0, {enter}]")
+    enter = _checks.check("enter", enter, lambda x: 0 < x < math.inf, "positive and finite")
+    leave = _checks.check("leave", leave, lambda x: 0 <= x <= enter, f"in [0, enter] = [0, {enter}]")
     left = jnp.where(mode == SLOW, z < leave, z > -leave)
     mode = jnp.where(left, HOLD, mode)
     return jnp.where(z > enter, SLOW, jnp.where(z < -enter, FAST, mode)).astype(jnp.int32)
@@ -158,14 +158,13 @@ def hysteresis_gate(
         >>> print(f"{scale:.2f}")
         1.10
     """
-    _checks.check("enter", enter, lambda x: 0 < x < math.inf, "positive and finite")
-    _checks.check("leave", leave, lambda x: 0 <= x <= enter, f"in [0, enter] = [0, {enter}]")
-    _checks.check("up", up, lambda x: 1 <= x < math.inf, "at least 1 and finite")
-    _checks.check("down", down, lambda x: 0 < x <= 1, "in (0, 1]")
-    _checks.check("floor", floor, lambda x: 0 < x <= 1, "in (0, 1]")
-    _checks.check("ceiling", ceiling, lambda x: 1 <= x < math.inf, "at least 1 and finite")
-    _checks.check_integer("window", window, 5)
-    window = int(window)
+    enter = _checks.check("enter", enter, lambda x: 0 < x < math.inf, "positive and finite")
+    leave = _checks.check("leave", leave, lambda x: 0 <= x <= enter, f"in [0, enter] = [0, {enter}]")
+    up = _checks.check("up", up, lambda x: 1 <= x < math.inf, "at least 1 and finite")
+    down = _checks.check("down", down, lambda x: 0 < x <= 1, "in (0, 1]")
+    floor = _checks.check("floor", floor, lambda x: 0 < x <= 1, "in (0, 1]")
+    ceiling = _checks.check("ceiling", ceiling, lambda x: 1 <= x < math.inf, "at least 1 and finite")
+    window = _checks.check_integer("window", window, 5)
 
     def init() -> tuple[jax.Array, GateState]:
         state = GateState(

@@ -13,7 +13,7 @@ import numpy as np
 from cgalr_jax import _checks, _control_flow, _sharding, topology
 from cgalr_jax.layers import Layers, layer_units, pooled_units
 
-__all__ = ["Over", "Signal", "check_signal", "from_connectomes"]
+__all__ = ["Over", "Signal", "check_reading", "check_signal", "from_connectomes"]
 
 Over = Literal["min", "median", "max", "pooled"]
 
@@ -72,10 +72,24 @@ def check_signal(name: str, signal: Any) -> Signal:
     _checks.check_kind(name, signal, Signal)
     _checks.check_function(f"{name}.read", signal.read, "(layers, params) -> reading")
     _checks.check_function(f"{name}.compare", signal.compare, "(before, after) -> distance", 2)
-    _checks.check(f"{name}.set_point", signal.set_point, lambda x: 0 < x < math.inf, "positive and finite")
+    set_point = _checks.check(
+        f"{name}.set_point", signal.set_point, lambda x: 0 < x < math.inf, "positive and finite"
+    )
     _checks.check_flag(f"{name}.reads_activations", signal.reads_activations)
     _checks.check_flag(f"{name}.reads_params", signal.reads_params)
-    return _of_the_first_edition(signal)
+    return _of_the_first_edition(signal._replace(set_point=set_point))
+
+
+def check_reading(name: str, signal: Signal, reading: Any) -> None:
+    """Raises a ValueError unless the signal compares two readings of these shapes to a distance."""
+    if not jax.tree.leaves(reading):
+        raise ValueError(f"{name}.read must return arrays, got {_checks.shown(reading)}.")
+    try:
+        distance = _checks.shapes_of(f"{name}.compare", signal.compare, reading, reading)
+    except NameError:  # it reduces over a mapped axis, which does not exist outside of the mapped function
+        return
+    if getattr(distance, "shape", None) != () or jnp.issubdtype(distance.dtype, jnp.complexfloating):
+        raise ValueError(f"{name}.compare must return a distance, f32[], got {_checks.shown(distance)}.")
 
 
 def from_connectomes(
@@ -110,7 +124,7 @@ def from_connectomes(
     _checks.check_choice("over", over, get_args(Over))
     if choose is not None:
         _checks.check_function("choose", choose, "number of units -> indices", 1)
-    _checks.check("default", default, lambda x: 0 < x < math.inf, "positive and finite")
+    default = _checks.check("default", default, lambda x: 0 < x < math.inf, "positive and finite")
 
     def read(layers: Layers, params: Any) -> dict[str, Any]:
         del params
@@ -121,7 +135,7 @@ def from_connectomes(
         )
         if choose is not None:
             units = {
-                name: x.at[:, choose(x.shape[1])].get(out_sharding=_sharding.replicated(x, 2))
+                name: x.at[:, _chosen(choose, x.shape[1])].get(out_sharding=_sharding.replicated(x, 2))
                 for name, x in units.items()
             }
         axis_name = getattr(layers, "axis_name", None)  # a plain mapping of arrays is accepted, too
@@ -148,6 +162,18 @@ def from_connectomes(
     return Signal(read, reduce, positive(set_point, default))
 
 
+def _chosen(choose: Callable[[int], np.ndarray], width: int) -> np.ndarray:
+    """The units that `choose` chooses of this many; JAX would take the last one for any index beyond."""
+    chosen = np.asarray(choose(width))
+    if not (chosen.ndim == 1 and chosen.size >= 2 and chosen.dtype.kind in "iu"):
+        raise ValueError(f"choose must return at least 2 indices, i32[n], got {_checks.shown(chosen)}.")
+    if chosen.min() < 0 or chosen.max() >= width:
+        raise ValueError(
+            f"choose must return indices in [0, {width}) for {width} units, got {chosen.tolist()}."
+        )
+    return chosen
+
+
 def _summaries(summarise: Callable[[jax.Array], Any], connectomes: Mapping[str, jax.Array]) -> dict[str, Any]:
     """The summary of each connectome; those of one shape are summarised by one program."""
     found = {}
@@ -162,8 +188,7 @@ def positive(set_point: float | None, default: float) -> float:
     """The set-point after a check, or its default."""
     if set_point is None:
         return default
-    _checks.check("set_point", set_point, lambda x: 0 < x < math.inf, "positive and finite")
-    return float(set_point)
+    return _checks.check("set_point", set_point, lambda x: 0 < x < math.inf, "positive and finite")
 
 
 def _of_the_first_edition(signal: Signal) -> Signal:

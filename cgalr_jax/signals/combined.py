@@ -79,7 +79,7 @@ def weigh(motion: jax.Array, change: jax.Array, share: float | jax.Array = _SHAR
         jnp.asarray(_checks.real_array(name, value), jnp.float32)
         for name, value in (("motion", motion), ("change", change))
     )
-    _checks.check("share", share, lambda x: 0 <= x <= 1, "in [0, 1]")
+    share = _checks.check("share", share, lambda x: 0 <= x <= 1, "in [0, 1]")
     finite = jnp.isfinite(motion) & jnp.isfinite(change)
     motion, change = (jnp.where(finite, x, 1.0) for x in (motion, change))
     mean = motion ** (1 - share) * change**share  # two powers: a power of the product could underflow

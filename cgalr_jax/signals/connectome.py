@@ -49,7 +49,7 @@ def births(over: Over = "pooled", *, sample: int | None = None, set_point: float
     default = 0.04 if over == "pooled" else 0.031
     if sample is None:
         return from_connectomes(_births, topology.top_distance, over, set_point, default)
-    _checks.check_integer("sample", sample, 2)
+    sample = _checks.check_integer("sample", sample, 2)
 
     def choose(width: int) -> np.ndarray:
         return _sub_samples(width, sample).reshape(-1)

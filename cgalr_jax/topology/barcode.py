@@ -87,8 +87,7 @@ def compute_barcode(
     """
     connectome = check_square("connectome", connectome)
     if bins is not None:
-        _checks.check_integer("bins", bins, 1, 1024)
-        bins = int(bins)
+        bins = _checks.check_integer("bins", bins, 1, 1024)
     check_options(method, symmetrise)
     return _compute_barcode(connectome, bins, method, bool(symmetrise))
 

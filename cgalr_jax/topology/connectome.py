@@ -74,8 +74,9 @@ def _functional_connectome(units: jax.typing.ArrayLike, axis_name: Hashable | No
     if axis_name is not None:
         local = Moments(jnp.float32(centred.shape[0]), mean, gram(centred))
         return _connectome_from_moments(gather_moments(local, axis_name))
-    # Each unit is first scaled to a peak of 1, so that its squares neither underflow nor overflow.
-    peak = jnp.max(jnp.abs(centred), axis=0)
+    # Each unit is first scaled to a peak of about 1, so that its squares neither underflow nor overflow. The
+    # reciprocal of more than 2^126, as which XLA may compute the quotient, would be flushed to 0.
+    peak = jnp.minimum(jnp.max(jnp.abs(centred), axis=0), 2.0**126)
     scaled = centred / jnp.where(peak == 0, 1, peak)[None, :]
     norm = jnp.sqrt(jnp.sum(scaled * scaled, axis=0))
     std = peak * (norm / math.sqrt(centred.shape[0]))

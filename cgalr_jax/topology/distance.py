@@ -64,7 +64,8 @@ def top_distance(
         order infinity.
 
     Returns:
-      f32[], dimensionless; if normalised, in [0, 1] for births and deaths of connectomes. NaN if a value is.
+      f32[], dimensionless; if normalised, in [0, 1] for births and deaths of connectomes. NaN if a value is
+      not finite.
 
     Raises:
       ValueError: if an array is empty, not one-dimensional or complex; for another order; if a sum is asked
@@ -77,7 +78,7 @@ def top_distance(
       >>> print(top_distance(a, jnp.repeat(a, 4)))  # the same distribution, four times the units
       0.0
     """
-    _check_options(order, normalise)
+    order = _check_options(order, normalise)
     a, b = _as_sorted_array("births_a", births_a), _as_sorted_array("births_b", births_b)
     if a.size == b.size:
         gaps = jnp.abs(a - b)
@@ -162,7 +163,7 @@ def frobenius_distance(
       connectome_b: f32[P, P].
 
     Returns:
-      f32[], dimensionless, in [0, 1] for weights in [0, 1]; NaN if an edge weight i < j is NaN.
+      f32[], dimensionless, in [0, 1] for weights in [0, 1]; NaN if an edge weight i < j is not finite.
 
     Raises:
       ValueError: if the shapes differ or are not square, for fewer than two units, or for complex weights.
@@ -180,11 +181,12 @@ def frobenius_distance(
     return jnp.sqrt(jnp.sum(jnp.triu(a - b, k=1) ** 2) / edges)
 
 
-def _check_options(order: float, normalise: bool) -> None:
+def _check_options(order: float, normalise: bool) -> float:
+    """The order, as a Python number, after a check of both."""
     if isinstance(order, jax.core.Tracer):
         raise ValueError("order must be 1, 2 or infinity, a static number, got a traced value.")
-    _checks.check("order", order, lambda x: x in _ORDERS, "1, 2 or infinity")
     _checks.check_flag("normalise", normalise)
+    return _checks.check("order", order, lambda x: x in _ORDERS, "1, 2 or infinity")
 
 
 def _as_sorted_array(name: str, values: jax.typing.ArrayLike) -> Float32[Array, " n"]:

@@ -52,7 +52,7 @@ def init_moments(units: int) -> Moments:
         >>> init_moments(2).comoment.shape
         (2, 2)
     """
-    _checks.check_integer("units", units, 1)
+    units = _checks.check_integer("units", units, 1)
     return Moments(
         count=jnp.zeros((), jnp.float32),
         mean=jnp.zeros((units,), jnp.float32),

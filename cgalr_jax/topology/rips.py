@@ -69,7 +69,7 @@ def vietoris_rips(
       [[0.25, 1.0]]
     """
     ripser_parallel = _ripser_parallel()
-    _check_filtration(maxdim, metric)
+    maxdim = _check_filtration(maxdim, metric)
     if isinstance(connectome, jax.core.Tracer):
         raise ValueError("connectome must be a concrete array, because the host computes, got a traced one.")
     # A NumPy array stays one: a callback that called JAX could deadlock.
@@ -114,7 +114,7 @@ def diagram_distance(
       >>> diagram_distance(np.array([[0.0, 1.0], [0.5, 0.5]]), np.array([[0.0, 0.5]]))
       0.5
     """
-    _check_norms(order, internal_p)
+    order, internal_p = _check_norms(order, internal_p)
     a, b = _as_diagram("diagram_a", diagram_a), _as_diagram("diagram_b", diagram_b)
     if np.array_equal(a, b):
         return 0.0  # an optimal matching may swap points that differ by a rounding error, at that cost
@@ -182,9 +182,9 @@ def wasserstein_distance(
     """
     # At trace time, not in the middle of a run.
     check_installed()
-    _check_filtration(maxdim, metric)
-    _check_norms(order, internal_p)
-    _checks.check_integer("mindim", mindim, 0, maxdim)
+    maxdim = _check_filtration(maxdim, metric)
+    order, internal_p = _check_norms(order, internal_p)
+    mindim = _checks.check_integer("mindim", mindim, 0, maxdim)
     _checks.check_flag("normalise", normalise)
     pair = [
         jax.lax.stop_gradient(as_square(name, connectome, least=2))
@@ -211,14 +211,18 @@ def check_installed() -> None:
     _ripser_parallel()
 
 
-def _check_filtration(maxdim: int, metric: str) -> None:
-    _checks.check_integer("maxdim", maxdim, 0)
+def _check_filtration(maxdim: int, metric: str) -> int:
+    """The dimension, as a Python number, after a check of both."""
     _checks.check_choice("metric", metric, tuple(_METRICS))
+    return _checks.check_integer("maxdim", maxdim, 0)
 
 
-def _check_norms(order: float, internal_p: float) -> None:
-    _checks.check("order", order, lambda x: 1 <= x < np.inf, "in [1, infinity)")
-    _checks.check("internal_p", internal_p, lambda x: x in _NORMS, "1, 2 or infinity")
+def _check_norms(order: float, internal_p: float) -> tuple[float, float]:
+    """Both, as Python numbers, after a check."""
+    return (
+        _checks.check("order", order, lambda x: 1 <= x < np.inf, "in [1, infinity)"),
+        _checks.check("internal_p", internal_p, lambda x: x in _NORMS, "1, 2 or infinity"),
+    )
 
 
 def _in_range(weights: np.ndarray) -> bool:

@@ -80,6 +80,14 @@ class LinenCnn(linen.Module):
         return linen.Dense(2, name="out")(x)
 
 
+class LinenWeightNorm(linen.Module):
+    @linen.compact
+    def __call__(self, x):
+        x = linen.relu(linen.WeightNorm(linen.Dense(6))(x))
+        x = linen.WeightNorm(linen.DenseGeneral((5, 3)), name="heads")(x)
+        return linen.Dense(2, name="out")(x.reshape(len(x), -1))
+
+
 class LinenWrapped(linen.Module):
     @linen.compact
     def __call__(self, x):
@@ -228,6 +236,10 @@ WHICH = {
     "linen: remat, jit, vmap": (
         lambda **c: linen_case(LinenWrapped(), FLAT, **c),
         {"remat": (4, 8), "jit": (4, 8), "shared": (4, 8), "members/0": (4, 8), "members/1": (4, 8)},
+    ),
+    "linen: weight norm": (
+        lambda **c: linen_case(LinenWeightNorm(), FLAT, **c),
+        {"WeightNorm_0": (4, 6), "heads": (4, 15)},
     ),
     "linen: sequences": (
         lambda **c: linen_case(LinenSequence(), SEQUENCES, **c),

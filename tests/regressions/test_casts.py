@@ -29,6 +29,10 @@ LOSSY = {
     "signed as unsigned": (RAW, RAW.astype(np.int8), "uint8", "int8"),
     "complex as real": (RAW.astype(np.float32), RAW.astype(np.complex64), "float32", "complex64"),
     "integers as truth values": (RAW > 3, RAW, "bool", "uint8"),
+    "integers as few digits": (RAW.astype(jnp.bfloat16), RAW.astype(np.int32), "bfloat16", "int32"),
+    "integers as half": (RAW.astype(np.float16), RAW.astype(np.int16), "float16", "int16"),
+    "floats as half": (RAW.astype(np.float16), RAW.astype(np.float32), "float16", "float32"),
+    "bytes as eight bits": (RAW.astype(jnp.float8_e4m3fn), RAW, "float8_e4m3fn", "uint8"),
 }
 
 
@@ -45,6 +49,10 @@ KEPT = {
     "bytes as floats": (RAW.astype(np.float32), RAW),
     "wider floats": (RAW.astype(np.float32), RAW / np.float32(255)),
     "fewer digits": (RAW.astype(jnp.bfloat16), RAW / np.float32(255)),
+    "bytes as few digits": (RAW.astype(jnp.bfloat16), RAW),
+    "bytes as half": (RAW.astype(np.float16), RAW),
+    "half as few digits": (RAW.astype(jnp.bfloat16), RAW.astype(np.float16)),
+    "truth values as floats": (RAW.astype(np.float16), RAW > 3),
     "truth values": (RAW > 3, RAW > 3),
 }
 

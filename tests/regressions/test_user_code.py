@@ -1,0 +1,258 @@
+"""What users' numbers and functions may do: every kind of scalar, first scales, functions of Python only."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import cgalr_jax
+from cgalr_jax import controllers, signals, topology
+from cgalr_jax.controllers import Controller, Measurement, calibrated, envelope, hysteresis_gate
+
+PARAMS = {"w": np.linspace(0.5, 2.0, 24, dtype=np.float32).reshape(4, 6)}
+EXAMPLE = {"h": 6}
+
+
+def probe(params):
+    return {"h": params["w"]}
+
+
+def trained(tx, state=None, steps=3):
+    state = tx.init(PARAMS) if state is None else state
+    for _ in range(steps):
+        updates, state = tx.update(PARAMS, state, PARAMS, probe=probe)
+    return updates, state
+
+
+# --- Scalars: every kind, eagerly and inside of a trace, changes no dtype.
+
+KINDS = [int, float, np.int32, np.int64, np.float16, np.float64, jnp.int32, jnp.float32, jnp.bfloat16]
+TWO = np.array([0.25, 0.5], np.float32)
+# Each takes 1 for every number that it is given.
+FACTORIES = {
+    "calibrated": lambda one: calibrated(target=one, start=one),
+    "gate": lambda one: hysteresis_gate(enter=one, leave=one, up=one, down=one, floor=one, ceiling=one),
+    "envelope": lambda one: envelope(
+        hysteresis_gate(), controllers.robbins_monro_bounds(one, one, tau=one, exponent=one)
+    ),
+}
+
+
+def one_update(controller):
+    return controller.update(Measurement(jnp.float32(0.5), jnp.int32(10)), controller.init()[1])
+
+
+@pytest.mark.parametrize("name", FACTORIES)
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_scalars_of_every_kind_make_the_same_controller(kind, name):
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"), jax.enable_x64(True):
+        one = kind(1)  # outside of the trace, inside of which comparing a JAX array would be traced
+        shapes = jax.eval_shape(lambda: one_update(FACTORIES[name](one)))
+    expected = jax.eval_shape(lambda: one_update(FACTORIES[name](1.0)))
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), shapes) == jax.tree.map(
+        lambda x: (x.shape, x.dtype), expected
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_scalars_of_every_kind_elsewhere(kind):
+    with jax.numpy_dtype_promotion("strict"):
+        one = kind(1)
+
+        @jax.eval_shape
+        def found():
+            tx = cgalr_jax.cgalr(one, EXAMPLE, max_share=one, signal=signals.frobenius(set_point=one))
+            state = tx.init(PARAMS)
+            updates, _ = tx.update(PARAMS, state, PARAMS, probe=probe)
+            average = cgalr_jax.polynomial_averaging(one)
+            distance = topology.top_distance(TWO, TWO, order=one)
+            return (
+                updates["w"],
+                distance,
+                signals.weigh(jnp.float32(1), jnp.float32(1), one),
+                average.update(PARAMS, average.init(PARAMS), PARAMS)[1].averaging_params["w"],
+            )
+
+        assert all(leaf.dtype == jnp.float32 for leaf in found)
+
+
+@pytest.mark.parametrize("kind", [int, np.int64, jnp.int32], ids=lambda kind: kind.__name__)
+def test_integers_of_every_kind_in_the_finder(kind):
+    curve = cgalr_jax.find_learning_rate(
+        lambda params, rate: jax.tree.map(lambda w: w - rate * (w - 1), params), PARAMS, probe, every=kind(2)
+    )
+    assert curve.rates.size
+
+
+# --- The first scale of a controller is checked like all others.
+
+BAD = [np.nan, np.inf, -1.0, 0.0]
+
+
+def starting_at(scale):
+    return Controller(lambda: (jnp.asarray(scale, jnp.float32), ()), lambda m, s: (jnp.float32(1), s))
+
+
+@pytest.mark.parametrize("scale", BAD)
+@pytest.mark.parametrize("construct", [lambda c: cgalr_jax.cgalr(0.1, EXAMPLE, controller=c), envelope])
+def test_a_bad_first_scale_is_refused(scale, construct):
+    with pytest.raises(ValueError, match=r"^the scale of controller\.init must be positive and finite, got"):
+        construct(starting_at(scale))
+
+
+@pytest.mark.parametrize("scale", BAD)
+@pytest.mark.parametrize("bounds", [None, controllers.robbins_monro_bounds(0.5, 2.0, tau=10)])
+def test_a_bad_first_scale_that_is_traced_is_replaced_and_counted(scale, bounds):
+    @jax.jit
+    def first(scale):
+        return envelope(starting_at(scale), bounds).init()
+
+    found, state = first(jnp.float32(scale))
+    assert found == 1
+    assert state.refused == 1
+    found, state = first(jnp.float32(0.75))
+    assert (found, state.refused) == (0.75, 0)
+
+
+# --- A restored state may hold NumPy arrays.
+
+
+@pytest.mark.parametrize(
+    "controller", [None, hysteresis_gate(), envelope(hysteresis_gate(), lambda step: (0.1, 1.0))]
+)
+def test_a_state_of_numpy_arrays_goes_on_without_jit(controller):
+    make = functools.partial(cgalr_jax.cgalr, 0.1, EXAMPLE, every=1, signal=signals.frobenius())
+    tx = make(controller=controller)
+    _, state = trained(tx)
+    restored = jax.tree.map(np.asarray, state)
+    jax.tree.map(np.testing.assert_array_equal, trained(tx, restored), trained(tx, state))
+
+
+# --- Functions that JAX cannot trace, or that return something else: our error, at construction or `init`.
+
+
+def branching(step):
+    return 0.1 if step < 10 else 0.01
+
+
+def of_numpy(step):
+    return 0.1 * np.cos(step)
+
+
+@pytest.mark.parametrize("schedule", [branching, of_numpy])
+@pytest.mark.parametrize("construct", [calibrated, lambda schedule: cgalr_jax.cgalr(schedule, EXAMPLE)])
+def test_a_schedule_of_python_only(construct, schedule):
+    with pytest.raises(ValueError, match=r"^(schedule|learning_rate) must be a function that JAX can trace"):
+        construct(schedule)
+
+
+def test_bounds_and_controllers_of_python_only():
+    with pytest.raises(ValueError, match="^bounds must be a function that JAX can trace"):
+        envelope(hysteresis_gate(), lambda step: (0.1, 1.0 if step < 5 else 0.5))
+    only = Controller(lambda: (jnp.float32(1), ()), lambda m, s: (1.0 if m.distance < 1 else 0.5, s))
+    with pytest.raises(ValueError, match=r"^controller\.update must be a function that JAX can trace"):
+        cgalr_jax.cgalr(0.1, EXAMPLE, controller=only)
+
+
+@pytest.mark.parametrize("schedule", [lambda: 0.1, optax.cosine_decay_schedule])
+def test_a_schedule_of_another_number_of_arguments(schedule):
+    with pytest.raises(
+        ValueError, match="^schedule must take 1 argument, step -> learning rate, or None, got"
+    ):
+        calibrated(schedule)
+
+
+def read(layers, params):
+    return layers["h"].mean()
+
+
+@pytest.mark.parametrize(
+    ("signal", "message"),
+    [
+        (
+            signals.Signal(read, lambda a, b: jnp.ones(1), 0.1),
+            r"signal\.compare must return a distance, f32\[\]",
+        ),
+        (signals.Signal(read, lambda a, b: None, 0.1), r"signal\.compare must return a distance.* got None"),
+        (signals.Signal(read, lambda a, b: (1.0, 2.0), 0.1), r"signal\.compare must return a distance"),
+        (signals.Signal(read, lambda a, b: 1j * (b - a), 0.1), r"signal\.compare must return a distance"),
+        (
+            signals.Signal(read, lambda a, b: 0.0 if a < b else 1.0, 0.1),
+            r"signal\.compare must be a function that JAX can trace",
+        ),
+        (signals.Signal(lambda *_: {}, lambda a, b: 0.0, 0.1), r"signal\.read must return arrays, got {}"),
+        (
+            signals.Signal(lambda *_: None, lambda a, b: 0.0, 0.1),
+            r"signal\.read must return arrays, got None",
+        ),
+        (
+            signals.from_connectomes(
+                None, topology.frobenius_distance, "min", None, 0.1, lambda n: np.array([0, 99])
+            ),
+            r"choose must return indices of units|choose must return indices in \[0, 6\)",
+        ),
+        (
+            signals.from_connectomes(
+                None, topology.frobenius_distance, "min", None, 0.1, lambda n: [0.5, 1.5]
+            ),
+            "choose must return at least 2 indices",
+        ),
+    ],
+)
+def test_signals_that_return_something_else(signal, message):
+    tx = cgalr_jax.scale_by_connectome(EXAMPLE, signal=signal)
+    with pytest.raises(ValueError, match=f"^{message}"):
+        tx.init(PARAMS)
+
+
+def test_a_signal_that_reduces_over_a_mapped_axis_is_not_compared_outside_of_it():
+    signal = signals.Signal(read, lambda a, b: jax.lax.pmean(b - a, "data"), 0.1)
+    assert cgalr_jax.scale_by_connectome(EXAMPLE, signal=signal).init(PARAMS).cg_step == 0
+
+
+# --- The finder's state.
+
+
+@pytest.mark.parametrize("leaf", [jnp.tanh, "abc", np.array(["a"])])
+def test_a_state_with_something_else_than_numbers(leaf):
+    with pytest.raises(ValueError, match=r"^state must hold arrays and numbers only, got .* at state\['f'\]"):
+        cgalr_jax.find_learning_rate(lambda s, rate: s, {"w": PARAMS["w"], "f": leaf}, probe)
+
+
+# --- Arrays in a form that JAX does not know, and the largest numbers.
+
+
+@pytest.mark.parametrize("dtype", [">f4", ">f8", ">i2", ">i8", np.longdouble], ids=str)
+def test_arrays_of_another_byte_order_or_precision(dtype):
+    units = np.random.default_rng(0).integers(0, 100, (9, 6)).astype(np.float32)
+    other = units.astype(dtype)
+    np.testing.assert_array_equal(
+        topology.functional_connectome(other), topology.functional_connectome(units)
+    )
+    tx = cgalr_jax.scale_by_connectome(EXAMPLE, signal=signals.frobenius(), samples=other)
+    found = tx.update(
+        PARAMS, tx.init(PARAMS), PARAMS, probe=lambda p, x: {"h": x * 1.0}, samples=other, measure=True
+    )[1]
+    np.testing.assert_array_equal(found.cg_samples, other.astype(found.cg_samples.dtype.name))
+    given = cgalr_jax.scale_by_connectome(EXAMPLE, signal=signals.frobenius())
+    state = given.update(PARAMS, given.init(PARAMS), PARAMS, activations={"h": other})[1]
+    assert state.cg_valid
+
+
+def test_a_list_of_large_integers_is_the_array_of_them():
+    large = [[0, 2**40], [2**40 - 2**20, 7], [3, 2]]
+    np.testing.assert_array_equal(
+        topology.functional_connectome(large), topology.functional_connectome(np.array(large))
+    )
+
+
+@pytest.mark.parametrize("size", [1e38, 2e38, 3e38])
+def test_units_near_the_largest_float_are_right_or_seen_not_to_be(size):
+    signs = np.float32([[1, -1, 1], [-1, 1, 1], [0, 0, -1], [1e-3, 0, -1]])
+    found = topology.functional_connectome(np.float32(size) * signs)
+    expected = np.where(np.isnan(found), np.nan, topology.functional_connectome(signs))  # a mean overflowed
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert found[0, 1] > 0.99
