@@ -3,7 +3,10 @@
 import json
 import math
 import os
+import socket
+import time
 from collections.abc import Mapping
+from typing import Any
 
 
 class JsonLines:
@@ -53,22 +56,41 @@ class JsonLines:
 
 
 class EventFile:
-    """Writes rows as TensorBoard scalars."""
+    """Writes rows as TensorBoard scalars.
+
+    From the caller's thread: that of tensorboardX's writers ends at a full disk, and whoever hands it more
+    waits for ever.
+    """
 
     def __init__(self, directory: str | os.PathLike[str], step: str = "cgalr/step") -> None:
         try:
-            import tensorboardX
+            from tensorboardX import RecordWriter
+            from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
+            from tensorboardX.record_writer import directory_check
+            from tensorboardX.summary import scalar
         except ImportError as error:
             raise ImportError("TensorBoard files need tensorboardX: pip install tensorboardX.") from error
-        # A thread writes; asked to flush, it does not wait for what is still in its queue.
-        self._writer, self._step = tensorboardX.SummaryWriter(os.fspath(directory), flush_secs=1), step
+        folder = os.fspath(directory)
+        directory_check(folder)
+        name = f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}"
+        self._event, self._scalar, self._step = Event, scalar, step
+        self._file, self._flushed = RecordWriter(os.path.join(folder, name)), -math.inf
+        self._append(file_version="brain.Event:2")
+
+    def _append(self, **content: Any) -> None:
+        self._file.write(self._event(wall_time=time.time(), **content).SerializeToString())
 
     def write(self, row: Mapping[str, float], number: int) -> None:
         """Appends a row, at its step or at its number where it has none."""
-        at = int(row[self._step]) if math.isfinite(row.get(self._step, math.nan)) else number
-        for key, value in row.items():
-            self._writer.add_scalar(key, value, at)
+        at = row.get(self._step, math.nan)
+        values = [value for key in row for value in self._scalar(key, row[key]).value]
+        # The file counts in 64 bits, and so has no place for a step that is larger or not finite.
+        self._append(step=int(at) if abs(at) < 2**63 else number, summary={"value": values})
+        # A flush waits for the disk: not for each row of a run that records them fast.
+        if time.monotonic() - self._flushed >= 1:
+            self._file.flush()
+            self._flushed = time.monotonic()
 
     def close(self) -> None:
         """Closes the file."""
-        self._writer.close()
+        self._file.close()

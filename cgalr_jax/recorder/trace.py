@@ -22,8 +22,8 @@ class TraceRecorder:
     Keys may come and go: where a key was not recorded its array is NaN. NaN and infinity are kept as they
     are.
 
-    To watch a run, give it a file, a folder or both; each row is written at once (TensorBoard's within a
-    second), behind those of an earlier run, and `with` closes them:
+    To watch a run, give it a file, a folder or both; each row is written at once (TensorBoard's once a
+    second, with the next row), behind those of an earlier run, and `with` closes them:
 
     ```python
     with TraceRecorder(jsonl="run.jsonl", tensorboard="logs") as recorder:
@@ -83,7 +83,11 @@ class TraceRecorder:
         self.close()
 
     def close(self) -> None:
-        """Closes the streams, if there are any; the rows stay, and can be saved, drawn and reported."""
+        """Closes the streams, if there are any; the rows stay, and can be saved, drawn and reported.
+
+        Raises:
+          OSError: the end of a stream could not be written.
+        """
         self._closed = True
         with contextlib.ExitStack() as stack:  # each is closed, even if another cannot be
             for stream in self._streams:

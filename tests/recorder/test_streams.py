@@ -1,5 +1,7 @@
+import contextlib
 import json
 import math
+import struct
 import subprocess
 import sys
 import time
@@ -10,22 +12,32 @@ from traces import filled
 from cgalr_jax import recorder
 
 
-def test_tensorboard_gets_each_scalar_at_its_step(tmp_path, monkeypatch):
-    tensorboardX = pytest.importorskip("tensorboardX")
-    written = []
-    monkeypatch.setattr(
-        tensorboardX.SummaryWriter,
-        "add_scalar",
-        lambda _, key, value, step: written.append((key, value, step)),
-    )
+def events(folder):
+    """Key, value and step of all scalars in the only event file of a folder."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    (file,) = folder.iterdir()
+    content, read = file.read_bytes(), []
+    while content:
+        (length,) = struct.unpack("<Q", content[:8])
+        event = Event.FromString(content[12 : 12 + length])
+        read += [(value.tag, value.simple_value, event.step) for value in event.summary.value]
+        content = content[16 + length :]
+    return read
+
+
+def test_tensorboard_gets_each_scalar_at_its_step(tmp_path):
+    pytest.importorskip("tensorboardX")
     rows = [{"cgalr/step": 10, "loss": 1.0}, {"loss": 0.5}, {"cgalr/step": 30, "cgalr/z": 2.0}]
-    filled(rows).to_tensorboard(tmp_path)
-    assert written == [
+    filled([*rows, {"cgalr/step": math.inf}, {"cgalr/step": 1e20}]).to_tensorboard(tmp_path)
+    assert events(tmp_path) == [
         ("cgalr/step", 10, 10),
         ("loss", 1.0, 10),
         ("loss", 0.5, 1),
         ("cgalr/step", 30, 30),
         ("cgalr/z", 2.0, 30),
+        ("cgalr/step", math.inf, 3),  # no step that a file can hold
+        ("cgalr/step", pytest.approx(1e20), 4),
     ]
 
 
@@ -100,6 +112,41 @@ def test_a_run_is_streamed_to_tensorboard(tmp_path):
         while b"cgalr/scale" not in file.read_bytes():  # while the run goes on
             assert time.monotonic() < patience
             time.sleep(0.1)
+
+
+def test_rows_that_come_fast_are_in_the_event_file_once_it_is_closed(tmp_path):
+    pytest.importorskip("tensorboardX")
+    with recorder.TraceRecorder(tensorboard=tmp_path / "logs" / "run") as trace:
+        for step in range(50):
+            trace.record({"cgalr/step": step})
+    assert events(tmp_path / "logs" / "run") == [("cgalr/step", step, step) for step in range(50)]
+
+
+@pytest.fixture
+def full_disk():
+    """Files may not grow beyond 300 bytes."""
+    resource = pytest.importorskip("resource", reason="this system has no such limit")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("stream", ["jsonl", "tensorboard"])
+@pytest.mark.parametrize("keys", [1, 40])
+@pytest.mark.usefixtures("full_disk")
+def test_a_full_disk_is_an_error_and_hangs_nothing(tmp_path, stream, keys):
+    if stream == "tensorboard":
+        pytest.importorskip("tensorboardX")
+    trace = recorder.TraceRecorder(**{stream: tmp_path / "run"})
+    row = {f"key_{key}": 1.0 for key in range(keys)}
+    for _ in range(600):  # the run may go on
+        with contextlib.suppress(OSError):
+            trace.record(row)
+    assert len(trace) == 600
+    with pytest.raises(OSError, match="File too large"):
+        trace.close()
+    trace.close()  # it is closed by now
 
 
 @pytest.mark.slow
