@@ -3,10 +3,19 @@
 import json
 import math
 import os
+import re
 import socket
 import time
 from collections.abc import Mapping
 from typing import Any
+
+# What a kill or a full disk can leave of a row: the beginning of what `JsonLines.write` writes.
+_KEY = rb'"(?:[ !#-\[\]-~]|\\.)*'  # without its closing quote
+_VALUE = rb"(?:null|-?\d+[.e][-+.e\d]*)"
+_HALF_A_ROW = re.compile(
+    rb'\{(?:%(key)b": %(value)b, )*(?:%(key)b\\?|%(key)b"(?:: ?|: (?:%(value)b,?|-?\d*|n(?:ul?)?))?)?'
+    % {b"key": _KEY, b"value": _VALUE}
+)
 
 
 class JsonLines:
@@ -21,25 +30,21 @@ class JsonLines:
             raise
 
     def _mend(self, path: str | os.PathLike[str]) -> None:
-        """Ends the last line of what is there, or cuts it off if it is half a row."""
+        """Ends the last line of what is there, or cuts it off if it is half a row of ours."""
         self._file.seek(0)
-        end, last = 0, b""
+        end, line = 0, b""
         for line in self._file:
-            end, last = end + len(line), line
-        if not last:
-            return
-        whole = True
-        try:
-            is_row = isinstance(json.loads(last), dict)
-        except ValueError:
-            whole, is_row = False, last.startswith(b"{") and not last.endswith(b"\n")
-        if not is_row:
-            raise ValueError(
-                f"jsonl must be a file of JSON lines, got {os.fspath(path)}, which ends {last[:40]!r}."
-            )
-        if not whole:
-            self._file.truncate(end - len(last))
-        elif not last.endswith(b"\n"):
+            if line.strip() and not _is_row(line):
+                break
+            end += len(line)
+        if rest := self._file.seek(0, os.SEEK_END) - end:
+            if rest > len(line) or not _HALF_A_ROW.fullmatch(line):
+                raise ValueError(
+                    'jsonl must be a file of JSON lines, {"key": number}, '
+                    f"got {os.fspath(path)}, which has the line {line[:40]!r}."
+                )
+            self._file.truncate(end)
+        elif line and not line.endswith(b"\n"):
             self._file.write(b"\n")
         self._file.flush()
 
@@ -53,6 +58,15 @@ class JsonLines:
     def close(self) -> None:
         """Closes the file."""
         self._file.close()
+
+
+def _is_row(line: bytes) -> bool:
+    """Whether a line is a JSON object of numbers, null where they are not finite."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):  # no JSON, or brackets without end
+        return False
+    return isinstance(row, dict) and all(x is None or isinstance(x, (int, float)) for x in row.values())
 
 
 class EventFile:

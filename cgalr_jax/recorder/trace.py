@@ -41,7 +41,7 @@ class TraceRecorder:
       tensorboard: a folder for an event file, as for `to_tensorboard`.
 
     Raises:
-      ValueError: jsonl is another kind of file.
+      ValueError: jsonl is another kind of file, which is left as it is.
       ImportError: tensorboard is given and tensorboardX is not installed.
 
     Example:

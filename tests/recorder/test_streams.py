@@ -55,7 +55,8 @@ def test_without_tensorboard_the_error_says_what_to_install(tmp_path, monkeypatc
 
 
 def lines(path):
-    return [json.loads(line, parse_constant=pytest.fail) for line in path.read_text().splitlines()]
+    rows = [line for line in path.read_text().splitlines() if line.strip()]
+    return [json.loads(row, parse_constant=pytest.fail) for row in rows]
 
 
 def test_each_row_is_in_the_file_at_once(tmp_path):
@@ -84,6 +85,9 @@ def test_a_second_run_goes_on_where_the_first_ended(tmp_path):
         (b'{"lo', []),
         (b'{"loss": 2.0}', [{"loss": 2.0}]),  # and before its end of line
         (b"", []),
+        (b'{"loss": 2.0}\n\n', [{"loss": 2.0}]),  # an editor has been there
+        (b'{"loss": 2}\n \r\n{"loss": null}\n  ', [{"loss": 2}, {"loss": None}]),
+        (b"\n", []),
     ],
 )
 def test_half_a_row_is_cut_off_and_a_whole_one_is_kept(tmp_path, before, kept):
@@ -94,11 +98,48 @@ def test_half_a_row_is_cut_off_and_a_whole_one_is_kept(tmp_path, before, kept):
     assert lines(path) == [*kept, {"loss": 1.0}]
 
 
-@pytest.mark.parametrize("content", [b"my thesis", b"a,b\n1,2\n", b"[1, 2]\n", b"{oops}\n", b"\xff\xfe"])
+def test_a_row_that_was_cut_anywhere_is_cut_off(tmp_path):
+    row = {"a": 1e-300, '\u03b1 "\\\n\x7f{': -1.5, "c": math.nan, "{}, ": 1e22, "b": 12345.678}
+    path = tmp_path / "run.jsonl"
+    with recorder.TraceRecorder(jsonl=path) as trace:
+        trace.record(loss=1.0)
+        trace.record(row)
+    content = path.read_bytes()
+    first = content.index(b"\n") + 1
+    for cut in range(first, len(content) - 1):  # the last byte but one ends the row
+        path.write_bytes(content[:cut])
+        recorder.TraceRecorder(jsonl=path).close()
+        assert path.read_bytes() == content[:first], content[first:cut]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"my thesis",
+        b"a,b\n1,2\n",
+        b"[1, 2]\n",
+        b"{oops}\n",
+        b"\xff\xfe",
+        b'{"lr": 0.1, "steps": 1000,}',
+        b'{"lr": 0.1, "steps": 1000.0,}',
+        b'{"lr": 0.1, "optimizer": "adamw',
+        b'{"optimizer": "adamw", "lr": 0.1}',
+        b'{"text": "a data set"}\n',
+        b'{"lr":0.1,"momentum":',
+        b'{\n  "lr": 0.1\n}',
+        b"int main()\n{ return 0; }",
+        b"int main()\n{",
+        b'{"loss": 1.0}\n{"lo\n{"loss": 0.5}\n',
+        b'{"loss": 1.0}\n{"lo\n',
+        b'{"a": ' * 100_000,
+        b"{'loss': 1.0",
+        b'{"loss\xff',
+    ],
+)
 def test_a_file_that_is_no_json_lines_is_left_as_it_is(tmp_path, content):
     path = tmp_path / "thesis"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match="jsonl must be a file of JSON lines, got .*thesis, which ends"):
+    with pytest.raises(ValueError, match="jsonl must be a file of JSON lines, .* got .*thesis, which has"):
         recorder.TraceRecorder(jsonl=path)
     assert path.read_bytes() == content
 
