@@ -40,7 +40,7 @@ def plot_training_trace(
       axes: four Axes, from top to bottom; or three, without z.
       trace: arrays of one length, as `TraceRecorder.arrays` gives them: `loss` and the keys of
         `cgalr_jax.metrics`; what is missing leaves its panel empty, NaN leaves a gap. The horizontal axis is
-        `"{prefix}/step"`, or the row.
+        `"{prefix}/step"`, without the rows that have none; or the row, where none has.
       loss: key of the loss.
       base_learning_rate: f32[] or f32[n]; multiplies scale, anchor and envelope. None: what the trace
         has at `"{prefix}/learning_rate"`, otherwise the scale itself is drawn.
@@ -97,7 +97,7 @@ class _Run(NamedTuple):
 
     step: np.ndarray
     loss: np.ndarray
-    base: np.ndarray  # f64[] or f64[n], multiplies scale, anchor and envelope
+    base: np.ndarray  # multiplies scale, anchor and envelope
     knows_rate: bool  # whether that makes a learning rate of them
     scale: np.ndarray
     anchor: np.ndarray | None  # None of a controller that has none
@@ -109,23 +109,29 @@ class _Run(NamedTuple):
 def _read(trace: Any, loss: str, prefix: str, base_learning_rate: jax.typing.ArrayLike | None) -> _Run:
     values = _inputs.as_series("trace", trace)
     rows = max((len(array) for array in values.values()), default=0)
+    base = np.ones(rows)
+    if base_learning_rate is not None:
+        base = _row_by_row("base_learning_rate", base_learning_rate, rows)
+    step = values.get(f"{prefix}/step", np.full(rows, np.nan))
+    placed = np.isfinite(step)
+    if not placed.any():
+        step, placed = np.arange(rows, dtype=np.float64), np.ones(rows, dtype=bool)
+    values = {key: array[placed] for key, array in values.items()}
+    base, step = base[placed], step[placed]
+    missing = np.full(len(step), np.nan)
 
     def series(name: str) -> np.ndarray:
-        return values.get(f"{prefix}/{name}", np.full(rows, np.nan))
+        return values.get(f"{prefix}/{name}", missing)
 
-    scale, phase, base, anchor = series("scale"), series("phase"), np.ones(rows), None
+    scale, phase, anchor = series("scale"), series("phase"), None
     knows_rate = base_learning_rate is not None or f"{prefix}/learning_rate" in values
-    if base_learning_rate is not None:
-        base = _inputs.as_numbers("base_learning_rate", base_learning_rate)
-        if base.shape not in ((), (rows,)):
-            raise ValueError(f"base_learning_rate must have shape () or ({rows},), got {base.shape}.")
-    elif knows_rate:
+    if base_learning_rate is None and knows_rate:
         base = series("learning_rate") / np.where(scale == 0, np.nan, scale)
     if f"{prefix}/anchor" in values:
         anchor = np.where(phase == controllers.CALIBRATING, np.nan, series("anchor"))  # none yet
     return _Run(
-        step=values.get(f"{prefix}/step", np.arange(rows, dtype=np.float64)),
-        loss=values.get(loss, np.full(rows, np.nan)),
+        step=step,
+        loss=values.get(loss, missing),
         base=base,
         knows_rate=knows_rate,
         scale=scale,
@@ -134,6 +140,14 @@ def _read(trace: Any, loss: str, prefix: str, base_learning_rate: jax.typing.Arr
         z=series("z"),
         phase=phase,
     )
+
+
+def _row_by_row(name: str, values: jax.typing.ArrayLike, rows: int) -> np.ndarray:
+    """A number for each row, or the same for all, as f64[rows]."""
+    numbers = _inputs.as_numbers(name, values)
+    if numbers.shape not in ((), (rows,)):
+        raise ValueError(f"{name} must have shape () or ({rows},), got {numbers.shape}.")
+    return np.broadcast_to(numbers, (rows,))
 
 
 def _draw_loss(ax: Axes, run: _Run) -> None:

@@ -158,6 +158,16 @@ def test_report_says_what_it_can_of_little(tmp_path, rows, text):
     assert text in page.text
 
 
+@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.parametrize("where", [0, 50, 100])
+def test_a_row_of_your_own_keys_only_is_no_end_of_the_page(tmp_path, where):
+    rows = a_run()
+    rows.insert(where, {"test_error": 0.1})
+    page = reported(tmp_path / "run.html", rows)
+    assert "A run of 100 steps" in page.text
+    assert "ended at step 11, at a learning rate of 0.0512." in page.text
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
