@@ -888,7 +888,13 @@ TABLE: dict[str, dict[str, Row]] = {
         "base_learning_rate": Row(
             drawn("plot_training_trace", AXES, TRACE, base_learning_rate=...),
             "",
-            {"a text": "a", "a function": function, "other rows": np.ones(4)},
+            {
+                "a text": "a",
+                "a function": function,
+                "other rows": np.ones(4),
+                "a negative": -1.0,
+                "not a number": math.nan,
+            },
             good=(0.1, np.ones(3), jnp.float32(0.1)),
         ),
         "set_point": numbers(

@@ -42,10 +42,12 @@ def plot_training_trace(
         `cgalr_jax.metrics`; what is missing leaves its panel empty, NaN leaves a gap. The horizontal axis is
         `"{prefix}/step"`, without the rows that have none; or the row, where none has.
       loss: key of the loss.
-      base_learning_rate: f32[] or f32[n]; multiplies scale, anchor and envelope. None: what the trace
-        has at `"{prefix}/learning_rate"`, otherwise the scale itself is drawn.
+      base_learning_rate: f32[] or f32[n], finite and at least 0; NaN in a row of them leaves a gap.
+        Multiplies scale, anchor and envelope. None: what the trace has at `"{prefix}/learning_rate"`,
+        otherwise the scale itself is drawn.
       set_point: the signal's, drawn into the distances; positive.
-      bounds: the envelope that was given to `scale_by_connectome`, `step -> (low, high)`.
+      bounds: the envelope that was given to `scale_by_connectome`, `step -> (low, high)`; it is called with
+        all steps, f64[n], and gives f32[] or f32[n] each.
       prefix: `"cgalr/0"` and so on where there are several instances.
 
     Returns:
@@ -111,7 +113,14 @@ def _read(trace: Any, loss: str, prefix: str, base_learning_rate: jax.typing.Arr
     rows = max((len(array) for array in values.values()), default=0)
     base = np.ones(rows)
     if base_learning_rate is not None:
-        base = _row_by_row("base_learning_rate", base_learning_rate, rows)
+        numbers = _inputs.as_numbers("base_learning_rate", base_learning_rate)
+        unknown = np.isnan(numbers) & (numbers.ndim > 0)
+        if not np.all((numbers >= 0) & (numbers < math.inf) | unknown):
+            raise ValueError(
+                "base_learning_rate must be finite and at least 0, or a row of such numbers, NaN where it is "
+                f"not known, got {_checks.shown(base_learning_rate)}."
+            )
+        base = _row_by_row("base_learning_rate", numbers, rows)
     step = values.get(f"{prefix}/step", np.full(rows, np.nan))
     placed = np.isfinite(step)
     if not placed.any():
@@ -164,8 +173,12 @@ def _draw_rate(ax: Axes, run: _Run, bounds: Callable[[Any], tuple[Any, Any]] | N
         anchor = run.base * run.anchor
         ax.plot(run.step, anchor, color=ORANGE, linewidth=1.1, linestyle="--", label="anchor")
     if bounds is not None and len(run.step):
-        both = (np.asarray(bound, dtype=np.float64) for bound in bounds(run.step))
-        low, high = (run.base * bound * np.ones(len(run.step)) for bound in both)
+        pair = bounds(run.step)
+        _checks.check_pair("bounds", pair, "(low, high)")
+        low, high = (
+            run.base * _row_by_row(f"bounds: {name}", bound, len(run.step))
+            for name, bound in zip(("low", "high"), pair, strict=True)
+        )
         ax.fill_between(run.step, low, high, color=GREEN, alpha=0.15, linewidth=0, label="envelope")
 
 

@@ -119,6 +119,19 @@ def test_rows_without_a_step_are_left_out(axes, nowhere, step):
     assert (min(spans), max(spans)) == (first, last)
 
 
+def test_a_base_learning_rate_may_be_unknown_in_some_rows(axes):
+    base = np.array([0.1, np.nan, 0.0, 0.1, 0.1, 0.1])
+    plotting.plot_training_trace(axes, a_trace(), base_learning_rate=base)
+    np.testing.assert_array_equal(axes[1].lines[0].get_ydata(), base * a_trace()["cgalr/scale"])
+
+
+@pytest.mark.parametrize("rate", [np.nan, -1.0, np.inf, [0.1] * 5 + [-0.1], [0.1] * 5 + [np.inf]])
+@pytest.mark.parametrize("trace", [a_trace(), {}])
+def test_a_base_learning_rate_that_is_none_is_refused(axes, rate, trace):
+    with pytest.raises(ValueError, match="base_learning_rate must be finite and at least 0"):
+        plotting.plot_training_trace(axes, trace, base_learning_rate=rate)
+
+
 def test_where_no_row_has_a_step_the_axis_is_the_row(axes):
     plotting.plot_training_trace(axes, a_trace(**{"cgalr/step": np.full(6, np.nan)}))
     np.testing.assert_array_equal(axes[0].lines[0].get_xdata(), np.arange(6))
