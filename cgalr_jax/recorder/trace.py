@@ -119,8 +119,9 @@ class TraceRecorder:
         given = {str(key): value for key, value in {**(metrics or {}), **scalars}.items()}
         if traced := [key for key, value in given.items() if isinstance(value, jax.core.Tracer)]:
             raise ValueError(f"record must be called outside of jit, with numbers; got traced {traced}.")
-        values = jax.device_get(list(given.values()))  # of a dict it would sort the keys
-        row = {_checked_key(key): _scalar(key, value) for key, value in zip(given, values, strict=True)}
+        numbers = [_real(_checked_key(key), value) for key, value in given.items()]
+        values = jax.device_get(numbers)  # all at once; of a dict it would sort the keys
+        row = {key: float(value.reshape(())) for key, value in zip(given, values, strict=True)}
         self._rows.append(row)
         for stream in self._streams:
             stream.write(row, len(self._rows) - 1)
@@ -248,10 +249,18 @@ def _checked_key(key: str) -> str:
     return key
 
 
-def _scalar(key: str, value: Any) -> float:
-    if np.size(value) != 1:
-        raise ValueError(f"{key} must be a scalar, got shape {np.shape(value)}.")
-    array = np.asarray(value)
-    if array.dtype.kind in "biuf" or array.dtype.name.startswith(("bfloat", "float", "int", "uint")):
-        return float(array.reshape(()))  # the names: of types that NumPy does not know
-    raise ValueError(f"{key} must be a real number, got {_checks.shown(value)}.")
+def _real(key: str, value: Any) -> jax.Array | np.ndarray:
+    """The value as an array of one real number; what is on the device stays there."""
+    try:
+        if isinstance(value, np.ma.MaskedArray):  # its number may be missing
+            raise TypeError
+        array = value if isinstance(value, jax.Array) else np.asarray(value)
+        if array.dtype == object and all(isinstance(number, int) for number in np.ravel(array)):
+            array = np.asarray(array, dtype=np.float64)  # an integer of more than 64 bits
+    except (TypeError, ValueError, OverflowError):  # no array, or an integer that no float holds
+        raise ValueError(f"{key} must be a real number, got {_checks.shown(value)}.") from None
+    if array.size != 1:
+        raise ValueError(f"{key} must be a scalar, got shape {array.shape}.")
+    if not array.dtype.name.startswith(("bool", "int", "uint", "float", "bfloat")):
+        raise ValueError(f"{key} must be a real number, got {_checks.shown(value)}.")
+    return array
