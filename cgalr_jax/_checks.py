@@ -175,6 +175,12 @@ def shapes_of(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
         ) from error
 
 
+def check_pair(name: str, value: Any, pair: str) -> None:
+    """Raises a ValueError unless `value`, which the function `name` has returned, is a pair."""
+    if not (isinstance(value, (tuple, list)) and len(value) == 2):
+        raise ValueError(f"{name} must return a pair, {pair}, got {shown(value)}.")
+
+
 def shown(value: Any) -> str:
     """The value on one line, for an error message: arrays by their shape, long texts by their beginning."""
     if isinstance(value, (jax.Array, np.ndarray)) and value.ndim:

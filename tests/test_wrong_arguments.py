@@ -888,7 +888,13 @@ TABLE: dict[str, dict[str, Row]] = {
         "base_learning_rate": Row(
             drawn("plot_training_trace", AXES, TRACE, base_learning_rate=...),
             "",
-            {"a text": "a", "a function": function, "other rows": np.ones(4)},
+            {
+                "a text": "a",
+                "a function": function,
+                "other rows": np.ones(4),
+                "a negative": -1.0,
+                "not a number": math.nan,
+            },
             good=(0.1, np.ones(3), jnp.float32(0.1)),
         ),
         "set_point": numbers(
@@ -926,8 +932,17 @@ TABLE: dict[str, dict[str, Row]] = {
         "scalars": Row(
             lambda v: recorder.TraceRecorder().record(loss=v),
             "",
-            {"nothing": None, "a text": "a", "an array": X, "complex": 1j, "a function": function},
-            good=(1, True, np.float16(1), jnp.bfloat16(1)),
+            {
+                "nothing": None,
+                "a text": "a",
+                "an array": X,
+                "complex": 1j,
+                "a function": function,
+                "masked": np.ma.masked,
+                "a random key": jax.random.key(0),
+                "ragged": [[1], [1, 2]],
+            },
+            good=(1, 2**70, True, np.float16(1), jnp.bfloat16(1)),
             called="loss",
         ),
     },

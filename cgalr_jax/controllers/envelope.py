@@ -62,8 +62,7 @@ def envelope(controller: Controller, bounds: Bounds | None = None) -> Controller
         _checks.check_function("bounds", bounds, "step -> (low, high)", 1)
         _checks.shapes_of("bounds", bounds, jax.ShapeDtypeStruct((), jnp.int32))
         pair = bounds(jnp.zeros((), jnp.int32))
-        if not (isinstance(pair, (tuple, list)) and len(pair) == 2):
-            raise ValueError(f"bounds must return a pair, (low, high), got {_checks.shown(pair)}.")
+        _checks.check_pair("bounds", pair, "(low, high)")
         low, high = pair
         for name, value in (("low", low), ("high", high)):
             _checks.check(

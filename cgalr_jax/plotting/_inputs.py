@@ -1,6 +1,6 @@
 """What comes in, as NumPy arrays: a ValueError names the argument, its range and what it was."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax.typing
@@ -37,14 +37,26 @@ def _in_unit_interval(array: np.ndarray) -> bool:
     return bool(np.all((array >= 0) & (array <= 1 + _ROUNDING)))  # NaN fails
 
 
-def as_matrix(name: str, matrix: jax.typing.ArrayLike) -> np.ndarray:
-    """A connectome [P, P] in [0, 1], in the dtype that it came in."""
+def as_square(name: str, matrix: jax.typing.ArrayLike) -> np.ndarray:
+    """A matrix [P, P] of real numbers as f64."""
     numbers = as_numbers(name, matrix)
     if numbers.ndim != 2 or not 0 < numbers.shape[0] == numbers.shape[1]:
         raise ValueError(f"{name} must have shape [P, P], got {numbers.shape}.")
+    return numbers
+
+
+def as_matrix(name: str, matrix: jax.typing.ArrayLike) -> np.ndarray:
+    """A connectome [P, P] in [0, 1], in the dtype that it came in."""
+    numbers = as_square(name, matrix)
     if not _in_unit_interval(numbers):
         raise ValueError(f"{name} must lie in [0, 1], got {numbers.min()} to {numbers.max()}.")
     return np.asarray(matrix)
+
+
+def check_same_units(name: str, matrices: Iterable[np.ndarray]) -> None:
+    """Raises a ValueError unless all connectomes have the same number of units."""
+    if len(units := {len(matrix) for matrix in matrices}) > 1:
+        raise ValueError(f"{name} must have the same units, got {sorted(units)} of them.")
 
 
 def as_weights(name: str, weights: Any) -> np.ndarray:
@@ -81,15 +93,22 @@ def as_series(name: str, trace: Any) -> dict[str, np.ndarray]:
     return values
 
 
-def as_layers(layers: Mapping[str, int] | None, units: int) -> dict[str, int]:
-    """Names and numbers of units, of all of them; one layer where none are given."""
-    if layers is not None and not isinstance(layers, Mapping):
+def check_layers(layers: Any) -> None:
+    """Raises a ValueError unless they are names and numbers of units."""
+    if not isinstance(layers, Mapping):
         raise ValueError(
             f"layers must be a mapping of names to numbers of units, got {_checks.shown(layers)}."
         )
-    layers = {f"{units} units": units} if layers is None else dict(layers)
     for name, size in layers.items():
         _checks.check_integer(f"layers[{name!r}]", size, 1)
+
+
+def as_layers(layers: Mapping[str, int] | None, units: int) -> dict[str, int]:
+    """Names and numbers of units, of all of them; one layer where none are given."""
+    if layers is None:
+        return {f"{units} units": units}
+    check_layers(layers)
+    layers = dict(layers)
     if sum(layers.values()) != units:
         raise ValueError(f"layers must have {units} units together, got {layers!r}.")
     return layers

@@ -98,8 +98,7 @@ def plot_film(
     counts = len(axes), len(matrices), len(titles)
     if not 0 < counts[0] == counts[1] == counts[2]:
         raise ValueError(f"axes, connectomes and titles must be equally many, got {counts}.")
-    if len(units := {len(matrix) for matrix in matrices}) > 1:
-        raise ValueError(f"connectomes must have the same units, got {sorted(units)} of them.")
+    _inputs.check_same_units("connectomes", matrices)
     order = _order(matrices[-1], _inputs.as_layers(layers, len(matrices[-1])), None)
     for number, (ax, matrix, title) in enumerate(zip(axes, matrices, titles, strict=True)):
         plot_connectome(ax, matrix, layers=layers, order=order, colorbar=colorbar and number == len(axes) - 1)

@@ -40,12 +40,14 @@ def plot_training_trace(
       axes: four Axes, from top to bottom; or three, without z.
       trace: arrays of one length, as `TraceRecorder.arrays` gives them: `loss` and the keys of
         `cgalr_jax.metrics`; what is missing leaves its panel empty, NaN leaves a gap. The horizontal axis is
-        `"{prefix}/step"`, or the row.
+        `"{prefix}/step"`, without the rows that have none; or the row, where none has.
       loss: key of the loss.
-      base_learning_rate: f32[] or f32[n]; multiplies scale, anchor and envelope. None: what the trace
-        has at `"{prefix}/learning_rate"`, otherwise the scale itself is drawn.
+      base_learning_rate: f32[] or f32[n], finite and at least 0; NaN in a row of them leaves a gap.
+        Multiplies scale, anchor and envelope. None: what the trace has at `"{prefix}/learning_rate"`,
+        otherwise the scale itself is drawn.
       set_point: the signal's, drawn into the distances; positive.
-      bounds: the envelope that was given to `scale_by_connectome`, `step -> (low, high)`.
+      bounds: the envelope that was given to `scale_by_connectome`, `step -> (low, high)`; it is called with
+        all steps, f64[n], and gives f32[] or f32[n] each.
       prefix: `"cgalr/0"` and so on where there are several instances.
 
     Returns:
@@ -97,7 +99,7 @@ class _Run(NamedTuple):
 
     step: np.ndarray
     loss: np.ndarray
-    base: np.ndarray  # f64[] or f64[n], multiplies scale, anchor and envelope
+    base: np.ndarray  # multiplies scale, anchor and envelope
     knows_rate: bool  # whether that makes a learning rate of them
     scale: np.ndarray
     anchor: np.ndarray | None  # None of a controller that has none
@@ -109,23 +111,36 @@ class _Run(NamedTuple):
 def _read(trace: Any, loss: str, prefix: str, base_learning_rate: jax.typing.ArrayLike | None) -> _Run:
     values = _inputs.as_series("trace", trace)
     rows = max((len(array) for array in values.values()), default=0)
+    base = np.ones(rows)
+    if base_learning_rate is not None:
+        numbers = _inputs.as_numbers("base_learning_rate", base_learning_rate)
+        unknown = np.isnan(numbers) & (numbers.ndim > 0)
+        if not np.all((numbers >= 0) & (numbers < math.inf) | unknown):
+            raise ValueError(
+                "base_learning_rate must be finite and at least 0, or a row of such numbers, NaN where it is "
+                f"not known, got {_checks.shown(base_learning_rate)}."
+            )
+        base = _row_by_row("base_learning_rate", numbers, rows)
+    step = values.get(f"{prefix}/step", np.full(rows, np.nan))
+    placed = np.isfinite(step)
+    if not placed.any():
+        step, placed = np.arange(rows, dtype=np.float64), np.ones(rows, dtype=bool)
+    values = {key: array[placed] for key, array in values.items()}
+    base, step = base[placed], step[placed]
+    missing = np.full(len(step), np.nan)
 
     def series(name: str) -> np.ndarray:
-        return values.get(f"{prefix}/{name}", np.full(rows, np.nan))
+        return values.get(f"{prefix}/{name}", missing)
 
-    scale, phase, base, anchor = series("scale"), series("phase"), np.ones(rows), None
+    scale, phase, anchor = series("scale"), series("phase"), None
     knows_rate = base_learning_rate is not None or f"{prefix}/learning_rate" in values
-    if base_learning_rate is not None:
-        base = _inputs.as_numbers("base_learning_rate", base_learning_rate)
-        if base.shape not in ((), (rows,)):
-            raise ValueError(f"base_learning_rate must have shape () or ({rows},), got {base.shape}.")
-    elif knows_rate:
+    if base_learning_rate is None and knows_rate:
         base = series("learning_rate") / np.where(scale == 0, np.nan, scale)
     if f"{prefix}/anchor" in values:
         anchor = np.where(phase == controllers.CALIBRATING, np.nan, series("anchor"))  # none yet
     return _Run(
-        step=values.get(f"{prefix}/step", np.arange(rows, dtype=np.float64)),
-        loss=values.get(loss, np.full(rows, np.nan)),
+        step=step,
+        loss=values.get(loss, missing),
         base=base,
         knows_rate=knows_rate,
         scale=scale,
@@ -134,6 +149,14 @@ def _read(trace: Any, loss: str, prefix: str, base_learning_rate: jax.typing.Arr
         z=series("z"),
         phase=phase,
     )
+
+
+def _row_by_row(name: str, values: jax.typing.ArrayLike, rows: int) -> np.ndarray:
+    """A number for each row, or the same for all, as f64[rows]."""
+    numbers = _inputs.as_numbers(name, values)
+    if numbers.shape not in ((), (rows,)):
+        raise ValueError(f"{name} must have shape () or ({rows},), got {numbers.shape}.")
+    return np.broadcast_to(numbers, (rows,))
 
 
 def _draw_loss(ax: Axes, run: _Run) -> None:
@@ -150,8 +173,12 @@ def _draw_rate(ax: Axes, run: _Run, bounds: Callable[[Any], tuple[Any, Any]] | N
         anchor = run.base * run.anchor
         ax.plot(run.step, anchor, color=ORANGE, linewidth=1.1, linestyle="--", label="anchor")
     if bounds is not None and len(run.step):
-        both = (np.asarray(bound, dtype=np.float64) for bound in bounds(run.step))
-        low, high = (run.base * bound * np.ones(len(run.step)) for bound in both)
+        pair = bounds(run.step)
+        _checks.check_pair("bounds", pair, "(low, high)")
+        low, high = (
+            run.base * _row_by_row(f"bounds: {name}", bound, len(run.step))
+            for name, bound in zip(("low", "high"), pair, strict=True)
+        )
         ax.fill_between(run.step, low, high, color=GREEN, alpha=0.15, linewidth=0, label="envelope")
 
 

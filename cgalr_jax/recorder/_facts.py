@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import jax.typing
 import numpy as np
 
-from cgalr_jax import controllers
+from cgalr_jax import _checks, controllers
+from cgalr_jax.plotting import _inputs
 
 _FRAMES = 6  # of a film
 
@@ -111,8 +112,16 @@ def _lost(losses: np.ndarray) -> int:
 
 def frames(connectomes: Mapping[int, jax.typing.ArrayLike]) -> dict[int, np.ndarray]:
     """A few of the finite connectomes, between which it moved about equally far."""
-    matrices = {step: np.asarray(matrix) for step, matrix in sorted(connectomes.items())}
-    matrices = {step: matrix for step, matrix in matrices.items() if np.all(np.isfinite(matrix))}
+    for step in connectomes:
+        _checks.check("steps of connectomes", step, lambda x: 0 <= x < math.inf, "finite and at least 0")
+    names = {step: f"connectomes[{step!r}]" for step in sorted(connectomes)}
+    squares = {step: _inputs.as_square(name, connectomes[step]) for step, name in names.items()}
+    _inputs.check_same_units("connectomes", squares.values())
+    matrices = {
+        step: _inputs.as_matrix(names[step], connectomes[step])
+        for step, square in squares.items()
+        if np.all(np.isfinite(square))
+    }
     if len(matrices) <= _FRAMES:
         return matrices
     moved = [float(np.linalg.norm(b - a)) for a, b in itertools.pairwise(matrices.values())]

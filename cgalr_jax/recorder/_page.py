@@ -9,6 +9,7 @@ import jax.typing
 import numpy as np
 
 from cgalr_jax import _checks
+from cgalr_jax.plotting import _inputs
 from cgalr_jax.recorder import _facts, _pictures, _sentences
 
 _STYLE = """
@@ -45,6 +46,8 @@ def page(
     for name, value in (("settings", settings), ("connectomes", connectomes)):
         if value is not None and not isinstance(value, Mapping):
             raise ValueError(f"{name} must be a mapping, got {_checks.shown(value)}.")
+    if layers is not None:  # with or without connectomes
+        _inputs.check_layers(layers)
     if set_point is not None:
         _checks.check("set_point", set_point, lambda x: 0 < x < math.inf, "positive and finite")
     settings, trace, in_set_points = dict(settings or {}), dict(trace), set_point is not None
@@ -52,6 +55,7 @@ def page(
         trace[f"{prefix}/distance"] = trace[f"{prefix}/distance"] / set_point
 
     # What cannot be drawn is refused before anything is said of it.
+    frames = _facts.frames(connectomes or {})
     picture = _pictures.of_run(
         trace, in_set_points, loss=loss, base_learning_rate=base_learning_rate, bounds=bounds, prefix=prefix
     )
@@ -63,7 +67,7 @@ def page(
     parts += ["<h2>Settings</h2>", _table({"seed": "not recorded", **settings})]
     if facts.rows:
         parts += ["<h2>Loss, learning rate, distance</h2>", f"<p>{_sentences.caption(facts)}</p>", picture]
-    if frames := _facts.frames(connectomes or {}):
+    if frames:
         units = len(next(iter(frames.values())))
         parts += ["<h2>The connectome</h2>", f"<p>{_sentences.caption_of_film(units)}</p>"]
         parts += [_pictures.of_connectomes(frames, layers)]

@@ -22,8 +22,8 @@ class TraceRecorder:
     Keys may come and go: where a key was not recorded its array is NaN. NaN and infinity are kept as they
     are.
 
-    To watch a run, give it a file, a folder or both; each row is written at once (TensorBoard's within a
-    second), behind those of an earlier run, and `with` closes them:
+    To watch a run, give it a file, a folder or both; each row is written at once (TensorBoard's once a
+    second, with the next row), behind those of an earlier run, and `with` closes them:
 
     ```python
     with TraceRecorder(jsonl="run.jsonl", tensorboard="logs") as recorder:
@@ -41,7 +41,7 @@ class TraceRecorder:
       tensorboard: a folder for an event file, as for `to_tensorboard`.
 
     Raises:
-      ValueError: jsonl is another kind of file.
+      ValueError: jsonl is another kind of file, which is left as it is.
       ImportError: tensorboard is given and tensorboardX is not installed.
 
     Example:
@@ -83,7 +83,11 @@ class TraceRecorder:
         self.close()
 
     def close(self) -> None:
-        """Closes the streams, if there are any; the rows stay, and can be saved, drawn and reported."""
+        """Closes the streams, if there are any; the rows stay, and can be saved, drawn and reported.
+
+        Raises:
+          OSError: the end of a stream could not be written.
+        """
         self._closed = True
         with contextlib.ExitStack() as stack:  # each is closed, even if another cannot be
             for stream in self._streams:
@@ -115,8 +119,9 @@ class TraceRecorder:
         given = {str(key): value for key, value in {**(metrics or {}), **scalars}.items()}
         if traced := [key for key, value in given.items() if isinstance(value, jax.core.Tracer)]:
             raise ValueError(f"record must be called outside of jit, with numbers; got traced {traced}.")
-        values = jax.device_get(list(given.values()))  # of a dict it would sort the keys
-        row = {_checked_key(key): _scalar(key, value) for key, value in zip(given, values, strict=True)}
+        numbers = [_real(_checked_key(key), value) for key, value in given.items()]
+        values = jax.device_get(numbers)  # all at once; of a dict it would sort the keys
+        row = {key: float(value.reshape(())) for key, value in zip(given, values, strict=True)}
         self._rows.append(row)
         for stream in self._streams:
             stream.write(row, len(self._rows) - 1)
@@ -244,10 +249,18 @@ def _checked_key(key: str) -> str:
     return key
 
 
-def _scalar(key: str, value: Any) -> float:
-    if np.size(value) != 1:
-        raise ValueError(f"{key} must be a scalar, got shape {np.shape(value)}.")
-    array = np.asarray(value)
-    if array.dtype.kind in "biuf" or array.dtype.name.startswith(("bfloat", "float", "int", "uint")):
-        return float(array.reshape(()))  # the names: of types that NumPy does not know
-    raise ValueError(f"{key} must be a real number, got {_checks.shown(value)}.")
+def _real(key: str, value: Any) -> jax.Array | np.ndarray:
+    """The value as an array of one real number; what is on the device stays there."""
+    try:
+        if isinstance(value, np.ma.MaskedArray):  # its number may be missing
+            raise TypeError
+        array = value if isinstance(value, jax.Array) else np.asarray(value)
+        if array.dtype == object and all(isinstance(number, int) for number in np.ravel(array)):
+            array = np.asarray(array, dtype=np.float64)  # an integer of more than 64 bits
+    except (TypeError, ValueError, OverflowError):  # no array, or an integer that no float holds
+        raise ValueError(f"{key} must be a real number, got {_checks.shown(value)}.") from None
+    if array.size != 1:
+        raise ValueError(f"{key} must be a scalar, got shape {array.shape}.")
+    if not array.dtype.name.startswith(("bool", "int", "uint", "float", "bfloat")):
+        raise ValueError(f"{key} must be a real number, got {_checks.shown(value)}.")
+    return array

@@ -102,6 +102,41 @@ def test_what_is_missing_leaves_its_panel_empty(axes, trace):
     assert drawn == [bool(np.isfinite(np.asarray(trace.get("loss", []), float)).any())]
 
 
+@pytest.mark.parametrize("nowhere", [[0], [5], [2, 3], [0, 1, 2, 4, 5]])
+@pytest.mark.parametrize("step", [np.nan, np.inf])
+def test_rows_without_a_step_are_left_out(axes, nowhere, step):
+    trace = {key: np.array(value, dtype=float) for key, value in a_trace().items()}
+    trace["cgalr/step"][nowhere] = step
+    base = np.linspace(0.1, 0.6, 6)
+    plotting.plot_training_trace(axes, trace, base_learning_rate=base, bounds=lambda step: (0.1, 1 / step))
+    rest = np.delete(np.arange(6), nowhere)
+    for ax, drawn in ((axes[0], trace["loss"]), (axes[1], base * trace["cgalr/scale"])):
+        np.testing.assert_array_equal(ax.lines[0].get_xdata(), trace["cgalr/step"][rest])
+        np.testing.assert_array_equal(ax.lines[0].get_ydata(), drawn[rest])
+    first, last = trace["cgalr/step"][rest[[0, -1]]]
+    assert {ax.get_xlim() for ax in axes} == {(first, max(last, first + 1))}
+    spans = [edge for left, right, _ in shaded(axes[0]) for edge in (left, right)]
+    assert (min(spans), max(spans)) == (first, last)
+
+
+def test_a_base_learning_rate_may_be_unknown_in_some_rows(axes):
+    base = np.array([0.1, np.nan, 0.0, 0.1, 0.1, 0.1])
+    plotting.plot_training_trace(axes, a_trace(), base_learning_rate=base)
+    np.testing.assert_array_equal(axes[1].lines[0].get_ydata(), base * a_trace()["cgalr/scale"])
+
+
+@pytest.mark.parametrize("rate", [np.nan, -1.0, np.inf, [0.1] * 5 + [-0.1], [0.1] * 5 + [np.inf]])
+@pytest.mark.parametrize("trace", [a_trace(), {}])
+def test_a_base_learning_rate_that_is_none_is_refused(axes, rate, trace):
+    with pytest.raises(ValueError, match="base_learning_rate must be finite and at least 0"):
+        plotting.plot_training_trace(axes, trace, base_learning_rate=rate)
+
+
+def test_where_no_row_has_a_step_the_axis_is_the_row(axes):
+    plotting.plot_training_trace(axes, a_trace(**{"cgalr/step": np.full(6, np.nan)}))
+    np.testing.assert_array_equal(axes[0].lines[0].get_xdata(), np.arange(6))
+
+
 def test_a_rate_that_the_trace_knows_is_drawn(axes):
     trace = a_trace()
     rate = 0.5 * trace["cgalr/scale"]

@@ -158,14 +158,43 @@ def test_report_says_what_it_can_of_little(tmp_path, rows, text):
     assert text in page.text
 
 
+@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.parametrize("where", [0, 50, 100])
+def test_a_row_of_your_own_keys_only_is_no_end_of_the_page(tmp_path, where):
+    rows = a_run()
+    rows.insert(where, {"test_error": 0.1})
+    page = reported(tmp_path / "run.html", rows)
+    assert "A run of 100 steps" in page.text
+    assert "ended at step 11, at a learning rate of 0.0512." in page.text
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"settings": 3}, "settings must be a mapping, got 3"),
         ({"connectomes": np.eye(2)}, "connectomes must be a mapping"),
         ({"set_point": 0.0}, "set_point must be positive and finite, got 0.0"),
-        ({"connectomes": {0: np.full((2, 2), 2.0)}}, r"connectomes must lie in \[0, 1\]"),
+        ({"connectomes": {0: np.full((2, 2), 2.0)}}, r"connectomes\[0\] must lie in \[0, 1\]"),
         ({"base_learning_rate": [1.0, 2.0]}, "base_learning_rate must have shape"),
+        ({"base_learning_rate": math.nan}, "base_learning_rate must be finite and at least 0, .* got nan"),
+        ({"base_learning_rate": -1}, "base_learning_rate must be finite and at least 0, .* got -1"),
+        ({"connectomes": {0: "abc"}}, r"connectomes\[0\] must be an array of numbers, got 'abc'"),
+        ({"connectomes": {0: None}}, r"connectomes\[0\] must be an array of numbers, got None"),
+        ({"connectomes": {0: np.eye(2), 7: np.ones((2, 3))}}, r"connectomes\[7\] must have shape \[P, P\]"),
+        ({"connectomes": {0: np.eye(2), "1": np.eye(2)}}, "steps of connectomes must be finite .* got '1'"),
+        ({"connectomes": {None: np.eye(2)}}, "steps of connectomes must be finite and at least 0, got None"),
+        ({"connectomes": {math.nan: np.eye(2)}}, "steps of connectomes must be finite .* got nan"),
+        (
+            {"connectomes": {k: np.eye(k) for k in range(1, 9)}},
+            r"must have the same units, got \[1, 2, ",
+        ),
+        ({"connectomes": {0: np.eye(2), 1: np.full((3, 3), np.nan)}}, "must have the same units"),
+        ({"layers": 3}, "layers must be a mapping of names to numbers of units, got 3"),
+        ({"layers": {"a": 0}}, r"layers\['a'\] must be an integer of at least 1, got 0"),
+        ({"bounds": lambda step: None}, r"bounds must return a pair, \(low, high\), got None"),
+        ({"bounds": lambda step: (step, step, step)}, r"bounds must return a pair, \(low, high\), got"),
+        ({"bounds": lambda step: (0.1, step[:7])}, r"bounds: high must have shape .* \(100,\), got \(7,\)"),
+        ({"bounds": lambda step: ("low", 1.0)}, "bounds: low must be an array of numbers, got 'low'"),
     ],
 )
 def test_a_report_that_cannot_be_made_leaves_the_last_one(tmp_path, options, message):

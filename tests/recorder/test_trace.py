@@ -139,11 +139,29 @@ def test_record_returns_the_row_as_other_loggers_take_it():
 
 
 @pytest.mark.parametrize(
+    "value",
+    [2**70, -(2**70), np.uint64(2**64 - 1), np.array(2**70, object), np.longdouble(0.5), jnp.int4(-3), [2.0]],
+)
+def test_a_real_number_of_any_kind_is_its_float(value):
+    row = recorder.TraceRecorder().record(loss=value)
+    assert row == {"loss": float(np.asarray(value).reshape(()))}
+
+
+@pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda r: r.record(loss="low"), "loss must be a real number, got .*'low'"),
         (lambda r: r.record(loss=None), "loss must be a real number, got None"),
         (lambda r: r.record(loss=1j), "loss must be a real number"),
+        (lambda r: r.record(loss=np.ma.masked), "loss must be a real number, got masked"),
+        (lambda r: r.record(loss=np.ma.array([1.0])), "loss must be a real number, got an array of shape"),
+        (lambda r: r.record(loss=jax.random.key(0)), "loss must be a real number, got .*key"),
+        (lambda r: r.record(loss=[jax.random.key(0)]), "loss must be a real number, got .*key"),
+        (lambda r: r.record(loss=[[1], [1, 2]]), r"loss must be a real number, got \[\[1\], \[1, 2\]\]"),
+        (lambda r: r.record(loss={"a": 1.0}), "loss must be a real number, got {'a': 1.0}"),
+        (lambda r: r.record(loss=10**400), "loss must be a real number, got 1000"),
+        (lambda r: r.record(loss=np.timedelta64(1, "s")), "loss must be a real number"),
+        (lambda r: r.record(loss=[]), r"loss must be a scalar, got shape \(0,\)"),
         (lambda r: r.record([1.0]), "metrics must be a mapping of keys to scalars, got"),
         (lambda r: r.record({"": 1.0}), "metrics must have keys that are not empty .*got ''"),
         (lambda r: jax.jit(lambda x: r.record(loss=x) and x)(1.0), r"outside of jit.*got traced \['loss'\]"),
