@@ -28,8 +28,9 @@ def test_one_version_and_one_date():
 
 
 def test_the_citation_is_the_same_in_readme_and_file():
-    title = re.search(r"title=\{(.*)\}", text("README.md")).group(1)
-    assert f'title: "{title}"' in text("CITATION.cff")
+    citation = text("CITATION.cff")
+    for place in ("title", "value"):  # of the paper, and its page
+        assert re.findall(rf'^ +{place}: "(.*)"$', citation, re.MULTILINE)[-1] in text("README.md")
 
 
 def test_types_are_announced():

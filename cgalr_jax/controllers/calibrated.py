@@ -88,7 +88,8 @@ def calibrated(
       above half of its peak.
     - If more than a quarter of the steps had to be cut to `max_share` (see `scale_by_connectome`), twice in a
       row, the ramp ends. The anchor is the scale one step of the ramp lower. With a squared loss, training
-      can diverge before the network moves at its set-point.
+      can diverge before the network moves at its set-point. One gradient that is a thousand times too large
+      ends it, too, since a momentum repeats it for many steps: clip the gradients.
     - `ended` in the state says how the calibration ended: at the set-point; by time, after four times the
       steps that the slow part should take; by the guard, when the scale has grown by 50 without a new record
       of the motion (noise covers the motion), with the scale of the record as the anchor; by the bound on one
