@@ -232,6 +232,7 @@ def ours(
 
 CONNECTOME: dict[str, Method] = {
     "CG-ALR hybrid": ours("hybrid"),
+    "CG-ALR hybrid, steps known": Method("of known length", "cosine", OURS),
     "CG-ALR hybrid, probe": Method("probe", "cosine", OURS),
     "CG-ALR Frobenius": ours("frobenius"),
     "CG-ALR births": ours("births"),
