@@ -3,8 +3,8 @@
 import json
 import math
 import os
+import platform
 import re
-import socket
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -86,7 +86,7 @@ class EventFile:
             raise ImportError("TensorBoard files need tensorboardX: pip install tensorboardX.") from error
         folder = os.fspath(directory)
         directory_check(folder)
-        name = f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}"
+        name = f"events.out.tfevents.{time.time_ns()}.{platform.node()}"
         self._event, self._scalar, self._step = Event, scalar, step
         self._file, self._flushed = RecordWriter(os.path.join(folder, name)), -math.inf
         self._append(file_version="brain.Event:2")
