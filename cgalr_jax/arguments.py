@@ -172,8 +172,9 @@ def _keeps(source: Any, target: Any) -> bool:
         return np.can_cast(source, target, "safe")
     if jnp.issubdtype(source, jnp.complexfloating):
         return False
-    narrow = jnp.dtype(target).itemsize < 4
+    if jnp.dtype(target).itemsize >= 4:
+        return True
     if jnp.issubdtype(source, jnp.integer):
-        return not narrow or jnp.dtype(source).itemsize < jnp.dtype(target).itemsize
+        return jnp.dtype(source).itemsize < jnp.dtype(target).itemsize
     most = jnp.finfo(jnp.float32).maxexp  # float64 is float32 in JAX unless x64 is on
-    return not narrow or jnp.finfo(target).maxexp >= min(jnp.finfo(source).maxexp, most)
+    return jnp.finfo(target).maxexp >= min(jnp.finfo(source).maxexp, most)

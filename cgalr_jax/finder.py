@@ -141,7 +141,7 @@ def find_learning_rate(
             stacklevel=2,
         )
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
-        if not _leaves.is_array(leaf) and not isinstance(leaf, bool):
+        if not _leaves.is_array(leaf):
             raise ValueError(
                 f"state must hold arrays and numbers only, got {_checks.shown(leaf)} at "
                 f"state{jax.tree_util.keystr(path)}: leave it out, or split a model by equinox.partition("

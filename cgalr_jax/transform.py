@@ -5,12 +5,9 @@ import math
 from collections.abc import Callable, Hashable
 from typing import Any
 
-import jax
 import optax
 
 from cgalr_jax import _checks, _deprecated, arguments, cadence, controllers, layers, signals
-from cgalr_jax.controllers.base import check_controller
-from cgalr_jax.controllers.envelope import EnvelopeState
 from cgalr_jax.instrument import Instrument, init, update
 from cgalr_jax.signals.base import check_signal
 
@@ -236,11 +233,7 @@ def _instrument(
             "max_share", max_share, lambda x: 0 < x < math.inf, "positive and finite, or None"
         )
     signal = check_signal("signal", signals.hybrid() if signal is None else signal)
-    controller = check_controller(
-        "controller", controllers.calibrated() if controller is None else controller
-    )
-    if not isinstance(jax.eval_shape(controller.init)[1], EnvelopeState):
-        controller = controllers.envelope(controller)
+    controller = controllers.envelope(controllers.calibrated() if controller is None else controller)
     layout = layers.Layout({}, {})
     if signal.reads_activations:
         if example is None:

@@ -63,9 +63,9 @@ def check_controller(name: str, controller: Any) -> Controller:
     _checks.check_function(f"{name}.init", controller.init, "() -> (scale, state)", 0)
     _checks.check_function(f"{name}.update", controller.update, "(measurement, state) -> (scale, state)", 2)
     _checks.check_integer(f"{name}.early", controller.early, 0)
-    before = _shapes(f"{name}.init", jax.eval_shape(controller.init))
-    scale, _ = controller.init()
-    _checks.check(f"the scale of {name}.init", scale, lambda x: 0 < x < math.inf, "positive and finite")
+    answer = controller.init()
+    before = _shapes(f"{name}.init", jax.eval_shape(lambda: answer))
+    _checks.check(f"the scale of {name}.init", answer[0], lambda x: 0 < x < math.inf, "positive and finite")
     measurement = Measurement(*(jnp.zeros((), dtype) for dtype in (jnp.float32, jnp.int32, jnp.float32)))
     after = _shapes(
         f"{name}.update", _checks.shapes_of(f"{name}.update", controller.update, measurement, before)

@@ -36,7 +36,7 @@ def envelope(controller: Controller, bounds: Bounds | None = None) -> Controller
     A scale that is not finite and positive is refused: the last good scale and the controller's state at that
     time stay. Bounds that are not `0 < low <= high < inf` at some step are refused likewise, and the last
     scale stays. Both are counted, see `cgalr/refused` in `cgalr_jax.metrics`. `scale_by_connectome` wraps
-    every controller in an envelope without bounds; add one only for bounds.
+    every controller in an envelope without bounds, unless it has one; add one only for bounds.
 
     The bounds are computed at the step of each measurement and hold until the next one.
 
@@ -58,6 +58,8 @@ def envelope(controller: Controller, bounds: Bounds | None = None) -> Controller
         0.5
     """
     check_controller("controller", controller)
+    if bounds is None and isinstance(jax.eval_shape(controller.init)[1], EnvelopeState):
+        return controller  # one without bounds would add nothing
     if bounds is not None:
         _checks.check_function("bounds", bounds, "step -> (low, high)", 1)
         _checks.shapes_of("bounds", bounds, jax.ShapeDtypeStruct((), jnp.int32))
