@@ -87,9 +87,12 @@ def calibrated(
     - While annealing, eight jumps in a row that agree start the calibration again, as long as the schedule is
       above half of its peak.
     - If more than a quarter of the steps had to be cut to `max_share` (see `scale_by_connectome`), twice in a
-      row, the ramp ends. The anchor is the scale one step of the ramp lower. With a squared loss, training
-      can diverge before the network moves at its set-point. One gradient that is a thousand times too large
-      ends it, too, since a momentum repeats it for many steps: clip the gradients.
+      row, near the end of the ramp, the ramp ends: with a squared loss, training can diverge before the
+      network moves at its set-point. The anchor is the scale one step of the ramp lower. Near means: within
+      a factor of three of the scale that is predicted, or of the one at which it happened before.
+    - Anywhere else one huge gradient did it, which a momentum repeats for many steps. The scale goes down as
+      fast as it climbed until steps are no longer cut, and the count starts again once the sensitivity has
+      stopped to fade. Cut steps give no sensitivity. Momenta up to 0.95 were tried.
     - `ended` in the state says how the calibration ended: at the set-point; by time, after four times the
       steps that the slow part should take; by the guard, when the scale has grown by 50 without a new record
       of the motion (noise covers the motion), with the scale of the record as the anchor; by the bound on one
@@ -177,6 +180,7 @@ def calibrated(
             suspect=f32(0.0),
             suspects=i32(),
             cuts=i32(),
+            cut_scale=f32(0.0),
             stills=i32(),
             recent=f32(0.0),
             usual=f32(0.0),
@@ -191,9 +195,9 @@ def calibrated(
     def update(measurement: Measurement, state: CalibrationState) -> tuple[jax.Array, CalibrationState]:
         # 1. The value of the schedule at this step.
         state = follow(schedule, measurement.step, state)
-        # 2. The sensitivity, and whether to believe it; whether steps were often cut.
-        sensitivity, state = believe(measurement.distance / target, measurement.step, state)
+        # 2. Whether steps were often cut; the sensitivity, and whether to believe it.
         state = state._replace(cuts=jnp.where(measurement.cut > _OFTEN, state.cuts + 1, 0).astype(jnp.int32))
+        sensitivity, state = believe(measurement.distance / target, measurement.step, state)
         # 3. The phase decides. If the ramp ends here, the annealing begins with the next measurement.
         state = jax.tree.map(
             lambda calibrating, annealing: jnp.where(state.phase == CALIBRATING, calibrating, annealing),
@@ -225,19 +229,24 @@ def ramp(sensitivity: Sensitivity, state: CalibrationState, *, ramp_steps: float
     least = 5
     # A motion this close to the set-point, in logarithms, counts as at the set-point.
     tolerance = 0.1
-    # Measurements in a row between which steps were often cut that end the ramp.
-    confirmed_cuts = 2
+    # Measurements in a row between which steps were often cut that confirm it. They end the ramp if its scale
+    # is this near to the one that the median predicts, or to that of the last such row, in logarithms.
+    confirmed_cuts, near = 2, math.log(3.0)
     # The guard: this growth of the scale, in logarithms, without a new record of the motion ends the ramp.
     guard = math.log(50.0)
     # The largest changes of the scale in one measurement, in logarithms: upwards where the network hardly
     # moves, upwards in the slow part, and downwards.
     fast, careful, fall = math.log(64.0), math.log(2.0), math.log(2.0)
 
-    # 1. The motion as if the schedule were at its peak. After a confirmed jump the count starts again.
+    # 1. The motion as if the schedule were at its peak. The count starts again after a confirmed jump, and if
+    #    the motion falls early although the scale grows: what went before was the momentum of one gradient.
     log_rate = jnp.log(state.scale) + jnp.log(state.known_peak)
     motion = sensitivity.value + log_rate
+    calmer = sensitivity.believed & (motion < state.record - math.log(5.0))
+    anew = sensitivity.changed | (calmer & (state.climbed < _SLOW_FROM))
+    counted = jnp.where(anew, 0, state.counted)
     counts = sensitivity.believed & (motion >= -_SLOW_FROM - tolerance)
-    counted = jnp.where(sensitivity.changed, 0, state.counted)
+    counts &= (counted > 0) | sensitivity.steady
     place = counts & (jnp.arange(_KEPT, dtype=jnp.int32) == counted % _KEPT)
     sensitivities = jnp.where(place, sensitivity.value, state.sensitivities)
     counted = counted + counts.astype(jnp.int32)
@@ -245,18 +254,19 @@ def ramp(sensitivity: Sensitivity, state: CalibrationState, *, ramp_steps: float
     excess = jnp.where(counted > 0, _median(sensitivities, counted), sensitivity.value) + log_rate
     # 3. The record of the motion, for the guard. It starts again if the motion has clearly fallen; a motion
     #    that stays the same while the scale grows has not fallen, though its sensitivity has.
-    calmer = sensitivity.changed & (motion < state.record - math.log(5.0))
     is_record = sensitivity.believed & ((motion > state.record) | calmer)
     record = jnp.where(is_record, motion, state.record)
     record_scale = jnp.where(is_record, state.scale, state.record_scale)
     # 4. Four ways to end, and the anchor that each of them leaves.
     growth = jnp.minimum(_SLOW_FROM * sensitivity.steps / ramp_steps, careful)
-    climbed = jnp.where(sensitivity.changed, 0.0, state.climbed) + jnp.where(counted > 0, growth, 0.0)
+    climbed = jnp.where(anew, 0.0, state.climbed) + jnp.where(counted > 0, growth, 0.0)
     enough = sensitivity.believed & (counted >= least)
     reached = enough & (excess >= -tolerance)
-    exhausted = sensitivity.believed & (state.scale > math.exp(guard) * record_scale)
+    exhausted = sensitivity.believed & (state.cut_scale == 0) & (state.scale > math.exp(guard) * record_scale)
     slow = enough & (climbed >= _ALLOWANCE * _SLOW_FROM)
-    cut = sensitivity.believed & (state.cuts >= confirmed_cuts)
+    often_cut, confirmed = state.cuts >= confirmed_cuts, state.cuts == confirmed_cuts
+    again = (state.cut_scale > 0) & (state.scale < math.exp(near) * state.cut_scale)
+    cut = confirmed & (again | ((counted >= least) & (excess > -near)))
     ended = jnp.where(slow, BY_TIME, UNFINISHED)
     ended = jnp.where(exhausted, BY_GUARD, ended)
     ended = jnp.where(cut, BY_BOUND, ended)
@@ -265,15 +275,16 @@ def ramp(sensitivity: Sensitivity, state: CalibrationState, *, ramp_steps: float
     anchor = jnp.where(ended == BY_GUARD, record_scale, found)
     anchor = jnp.where(ended == BY_BOUND, state.scale * jnp.exp(-growth), anchor)
     anchor = jnp.clip(anchor, _SMALLEST_SCALE, _LARGEST_SCALE)
-    # 5. The next scale: fast up to the beginning of the slow part, once two sensitivities are believed; never
-    #    beyond the scale that the median predicts.
-    surest = jnp.maximum(excess, motion)
-    rise = jnp.where(state.believed >= 2, jnp.clip(-_SLOW_FROM - surest, growth, fast), growth)
+    # 5. The next scale: fast up to the beginning of the slow part, once two sensitivities are believed, while
+    #    they are steady; never beyond the scale that the median predicts.
+    certain = (state.believed >= 2) & sensitivity.steady
+    rise = jnp.where(certain, jnp.clip(-_SLOW_FROM - jnp.maximum(excess, motion), growth, fast), growth)
     factor = jnp.maximum(jnp.minimum(rise, -excess), -fall)
     # At a jump the scale stays until the next measurement; if training may be diverging, it goes down.
     factor = jnp.where(sensitivity.believed, factor, jnp.where(motion > math.log(2.0), -fall, 0.0))
-    # If steps were often cut the scale does not grow: the next measurement shows whether they are again.
-    factor = jnp.where(state.cuts > 0, jnp.minimum(factor, 0.0), factor)
+    # If steps were often cut the scale stays: the next measurement shows whether they are again. Then it goes
+    # down, until they are not.
+    factor = jnp.where(state.cuts > 0, jnp.where(often_cut, -growth, 0.0), factor)
     # Nothing moved: if nothing ever has, the scale rises to 1 at most.
     still = jnp.where(state.believed == 0, jnp.clip(-jnp.log(state.scale), 0.0, math.log(8.0)), 0.0)
     factor = jnp.where(sensitivity.still, still, factor)
@@ -285,13 +296,17 @@ def ramp(sensitivity: Sensitivity, state: CalibrationState, *, ramp_steps: float
         phase=jnp.where(done, ANNEALING, CALIBRATING).astype(jnp.int32),
         ended=ended.astype(jnp.int32),
         sensitivities=sensitivities,
-        counted=counted.astype(jnp.int32),
-        climbed=climbed,
-        record=record,
+        # Cut steps may have left another network: the count starts again after them.
+        counted=jnp.where(often_cut, 0, counted).astype(jnp.int32),
+        climbed=jnp.where(often_cut, 0.0, climbed),
+        record=jnp.where(often_cut, NO_RECORD, record),
         record_scale=record_scale,
+        cut_scale=jnp.where(confirmed, state.scale, state.cut_scale),
         # In ten steps a network does not move ten times as far as in one, and the ramp may have measured each
         # step: the annealing finds its own level of the sensitivity.
-        believed=jnp.where(done, 0, state.believed).astype(jnp.int32),
+        believed=jnp.where(done, 0, jnp.where(often_cut, 1, state.believed)).astype(jnp.int32),
+        # Below every sensitivity: the next ones are jumps upwards, and believed once they no longer fall.
+        sensitivity=jnp.where(often_cut, NO_RECORD, state.sensitivity),
     )
 
 

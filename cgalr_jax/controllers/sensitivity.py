@@ -53,6 +53,7 @@ class CalibrationState(NamedTuple):
     suspect: jax.Array  # f32[], the last sensitivity measured, whether believed or not
     suspects: jax.Array  # i32[], length of the present row of jumps that agree with each other
     cuts: jax.Array  # i32[], measurements in a row between which steps were often cut
+    cut_scale: jax.Array  # f32[], the scale at which the ramp last met such a row; 0 if it has met none
     stills: jax.Array  # i32[], measurements in a row in which nothing moved
     recent: jax.Array  # f32[], running mean of the annealing's sensitivities, over some three of them
     usual: jax.Array  # f32[], the same over some twenty
@@ -80,6 +81,7 @@ class Sensitivity(NamedTuple):
     finite: jax.Array  # bool[], whether the distance could be measured
     still: jax.Array  # bool[], whether nothing moved
     believed: jax.Array  # bool[], whether it was neither still nor an unconfirmed jump
+    steady: jax.Array  # bool[], whether it falls more slowly than a momentum forgets; not known of the first
     changed: jax.Array  # bool[], whether it confirms a jump: the network's sensitivity has changed
     decay: jax.Array  # f32[], the schedule relative to its peak, in (0, 1]
     steps: jax.Array  # f32[], optimizer steps since the last measurement
@@ -112,11 +114,19 @@ def follow(schedule: optax.Schedule | None, step: jax.Array, state: CalibrationS
 def believe(
     distance: jax.Array, step: jax.Array, state: CalibrationState
 ) -> tuple[Sensitivity, CalibrationState]:
-    """The sensitivity of the network, whether it is to be believed, and the state updated with it."""
+    """The sensitivity of the network, whether it is to be believed, and the state updated with it.
+
+    `state.cuts` is that of this measurement already: cut steps are smaller than their rate, and say nothing
+    of the sensitivity.
+    """
     # The largest change of a sensitivity that we saw between two measurements, in logarithms.
     jump = math.log(5.0)
     # How many jumps in a row have to agree: while calibrating; and while annealing, where there is more time.
     confirmed_by, reopened_by = 3, 8
+    # A momentum repeats one large gradient for many steps, a little less each time. What falls faster than a
+    # momentum of 0.98 forgets may be such a gradient: a jump upwards counts once it falls more slowly, and
+    # has lasted for ten steps.
+    fades, memory = -math.log(0.98), 10
     # After this many measurements without motion, earlier sensitivities are dropped.
     forgotten_after = 30
 
@@ -137,30 +147,38 @@ def believe(
     motion = jnp.log(jnp.where(moved, distance, 1.0))
     value = motion - jnp.log(state.scale * decay) - jnp.log(peak)
     answers = (state.believed < 2) | (value > state.sensitivity - no_answer) | (distance > small)
-    usable = moved & answers
+    usable = moved & answers & (state.cuts == 0)
     value = jnp.where(usable, value, state.sensitivity)
     # 2. A sensitivity that agrees with the last one is believed; jumps are, once enough of them agree.
     agrees = (state.believed == 0) | (jnp.abs(value - state.sensitivity) <= jump)
-    again = (state.suspects > 0) & (jnp.abs(value - state.suspect) <= jump)
+    steps = jnp.maximum(step - state.step, 1)
+    upwards = value > state.sensitivity
+    faded = fades * jnp.minimum(steps, memory).astype(jnp.float32)
+    lower = upwards & (value < state.suspect - faded)
+    again = (state.suspects > 0) & (jnp.abs(value - state.suspect) <= jump) & ~lower
     suspects = jnp.where(again, state.suspects + 1, 1)
+    suspect = jnp.where(again & upwards, jnp.minimum(value, state.suspect), value)
     enough = jnp.where(state.phase == CALIBRATING, confirmed_by, reopened_by)
+    enough = jnp.where(upwards, jnp.maximum(enough, -(-memory // steps)), enough)
     changed = usable & ~agrees & (suspects >= enough)
     believed = usable & (agrees | changed)
+    steady = (state.believed > 0) & (value >= state.sensitivity - faded)
     # 3. The state for the next measurement.
-    still = finite & ~usable
+    still = finite & ~(moved & answers)
     stills = jnp.where(still, state.stills + 1, 0)
     count = jnp.minimum(state.believed + believed.astype(jnp.int32), 2)
     forgotten = stills >= forgotten_after
-    steps = (step - state.step).astype(jnp.float32)
     state = state._replace(
         believed=jnp.where(forgotten, 0, jnp.where(changed, 1, count)).astype(jnp.int32),
         counted=jnp.where(forgotten, 0, state.counted).astype(jnp.int32),
         climbed=jnp.where(forgotten, 0.0, state.climbed),
         record=jnp.where(forgotten, NO_RECORD, state.record),
         sensitivity=jnp.where(believed, value, state.sensitivity),
-        suspect=jnp.where(usable, value, state.suspect),
+        suspect=jnp.where(usable, suspect, state.suspect),
         suspects=jnp.where(usable, jnp.where(believed, 0, suspects), state.suspects).astype(jnp.int32),
         stills=jnp.where(forgotten, 0, stills).astype(jnp.int32),
         step=jnp.asarray(step, jnp.int32),
     )
-    return Sensitivity(value, finite, still, believed, changed, decay, steps), state
+    return Sensitivity(
+        value, finite, still, believed, steady, changed, decay, steps.astype(jnp.float32)
+    ), state

@@ -174,6 +174,59 @@ def test_a_ramp_whose_steps_are_cut_ends_below_them_and_one_that_was_cut_once_go
     assert np.all(np.abs(np.log(states.anchor[1:] / 1000)) < 0.2)
 
 
+@pytest.mark.parametrize("momentum", [0.9, pytest.param(0.5, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("steps", [None, 600])
+def test_a_momentum_that_repeats_one_large_gradient_does_not_decide(steps, momentum):
+    """Step by step: the network moves by its momentum, at most by twenty times a good step."""
+    controller = calibrated(steps=steps)
+    right, length, every = 100.0, 600, 10
+
+    @jax.jit
+    @jax.vmap
+    def run(at, size):
+        def step(carry, number):
+            scale, state, velocity, moved, cuts, last = carry
+            due = (number % every == 0) | ((number < controller.early) & (state.phase == CALIBRATING))
+            steps = jnp.maximum(number - last, 1)
+            distance = moved / steps.astype(jnp.float32) / right
+            measured = controller.update(
+                Measurement(distance, number, cuts / steps.astype(jnp.float32)), state
+            )
+            scale, state = jax.tree.map(
+                lambda a, b: jnp.where(due & (number > 0), a, b), measured, (scale, state)
+            )
+            moved, cuts, last = (
+                jnp.where(due, f32(0), moved),
+                jnp.where(due, f32(0), cuts),
+                jnp.where(due, number, last),
+            )
+            velocity = momentum * velocity + (1 - momentum) * jnp.where(number == at, size, f32(1))
+            move = scale * velocity
+            cut = move > 20 * right
+            carry = (
+                scale,
+                state,
+                velocity,
+                moved + jnp.minimum(move, 20 * right),
+                cuts + cut.astype(jnp.float32),
+                last,
+            )
+            return carry, None
+
+        carry = (*controller.init(), f32(1), f32(0), f32(0), i32(0))
+        return jax.lax.scan(step, carry, jnp.arange(length, dtype=jnp.int32))[0][1]
+
+    at, size = np.meshgrid(np.arange(0, 150, 3, np.int32), np.float32([1, 3, 30, 1e3, 1e4, 1e5]))
+    state = run(at.ravel(), size.ravel())
+    off, ended = np.log(np.asarray(state.anchor) / right), np.asarray(state.ended)
+    assert set(np.unique(ended)) <= {REACHED, BY_BOUND}
+    assert np.abs(off[ended == REACHED]).max() < math.log(2)
+    # Near the set-point it looks like a network that diverges: the anchor is on the safe side, and says so.
+    assert np.all((off[ended == BY_BOUND] > math.log(0.15)) & (off[ended == BY_BOUND] < 0.1))
+    assert np.mean(ended == BY_BOUND) < 0.15
+    assert np.all(ended[at.ravel() < 20] == REACHED)
+
+
 def test_steps_that_are_cut_take_the_scale_down_for_a_while():
     controller = calibrated()
     update = jax.jit(controller.update)
@@ -259,7 +312,7 @@ def test_a_distance_that_stays_the_same_at_every_rate_ends_by_the_guard():
     update = jax.jit(controller.update)
     scale, state = controller.init()
     for step in range(1, 100):
-        scale, state = update(measured(0.01, step), state)
+        scale, state = update(measured(0.01, 10 * step), state)
     assert state.ended == BY_GUARD
     assert scale < 1
 
