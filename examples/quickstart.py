@@ -87,9 +87,9 @@ def connectome_of(net, x):
 
 def draw(runs, path):
     """Learning rate, distance and loss over the steps; the connectome before and after."""
-    rows = ("rate before", "rate before", "distance before", "distance after", "loss after", "loss after")
-    mosaic = [[left, left, right] for left, right in map(str.split, rows)]
-    figure, axes = plt.subplot_mosaic(mosaic, figsize=(10, 6.5), layout="constrained")
+    plt.rcParams["font.size"] = 12  # legible on a telephone, too
+    mosaic = [["rate", "rate"], ["distance", "loss"], ["before", "after"]]
+    figure, axes = plt.subplot_mosaic(mosaic, figsize=(7, 8), height_ratios=[1, 1, 1.3], layout="constrained")
     for (rate, with_cgalr), (_, _, trace) in runs.items():
         steps = np.arange(len(trace["rate"]))
         style = "-" if with_cgalr else ":"
@@ -100,17 +100,17 @@ def draw(runs, path):
             axes["distance"].plot(steps[10::10], in_set_points[10::10], color=RATES[rate])
         smooth = np.convolve(trace["loss"], np.ones(10) / 10, mode="valid")
         axes["loss"].plot(steps[9:], smooth, style, color=RATES[rate])
-    axes["rate"].set(yscale="log", ylabel="learning rate", ylim=(1e-5, 5))
+    axes["rate"].set(yscale="log", ylabel="learning rate", ylim=(1e-6, 5))
     axes["rate"].set_title("solid: with CG-ALR, dotted: the schedule only", fontsize="medium")
-    axes["rate"].legend(ncols=2, fontsize="small")
-    axes["distance"].set(yscale="log", ylabel="distance\n(in set-points)")
+    axes["rate"].legend(ncols=2, fontsize="small", loc="lower center")
+    axes["distance"].set(yscale="log", ylabel="distance (in set-points)", xlabel="step")
     axes["distance"].axhline(1, color=plotting.GREY, linewidth=0.8)
     axes["loss"].set(yscale="log", ylabel="loss", xlabel="step")
     for name, matrix in zip(("before", "after"), runs[SHOWN, True][1], strict=True):
         plotting.plot_connectome(axes[name], matrix, layers={"hidden 1": 64, "hidden 2": 64})
-        axes[name].set_title(f"connectome {name} (base rate {SHOWN:g})", fontsize="medium")
+        axes[name].set_title(f"{name}, base rate {SHOWN:g}", fontsize="medium")
     figure.draw_without_rendering()  # lets the layout see the colour bars
-    figure.savefig(path, dpi=150)
+    figure.savefig(path, dpi=100)
 
 
 def main(argv=None):
