@@ -94,9 +94,9 @@ def calibrated(
       fast as it climbed until steps are no longer cut, and the count starts again once the sensitivity has
       stopped to fade. Cut steps give no sensitivity. Momenta up to 0.95 were tried.
     - `ended` in the state says how the calibration ended: at the set-point; by time, after four times the
-      steps that the slow part should take; by the guard, when the scale has grown by 50 without a new record
-      of the motion (noise covers the motion), with the scale of the record as the anchor; by the bound on one
-      step; or not yet.
+      steps that the slow part should take; by the guard, when noise covers the motion: the scale has grown by
+      50, below a tenth of the set-point by 1000, without a new record of the motion, and becomes the anchor,
+      but at most 1 or the scale of the record; by the bound on one step; or not yet.
     - While no motion has been more than a hundred-thousandth of the set-point (a rate too small for the
       floating type, a frozen network), the scale rises to 1 at most: to the base rate as it was given.
     - A value of the schedule that is negative or not finite is replaced by its last good value and counted in
@@ -233,7 +233,8 @@ def ramp(sensitivity: Sensitivity, state: CalibrationState, *, ramp_steps: float
     # is this near to the one that the median predicts, or to that of the last such row, in logarithms.
     confirmed_cuts, near = 2, math.log(3.0)
     # The guard: this growth of the scale, in logarithms, without a new record of the motion ends the ramp.
-    guard = math.log(50.0)
+    # Noise below a tenth of the set-point is small enough for the network's own motion to show later.
+    large_noise, small_noise = math.log(50.0), math.log(1e3)
     # The largest changes of the scale in one measurement, in logarithms: upwards where the network hardly
     # moves, upwards in the slow part, and downwards.
     fast, careful, fall = math.log(64.0), math.log(2.0), math.log(2.0)
@@ -262,7 +263,8 @@ def ramp(sensitivity: Sensitivity, state: CalibrationState, *, ramp_steps: float
     climbed = jnp.where(anew, 0.0, state.climbed) + jnp.where(counted > 0, growth, 0.0)
     enough = sensitivity.believed & (counted >= least)
     reached = enough & (excess >= -tolerance)
-    exhausted = sensitivity.believed & (state.cut_scale == 0) & (state.scale > math.exp(guard) * record_scale)
+    guard = jnp.where(motion > math.log(0.1), large_noise, small_noise)
+    exhausted = sensitivity.believed & (state.cut_scale == 0) & (state.scale > jnp.exp(guard) * record_scale)
     slow = enough & (climbed >= _ALLOWANCE * _SLOW_FROM)
     often_cut, confirmed = state.cuts >= confirmed_cuts, state.cuts == confirmed_cuts
     again = (state.cut_scale > 0) & (state.scale < math.exp(near) * state.cut_scale)
@@ -272,8 +274,8 @@ def ramp(sensitivity: Sensitivity, state: CalibrationState, *, ramp_steps: float
     ended = jnp.where(cut, BY_BOUND, ended)
     ended = jnp.where(reached, REACHED, ended)
     found = state.scale * jnp.exp(-jnp.maximum(excess, 0.0))
-    anchor = jnp.where(ended == BY_GUARD, record_scale, found)
-    anchor = jnp.where(ended == BY_BOUND, state.scale * jnp.exp(-growth), anchor)
+    anchor = jnp.where(ended == BY_BOUND, state.scale * jnp.exp(-growth), found)
+    anchor = jnp.where(ended == BY_GUARD, jnp.minimum(found, jnp.maximum(record_scale, 1.0)), anchor)
     anchor = jnp.clip(anchor, _SMALLEST_SCALE, _LARGEST_SCALE)
     # 5. The next scale: fast up to the beginning of the slow part, once two sensitivities are believed, while
     #    they are steady; never beyond the scale that the median predicts.
