@@ -213,7 +213,8 @@ def check_form(argument: str, found: Any, wanted: Any) -> None:
     if wrong:
         raise ValueError(
             f"{argument} must fit the optimizer: {'; '.join(wrong)}. Was it saved by a run with other "
-            "layers, numbers of units, signal, controller or samples?"
+            "layers, numbers of units, signal, controller or samples? Or does a signal of your own return "
+            "readings whose shapes depend on the number of samples, which may differ from call to call?"
         )
 
 

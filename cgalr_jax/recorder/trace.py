@@ -68,10 +68,10 @@ class TraceRecorder:
         self._rows: list[dict[str, float]] = []
         self._closed = False
         self._streams: list[JsonLines | EventFile] = []
+        if jsonl is not None:  # first: it may refuse the file, and then no event file is left behind
+            self._streams.append(JsonLines(jsonl))
         if tensorboard is not None:
             self._streams.append(EventFile(tensorboard))
-        if jsonl is not None:
-            self._streams.append(JsonLines(jsonl))
 
     def __len__(self) -> int:
         return len(self._rows)

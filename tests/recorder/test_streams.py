@@ -140,8 +140,9 @@ def test_a_file_that_is_no_json_lines_is_left_as_it_is(tmp_path, content):
     path = tmp_path / "thesis"
     path.write_bytes(content)
     with pytest.raises(ValueError, match="jsonl must be a file of JSON lines, .* got .*thesis, which has"):
-        recorder.TraceRecorder(jsonl=path)
+        recorder.TraceRecorder(jsonl=path, tensorboard=tmp_path / "logs")
     assert path.read_bytes() == content
+    assert not (tmp_path / "logs").exists()
 
 
 def test_a_run_is_streamed_to_tensorboard(tmp_path):

@@ -256,3 +256,14 @@ def test_units_near_the_largest_float_are_right_or_seen_not_to_be(size):
     expected = np.where(np.isnan(found), np.nan, topology.functional_connectome(signs))  # a mean overflowed
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     assert found[0, 1] > 0.99
+
+
+def test_a_reading_whose_shape_depends_on_the_number_of_samples_is_named():
+    signal = signals.Signal(lambda layers, params: layers["h"], lambda a, b: jnp.mean(jnp.abs(a - b)), 0.1)
+    tx = cgalr_jax.scale_by_connectome(EXAMPLE, signal=signal)
+    state = tx.init(PARAMS)
+    with pytest.raises(ValueError, match="signal of your own .* depend on the number of samples"):
+        for count in (2, 4):
+            _, state = tx.update(
+                PARAMS, state, PARAMS, probe=lambda params: {"h": params["w"][:count]}, measure=True
+            )
