@@ -6,11 +6,13 @@ import pathlib
 import subprocess
 import sys
 
+import jax
 import pytest
 
 from benchmarks.speed import growth
 
 ROOT = pathlib.Path(__file__).parents[2]
+SCRIPT = ROOT / "benchmarks" / "speed" / "gpu.sh"
 EXPECTED = {
     "kernels": {
         "kernel",
@@ -85,3 +87,23 @@ print(sys.argv[1:], os.environ["OMP_NUM_THREADS"], os.environ["XLA_FLAGS"], own 
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
     flags = "--xla_force_host_platform_device_count=1 --xla_cpu_multi_thread_eigen=false"
     assert done.stdout.splitlines() == [f"['--quick'] 1 {flags} True True"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a bash script")
+@pytest.mark.parametrize("given", [(), ("--quick",), ("here", "--slow"), ("here", "--quick", "there")])
+def test_the_script_for_a_gpu_says_how_it_is_called(given):
+    done = subprocess.run(["bash", SCRIPT, *given], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == "usage: benchmarks/speed/gpu.sh FOLDER [--quick]\n"
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu" or os.name != "posix", reason="there is a GPU")
+def test_the_script_for_a_gpu_says_that_there_is_none(tmp_path):
+    done = subprocess.run(
+        ["bash", SCRIPT, tmp_path / "out"],
+        env=os.environ | {"PYTHON": sys.executable, "JAX_PLATFORMS": "cuda"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert "JAX finds no GPU" in done.stderr
