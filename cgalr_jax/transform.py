@@ -148,7 +148,7 @@ def cgalr(
         example: see `scale_by_connectome`.
         optimizer: `learning_rate -> optimizer`, such as `optax.adamw`, or `functools.partial(optax.adamw,
             weight_decay=1e-2)`; default SGD with momentum.
-        momentum: momentum of the default optimizer, in [0, 1); None for none.
+        momentum: momentum of the default optimizer, in [0, 1); None for none. Not beside `optimizer`.
         samples: see `scale_by_connectome`.
         steps: optimizer steps of the whole run, if known; at least 1. Passed to the default controller, which
             then shortens its ramp for a short run, see `controllers.calibrated`.
@@ -166,7 +166,8 @@ def cgalr(
         An optimizer that takes the extra arguments of `scale_by_connectome`.
 
     Raises:
-        ValueError: as `scale_by_connectome`; and if `steps` is given beside a `controller`.
+        ValueError: as `scale_by_connectome`; if `steps` is given beside a `controller`, or `momentum`
+            beside an `optimizer`.
 
     Example:
         >>> import jax.numpy as jnp, optax, cgalr_jax
@@ -180,6 +181,11 @@ def cgalr(
         momentum = _checks.check("momentum", momentum, lambda x: 0 <= x < 1, "None or in [0, 1)")
     if optimizer is None:
         optimizer = functools.partial(optax.sgd, momentum=momentum)
+    elif momentum != 0.9:  # the default
+        raise ValueError(
+            "momentum is that of the default optimizer and must be left out beside optimizer=, which has its "
+            f"own: functools.partial(optax.sgd, momentum={momentum}); got momentum={momentum}."
+        )
     learning_rate = arguments.check_rate("learning_rate", learning_rate)
     signature = "learning_rate -> optax.GradientTransformation"
     if isinstance(optimizer, optax.GradientTransformation):

@@ -756,3 +756,9 @@ class TestMeasure:
         assert state.cg_measurements == 0
         assert state.cg_skipped == 1
         assert not jnp.isfinite(state.cg_control.controller)  # what the controller is told
+
+
+def test_momentum_is_that_of_the_default_optimizer():
+    with pytest.raises(ValueError, match="momentum .* must be left out beside optimizer=.* got momentum=0.5"):
+        cgalr_jax.cgalr(0.1, {"hidden": 4}, optimizer=optax.adam, momentum=0.5)
+    cgalr_jax.cgalr(0.1, {"hidden": 4}, momentum=0.5)

@@ -100,7 +100,8 @@ def calibrated(
     - While no motion has been more than a hundred-thousandth of the set-point (a rate too small for the
       floating type, a frozen network), the scale rises to 1 at most: to the base rate as it was given.
     - A value of the schedule that is negative or not finite is replaced by its last good value and counted in
-      `refused`. Values below a thousandth of the peak count as a thousandth.
+      `refused`; the base optimizer still applies what its own schedule says. A new peak counts once two
+      measurements in a row have seen it. Values below a thousandth of the peak count as a thousandth.
     - The scale stays within [1e-6, 1e6], before the decay of a controller without a schedule.
 
     With `steps`, the transformation measures at each step of the ramp. Otherwise it measures every `every`

@@ -58,7 +58,7 @@ class CalibrationState(NamedTuple):
     recent: jax.Array  # f32[], running mean of the annealing's sensitivities, over some three of them
     usual: jax.Array  # f32[], the same over some twenty
     annealed: jax.Array  # i32[], measurements while annealing
-    peak: jax.Array  # f32[], the largest value of the schedule so far
+    peak: jax.Array  # f32[], the largest value of the schedule that two measurements in a row have reached
     value: jax.Array  # f32[], the last good value of the schedule
     refused: jax.Array  # i32[], how many values of the schedule were not used
     step: jax.Array  # i32[], optimizer step of the last measurement
@@ -83,7 +83,7 @@ class Sensitivity(NamedTuple):
     believed: jax.Array  # bool[], whether it was neither still nor an unconfirmed jump
     steady: jax.Array  # bool[], whether it falls more slowly than a momentum forgets; not known of the first
     changed: jax.Array  # bool[], whether it confirms a jump: the network's sensitivity has changed
-    decay: jax.Array  # f32[], the schedule relative to its peak, in (0, 1]
+    decay: jax.Array  # f32[], the schedule relative to its peak; above 1 only until a new peak is seen twice
     steps: jax.Array  # f32[], optimizer steps since the last measurement
 
 
@@ -97,7 +97,8 @@ def follow(schedule: optax.Schedule | None, step: jax.Array, state: CalibrationS
     value = jnp.asarray(schedule(step), jnp.float32)
     good = (value >= 0) & (value < jnp.inf)  # false for NaN, too
     value = jnp.where(good, value, state.value)
-    peak = jnp.maximum(state.peak, value)
+    # A new peak has to be seen twice: one value that is far too large is no peak. The first is all there is.
+    peak = jnp.where(state.peak > 0, jnp.maximum(state.peak, jnp.minimum(value, state.value)), value)
     # If the schedule still warms up after the calibration, anchor and scale are divided by what the warm-up
     # adds to the rate: the product of scale and rate was calibrated.
     found = (state.phase == ANNEALING) & (state.peak > 0)
@@ -142,7 +143,7 @@ def believe(
     # 1. Motion per rate.
     finite = (distance >= 0) & (distance < jnp.inf)  # false for NaN, too
     peak = state.known_peak
-    decay = jnp.where(state.peak > 0, jnp.clip(state.value / peak, smallest_decay, 1.0), 1.0)
+    decay = jnp.where(state.peak > 0, jnp.maximum(state.value / peak, smallest_decay), 1.0)
     moved = finite & (distance > at_rest) & (state.peak > 0)
     motion = jnp.log(jnp.where(moved, distance, 1.0))
     value = motion - jnp.log(state.scale * decay) - jnp.log(peak)

@@ -255,6 +255,16 @@ def test_one_bad_measurement_of_the_annealing_passes():
     assert np.all(np.abs(np.log(scales[:, -1] / 100)) < 0.2)
 
 
+@pytest.mark.parametrize("steps", [None, 600])
+@pytest.mark.parametrize("at", [20, 40, 60, 90, 400])
+def test_one_value_of_the_schedule_that_is_far_too_large_is_no_peak(steps, at):
+    spike = controllers.calibrated(lambda step: jnp.where(step == at, f32(1000), f32(1)), steps=steps)
+    state, scales, _ = simulate(spike, 100.0)
+    assert state.peak[0] == 1
+    assert state.ended[0] == REACHED
+    assert abs(math.log(scales[0, -1] / 100)) < 0.15
+
+
 def test_nothing_that_did_not_move_is_a_measurement_of_a_rate():
     factors = np.ones((1, 300), np.float32)
     factors[0, 5:60] = 0
