@@ -106,7 +106,7 @@ def scale_by_connectome(
         ...     updates, state = tx.update(grads, state, params, probe=hidden)
         ...     return optax.apply_updates(params, updates), state, value
         >>> values = []
-        >>> for _ in range(200):
+        >>> for _ in range(300):
         ...     params, state, value = step(params, state)
         ...     values.append(float(value))
         >>> values[-1] < values[0] / 2, cgalr_jax.metrics(state)["cgalr/scale"] > 1
