@@ -8,17 +8,21 @@ from matplotlib import figure as figures
 from matplotlib import ticker
 
 from benchmarks.paper import report, runner, tasks
+from cgalr_jax import plotting
 
+# Colours of Okabe and Ito, which the colour-blind tell apart; the dashes are for who prints them in grey.
 LINES = {
-    "paper deaths": "#d62728",
-    "gate on noise": "#ff9896",
-    "envelope, no gate": "#7f7f7f",
-    "SGD constant": "#bcbd22",
-    "SGD cosine": "#000000",
-    "AdamW cosine": "#1f77b4",
-    "our default": "#2ca02c",
+    "paper deaths": (plotting.VERMILION, "-"),
+    "gate on noise": (plotting.ORANGE, "--"),
+    "envelope, no gate": (plotting.GREY, "-."),
+    "SGD constant": (plotting.SKY, ":"),
+    "SGD cosine": ("black", ":"),
+    "AdamW cosine": (plotting.GREEN, "-."),
+    "our default": (plotting.BLUE, "-"),
 }
-MEASURED = {name: LINES[name] for name in ("paper deaths", "our default")} | {"paper barcode": "#9467bd"}
+MEASURED = {name: LINES[name] for name in ("paper deaths", "our default")} | {
+    "paper barcode": (plotting.ORANGE, "--")
+}
 
 
 def draw(folder: pathlib.Path, found: report.Found) -> None:
@@ -33,31 +37,39 @@ def draw(folder: pathlib.Path, found: report.Found) -> None:
 def _plot(
     path: pathlib.Path,
     found: report.Found,
-    colours: dict[str, str],
+    styles: dict[str, tuple[str, str]],
     what: str,
     curve: Callable[[runner.Outcome], np.ndarray],
 ) -> None:
     """The median over seeds, a panel for each task; of the distance one seed: a median hides its peaks."""
-    chart = figures.Figure((max(3.4 * len(found), 6.0), 3.0), layout="constrained")  # no window, no backend
-    panels = chart.subplots(1, len(found), squeeze=False)[0]
+    rows = -(-len(found) // 2)  # of two: a telephone is narrow
+    chart = figures.Figure((6.6, 3.4 * rows), layout="constrained")  # no window, no backend
+    panels = chart.subplots(rows, min(2, len(found)), squeeze=False).ravel()
+    for panel in panels[len(found) :]:
+        panel.axis("off")
     handles = {}
-    for panel, (label, lines) in zip(panels, found.items(), strict=True):
+    for panel, (label, lines) in zip(panels, found.items(), strict=False):
         task = tasks.TASKS[label]
         epochs = np.arange(1, task.points + 1) * (task.epochs // task.points)
-        for name, colour in colours.items():
+        for name, (colour, dashes) in styles.items():
             if name not in lines:
                 continue
             values = curve(lines[name].chosen)
             series = values[0] if what == "distance" else np.median(values, 0)
             shown = series > 0
-            (handles[name],) = panel.plot(epochs[shown], series[shown], color=colour, linewidth=1.3)
+            (handles[name],) = panel.plot(
+                epochs[shown], series[shown], color=colour, linestyle=dashes, linewidth=1.8
+            )
         panel.set(yscale="log", title=label)
-        panel.title.set_fontsize(9)
-        panel.tick_params(labelsize=7, which="both")
+        # Errors span less than a decade: without numbers between its powers of ten an axis would have none.
+        low, high = panel.get_ylim()
+        panel.yaxis.set_major_locator(
+            ticker.LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,), numticks=20)
+        )
+        panel.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
+        panel.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         panel.yaxis.set_minor_formatter(ticker.NullFormatter())
-    panels[0].set_ylabel(what, fontsize=8)
-    chart.supxlabel("epoch", fontsize=9)
-    chart.legend(
-        handles.values(), handles.keys(), loc="outside upper center", ncols=4, frameon=False, fontsize=8
-    )
-    chart.savefig(path, dpi=80)
+    panels[0].set_ylabel(what)
+    chart.supxlabel("epoch")
+    chart.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=3, frameon=False)
+    chart.savefig(path, dpi=90)

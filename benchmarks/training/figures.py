@@ -17,18 +17,19 @@ from cgalr_jax import plotting
 PUBLISHED = pathlib.Path("docs/results/training.json")
 PICTURE = pathlib.Path("docs/assets/error_against_base_rate.png")
 
+# Colours of Okabe and Ito, which the colour-blind tell apart; the dashes are for who prints them in grey.
 LINES = {
-    "SGD cosine": "#7f7f7f",
-    "AdamW cosine": "#1f77b4",
-    "Prodigy cosine": "#9467bd",
-    "DoG": "#bcbd22",
-    "update norm": "#2ca02c",
-    "CG-ALR hybrid": "#d62728",
+    "SGD cosine": (plotting.GREY, ":"),
+    "AdamW cosine": (plotting.BLUE, "-."),
+    "Prodigy cosine": (plotting.GREEN, "--"),
+    "DoG": (plotting.SKY, (0, (1, 3))),
+    "update norm": ("black", (0, (6, 2))),
+    "CG-ALR hybrid": (plotting.VERMILION, "-"),
 }
 
 
 def _grid(count: int, width: float, height: float) -> tuple:
-    columns = min(4, count)
+    columns = min(2, count)  # a telephone is narrow
     rows = -(-count // columns)
     figure = figures.Figure((width * columns, height * rows), layout="constrained")  # no window, no backend
     axes = figure.subplots(rows, columns, squeeze=False)
@@ -38,8 +39,8 @@ def _grid(count: int, width: float, height: float) -> tuple:
 
 
 def _finish(figure, path: pathlib.Path, handles: list, names: list[str]) -> None:
-    figure.legend(handles, names, loc="outside upper center", ncols=len(names), frameon=False, fontsize=9)
-    figure.savefig(path, dpi=80)
+    figure.legend(handles, names, loc="outside upper center", ncols=2, frameon=False)
+    figure.savefig(path, dpi=90)
 
 
 def draw(folder: pathlib.Path, table: protocols.Table) -> None:
@@ -53,29 +54,29 @@ def draw(folder: pathlib.Path, table: protocols.Table) -> None:
 
 
 def _rates(path: pathlib.Path, table: protocols.Table, labels: list[str]) -> None:
-    figure, axes = _grid(len(labels), 3.0, 2.3)
+    figure, axes = _grid(len(labels), 3.4, 2.4)
     handles = {}
     for axis, label in zip(axes, labels, strict=True):
-        for name, colour in LINES.items():
+        for name, (colour, dashes) in LINES.items():
             record = table.records[label].get(name)
             if record is None:
                 continue
             judged = methods.METHODS[name].judged
             relative = record.rates / record.rates[judged][2]
             mean, error = record.score.mean(0), record.score.std(0) / np.sqrt(len(record.seeds))
-            (handles[name],) = axis.plot(relative, mean, color=colour, marker=".", linewidth=1.4)
+            (handles[name],) = axis.plot(
+                relative, mean, color=colour, linestyle=dashes, marker=".", linewidth=1.8
+            )
             axis.fill_between(relative, mean - error, mean + error, color=colour, alpha=0.2, linewidth=0)
         axis.axvspan(0.1, 10, color="black", alpha=0.04, linewidth=0)
         axis.set(xscale="log", title=label, ylim=(0, None))
-        axis.title.set_fontsize(9)
-        axis.tick_params(labelsize=7)
-    axes[0].set_ylabel("test error", fontsize=8)
-    figure.supxlabel("base rate, relative to the middle of the judged range (shaded)", fontsize=9)
+    axes[0].set_ylabel("test error")
+    figure.supxlabel("base rate, relative to the middle of the judged range (shaded)")
     _finish(figure, path, list(handles.values()), list(handles))
 
 
 def _traces(path: pathlib.Path, table: protocols.Table, labels: list[str]) -> None:
-    figure, axes = _grid(len(labels), 3.0, 2.1)
+    figure, axes = _grid(len(labels), 3.4, 2.2)
     colours = matplotlib.colormaps["autumn"]
     for axis, label in zip(axes, labels, strict=True):
         record, task = table.records[label][protocols.OURS], tasks.catalogue()[label]
@@ -90,21 +91,18 @@ def _traces(path: pathlib.Path, table: protocols.Table, labels: list[str]) -> No
             steps, rate * shape[:: store.THINNING], color="black", linestyle="--", linewidth=1.2
         )
         axis.set(yscale="log", title=label, ylim=(rate * 1e-3, rate * 20))
-        axis.title.set_fontsize(9)
-        axis.tick_params(labelsize=7)
-    axes[0].set_ylabel("learning rate", fontsize=8)
-    figure.supxlabel("step", fontsize=9)
+    axes[0].set_ylabel("learning rate")
+    figure.supxlabel("step")
     _finish(
         figure,
         path,
         [handle, oracle],
-        [f"{protocols.OURS} from five base rates (median seed)", f"{protocols.REFERENCE} at its oracle rate"],
+        [f"{protocols.OURS}, five base rates", f"{protocols.REFERENCE}, oracle rate"],
     )
 
 
 # --- README's picture: all tasks in one panel, from the published records.
 
-# Colours of Okabe and Ito, which the colour-blind tell apart; the dashes are for who prints it in grey.
 VALLEYS = {
     "SGD cosine": (plotting.GREY, ":", "SGD, cosine"),
     "AdamW cosine": (plotting.BLUE, "-.", "AdamW, cosine"),
