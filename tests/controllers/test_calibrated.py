@@ -174,8 +174,13 @@ def test_a_ramp_whose_steps_are_cut_ends_below_them_and_one_that_was_cut_once_go
     assert np.all(np.abs(np.log(states.anchor[1:] / 1000)) < 0.2)
 
 
-@pytest.mark.parametrize("momentum", [0.9, pytest.param(0.5, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("steps", [None, 600])
+@pytest.mark.parametrize(
+    ("steps", "momentum"),
+    [
+        (600, 0.9),
+        *(pytest.param(*each, marks=pytest.mark.slow) for each in ((None, 0.9), (None, 0.5), (600, 0.5))),
+    ],
+)
 def test_a_momentum_that_repeats_one_large_gradient_does_not_decide(steps, momentum):
     """Step by step: the network moves by its momentum, at most by twenty times a good step."""
     controller = calibrated(steps=steps)
