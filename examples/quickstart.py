@@ -85,9 +85,9 @@ def connectome_of(net, x):
     return cgalr_jax.topology.functional_connectome(jnp.concatenate(list(activations.values()), axis=1))
 
 
+@plt.rc_context({"font.size": 12})  # legible on a telephone, too
 def draw(runs, path):
     """Learning rate, distance and loss over the steps; the connectome before and after."""
-    plt.rcParams["font.size"] = 12  # legible on a telephone, too
     mosaic = [["rate", "rate"], ["distance", "loss"], ["before", "after"]]
     figure, axes = plt.subplot_mosaic(mosaic, figsize=(7, 8), height_ratios=[1, 1, 1.3], layout="constrained")
     for (rate, with_cgalr), (_, _, trace) in runs.items():

@@ -4,9 +4,9 @@ import pathlib
 from collections.abc import Callable
 
 import numpy as np
-from matplotlib import figure as figures
 from matplotlib import ticker
 
+from benchmarks import panels
 from benchmarks.paper import report, runner, tasks
 from cgalr_jax import plotting
 
@@ -42,13 +42,9 @@ def _plot(
     curve: Callable[[runner.Outcome], np.ndarray],
 ) -> None:
     """The median over seeds, a panel for each task; of the distance one seed: a median hides its peaks."""
-    rows = -(-len(found) // 2)  # of two: a telephone is narrow
-    chart = figures.Figure((6.6, 3.4 * rows), layout="constrained")  # no window, no backend
-    panels = chart.subplots(rows, min(2, len(found)), squeeze=False).ravel()
-    for panel in panels[len(found) :]:
-        panel.axis("off")
+    chart, axes = panels.grid(len(found), 3.4)
     handles = {}
-    for panel, (label, lines) in zip(panels, found.items(), strict=False):
+    for panel, (label, lines) in zip(axes, found.items(), strict=True):
         task = tasks.TASKS[label]
         epochs = np.arange(1, task.points + 1) * (task.epochs // task.points)
         for name, (colour, dashes) in styles.items():
@@ -69,7 +65,6 @@ def _plot(
         panel.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
         panel.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         panel.yaxis.set_minor_formatter(ticker.NullFormatter())
-    panels[0].set_ylabel(what)
+    axes[0].set_ylabel(what)
     chart.supxlabel("epoch")
-    chart.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=3, frameon=False)
-    chart.savefig(path, dpi=90)
+    panels.finish(chart, path, handles, columns=3)

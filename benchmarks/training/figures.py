@@ -10,7 +10,7 @@ import matplotlib
 import numpy as np
 from matplotlib import figure as figures
 
-from benchmarks import estimates
+from benchmarks import estimates, panels
 from benchmarks.training import methods, protocols, store, tasks
 from cgalr_jax import plotting
 
@@ -28,21 +28,6 @@ LINES = {
 }
 
 
-def _grid(count: int, width: float, height: float) -> tuple:
-    columns = min(2, count)  # a telephone is narrow
-    rows = -(-count // columns)
-    figure = figures.Figure((width * columns, height * rows), layout="constrained")  # no window, no backend
-    axes = figure.subplots(rows, columns, squeeze=False)
-    for axis in axes.flat[count:]:
-        axis.axis("off")
-    return figure, axes.flat[:count]
-
-
-def _finish(figure, path: pathlib.Path, handles: list, names: list[str]) -> None:
-    figure.legend(handles, names, loc="outside upper center", ncols=2, frameon=False)
-    figure.savefig(path, dpi=90)
-
-
 def draw(folder: pathlib.Path, table: protocols.Table) -> None:
     """Writes rates.png and traces.png."""
     labels = table.tasks_with()
@@ -54,7 +39,7 @@ def draw(folder: pathlib.Path, table: protocols.Table) -> None:
 
 
 def _rates(path: pathlib.Path, table: protocols.Table, labels: list[str]) -> None:
-    figure, axes = _grid(len(labels), 3.4, 2.4)
+    figure, axes = panels.grid(len(labels), 2.4)
     handles = {}
     for axis, label in zip(axes, labels, strict=True):
         for name, (colour, dashes) in LINES.items():
@@ -72,11 +57,11 @@ def _rates(path: pathlib.Path, table: protocols.Table, labels: list[str]) -> Non
         axis.set(xscale="log", title=label, ylim=(0, None))
     axes[0].set_ylabel("test error")
     figure.supxlabel("base rate, relative to the middle of the judged range (shaded)")
-    _finish(figure, path, list(handles.values()), list(handles))
+    panels.finish(figure, path, handles, columns=2)
 
 
 def _traces(path: pathlib.Path, table: protocols.Table, labels: list[str]) -> None:
-    figure, axes = _grid(len(labels), 3.4, 2.2)
+    figure, axes = panels.grid(len(labels), 2.2)
     colours = matplotlib.colormaps["autumn"]
     for axis, label in zip(axes, labels, strict=True):
         record, task = table.records[label][protocols.OURS], tasks.catalogue()[label]
@@ -93,12 +78,8 @@ def _traces(path: pathlib.Path, table: protocols.Table, labels: list[str]) -> No
         axis.set(yscale="log", title=label, ylim=(rate * 1e-3, rate * 20))
     axes[0].set_ylabel("learning rate")
     figure.supxlabel("step")
-    _finish(
-        figure,
-        path,
-        [handle, oracle],
-        [f"{protocols.OURS}, five base rates", f"{protocols.REFERENCE}, oracle rate"],
-    )
+    names = f"{protocols.OURS}, five base rates", f"{protocols.REFERENCE}, oracle rate"
+    panels.finish(figure, path, dict(zip(names, (handle, oracle), strict=True)), columns=2)
 
 
 # --- README's picture: all tasks in one panel, from the published records.

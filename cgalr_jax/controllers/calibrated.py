@@ -22,6 +22,7 @@ from cgalr_jax.controllers.sensitivity import (
     Sensitivity,
     believe,
     follow,
+    start_again,
 )
 
 __all__ = ["anneal", "calibrated", "ramp"]
@@ -268,7 +269,7 @@ def ramp(sensitivity: Sensitivity, state: CalibrationState, *, ramp_steps: float
     exhausted = sensitivity.believed & (state.cut_scale == 0) & (state.scale > jnp.exp(guard) * record_scale)
     slow = enough & (climbed >= _ALLOWANCE * _SLOW_FROM)
     often_cut, confirmed = state.cuts >= confirmed_cuts, state.cuts == confirmed_cuts
-    again = (state.cut_scale > 0) & (state.scale < math.exp(near) * state.cut_scale)
+    again = state.scale < math.exp(near) * state.cut_scale
     cut = confirmed & (again | ((counted >= least) & (excess > -near)))
     ended = jnp.where(slow, BY_TIME, UNFINISHED)
     ended = jnp.where(exhausted, BY_GUARD, ended)
@@ -293,16 +294,15 @@ def ramp(sensitivity: Sensitivity, state: CalibrationState, *, ramp_steps: float
     factor = jnp.where(sensitivity.still, still, factor)
     factor = jnp.where(sensitivity.finite, factor, math.log(_RETREAT))
     done = ended != UNFINISHED
-    return state._replace(
+    state = state._replace(
         scale=jnp.where(done, anchor, state.scale * jnp.exp(factor)),
         anchor=jnp.where(done, anchor, state.anchor),
         phase=jnp.where(done, ANNEALING, CALIBRATING).astype(jnp.int32),
         ended=ended.astype(jnp.int32),
         sensitivities=sensitivities,
-        # Cut steps may have left another network: the count starts again after them.
-        counted=jnp.where(often_cut, 0, counted).astype(jnp.int32),
-        climbed=jnp.where(often_cut, 0.0, climbed),
-        record=jnp.where(often_cut, NO_RECORD, record),
+        counted=counted.astype(jnp.int32),
+        climbed=climbed,
+        record=record,
         record_scale=record_scale,
         cut_scale=jnp.where(confirmed, state.scale, state.cut_scale),
         # In ten steps a network does not move ten times as far as in one, and the ramp may have measured each
@@ -311,6 +311,7 @@ def ramp(sensitivity: Sensitivity, state: CalibrationState, *, ramp_steps: float
         # Below every sensitivity: the next ones are jumps upwards, and believed once they no longer fall.
         sensitivity=jnp.where(often_cut, NO_RECORD, state.sensitivity),
     )
+    return start_again(often_cut, state)  # cut steps may have left another network
 
 
 def _median(ring: jax.Array, count: jax.Array) -> jax.Array:
@@ -360,14 +361,12 @@ def anneal(sensitivity: Sensitivity, state: CalibrationState) -> CalibrationStat
     # 4. Only distances that are not finite may take the scale below its lowest.
     change = jnp.where(sensitivity.finite, change, math.log(_RETREAT))
     reopened = sensitivity.changed & (sensitivity.decay > half)
-    return state._replace(
+    state = state._replace(
         scale=state.scale * jnp.exp(change),
         phase=jnp.where(reopened, CALIBRATING, ANNEALING).astype(jnp.int32),
         ended=jnp.where(reopened, UNFINISHED, state.ended).astype(jnp.int32),
-        counted=jnp.where(reopened, 0, state.counted).astype(jnp.int32),
-        climbed=jnp.where(reopened, 0.0, state.climbed),
-        record=jnp.where(reopened, NO_RECORD, state.record),
         recent=recent,
         usual=usual,
         annealed=state.annealed + (sensitivity.believed | (state.annealed > 0)).astype(jnp.int32),
     )
+    return start_again(reopened, state)

@@ -20,6 +20,7 @@ __all__ = [
     "Sensitivity",
     "believe",
     "follow",
+    "start_again",
 ]
 
 # The phases, and how a calibration ended. Plain numbers, so that they can be logged.
@@ -50,7 +51,9 @@ class CalibrationState(NamedTuple):
     record_scale: jax.Array  # f32[], the scale at that measurement
     believed: jax.Array  # i32[], how many sensitivities were believed, capped at 2
     sensitivity: jax.Array  # f32[], the last sensitivity that was believed
-    suspect: jax.Array  # f32[], the last sensitivity measured, whether believed or not
+    suspect: (
+        jax.Array
+    )  # f32[], the last sensitivity measured; in a row of jumps upwards the lowest of the row
     suspects: jax.Array  # i32[], length of the present row of jumps that agree with each other
     cuts: jax.Array  # i32[], measurements in a row between which steps were often cut
     cut_scale: jax.Array  # f32[], the scale at which the ramp last met such a row; 0 if it has met none
@@ -77,10 +80,10 @@ class CalibrationState(NamedTuple):
 class Sensitivity(NamedTuple):
     """One measurement, as `ramp` and `anneal` need it."""
 
-    value: jax.Array  # f32[], log(distance / target) - log(rate); if nothing moved, the last one believed
+    value: jax.Array  # f32[], log(distance / target) - log(rate); the last one believed if there is none
     finite: jax.Array  # bool[], whether the distance could be measured
     still: jax.Array  # bool[], whether nothing moved
-    believed: jax.Array  # bool[], whether it was neither still nor an unconfirmed jump
+    believed: jax.Array  # bool[], whether it was neither still, nor of cut steps, nor an unconfirmed jump
     steady: jax.Array  # bool[], whether it falls more slowly than a momentum forgets; not known of the first
     changed: jax.Array  # bool[], whether it confirms a jump: the network's sensitivity has changed
     decay: jax.Array  # f32[], the schedule relative to its peak; above 1 only until a new peak is seen twice
@@ -109,6 +112,15 @@ def follow(schedule: optax.Schedule | None, step: jax.Array, state: CalibrationS
         value=value,
         peak=peak,
         refused=state.refused + (~good).astype(jnp.int32),
+    )
+
+
+def start_again(condition: jax.Array, state: CalibrationState) -> CalibrationState:
+    """The state in which, if the condition holds, no measurement of this ramp has counted yet."""
+    return state._replace(
+        counted=jnp.where(condition, 0, state.counted).astype(jnp.int32),
+        climbed=jnp.where(condition, 0.0, state.climbed),
+        record=jnp.where(condition, NO_RECORD, state.record),
     )
 
 
@@ -169,11 +181,8 @@ def believe(
     stills = jnp.where(still, state.stills + 1, 0)
     count = jnp.minimum(state.believed + believed.astype(jnp.int32), 2)
     forgotten = stills >= forgotten_after
-    state = state._replace(
+    state = start_again(forgotten, state)._replace(
         believed=jnp.where(forgotten, 0, jnp.where(changed, 1, count)).astype(jnp.int32),
-        counted=jnp.where(forgotten, 0, state.counted).astype(jnp.int32),
-        climbed=jnp.where(forgotten, 0.0, state.climbed),
-        record=jnp.where(forgotten, NO_RECORD, state.record),
         sensitivity=jnp.where(believed, value, state.sensitivity),
         suspect=jnp.where(usable, suspect, state.suspect),
         suspects=jnp.where(usable, jnp.where(believed, 0, suspects), state.suspects).astype(jnp.int32),
