@@ -66,7 +66,8 @@ def init(
         cg_skipped=jnp.zeros((), jnp.int32),
         cg_valid=jnp.zeros((), jnp.bool_),
         cg_read=jnp.zeros((), jnp.int32),
-        cg_cuts=jnp.zeros((), jnp.int32),
+        cg_cut=jnp.zeros((), jnp.int32),
+        cg_cut_read=jnp.zeros((), jnp.int32),
         cg_layers=instrument.layout.measured(),
         cg_before=jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), reading),
         cg_samples=optax.tree.zeros_like(samples),
@@ -104,7 +105,7 @@ def measure(
     measurement = controllers.Measurement(
         distance=jnp.where(measured, in_set_points, jnp.inf),
         step=state.cg_step,
-        cut=state.cg_cuts / steps,
+        cut=(state.cg_cut - state.cg_cut_read) / steps,
     )
     scale, controller_state = instrument.controller.update(measurement, state.cg_control)
     # 3. The next state. Bad readings and distances are counted, not kept; the first reading sets no scale.
@@ -121,7 +122,7 @@ def measure(
         cg_skipped=keep(lost, optax.safe_increment(state.cg_skipped), state.cg_skipped),
         cg_valid=state.cg_valid | readable,
         cg_read=jnp.where(readable, state.cg_step, state.cg_read),
-        cg_cuts=jnp.where(readable, 0, state.cg_cuts),
+        cg_cut_read=jnp.where(readable, state.cg_cut, state.cg_cut_read),
         cg_before=keep(readable, before, state.cg_before),
         cg_samples=keep(readable, samples, state.cg_samples),
         cg_control=keep(state.cg_valid, controller_state, state.cg_control),
@@ -161,7 +162,8 @@ def update(
         # A share that is not finite is not cut: the user is to see that the update is not finite.
         is_cut = (share > 1) & (share < jnp.inf)
         scale = scale / jnp.where(is_cut, share, 1.0)
-        state = state._replace(cg_cuts=state.cg_cuts + is_cut.astype(jnp.int32))
+        cut = jnp.where(is_cut, optax.safe_increment(state.cg_cut), state.cg_cut)
+        state = state._replace(cg_cut=cut)
     # Not of `scaled`: updates that are multiplied twice would be written, and read, once more.
     scaled = jax.tree.map(functools.partial(_scaled, scale), updates)
     return scaled, state._replace(cg_rate=rate, cg_step=optax.safe_increment(state.cg_step))

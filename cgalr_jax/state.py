@@ -29,7 +29,8 @@ class ConnectomeState(NamedTuple):
     cg_skipped: jax.Array  # i32[], number of readings and distances that were not usable
     cg_valid: jax.Array  # bool[], whether cg_before holds a reading
     cg_read: jax.Array  # i32[], the step at which cg_before was read
-    cg_cuts: jax.Array  # i32[], the steps since that reading that were cut to `max_share`
+    cg_cut: jax.Array  # i32[], optimizer steps that were cut to `max_share`
+    cg_cut_read: jax.Array  # i32[], how many of them before cg_before was read
     cg_layers: Any  # {name of a layer: bool[F]}, which of its units are measured
     cg_before: Any  # reading of the last measurement: at most one connectome per layer
     cg_samples: Any  # paired: the samples that cg_before was read from; otherwise empty
@@ -38,9 +39,9 @@ class ConnectomeState(NamedTuple):
 
 
 # The fields that always hold an array: a record with all of them is a state, NamedTuple or not.
-_ALWAYS = ("cg_step", "cg_scale", "cg_distance", "cg_measurements", "cg_skipped", "cg_valid", "cg_read")
+_ALWAYS = ConnectomeState._fields[: ConnectomeState._fields.index("cg_layers")]
 # The fields that `metrics` shows, of the state itself and of the states of controllers, nested or not.
-_OF_THE_STATE = ("scale", "distance", "measurements", "skipped", "step")
+_OF_THE_STATE = ("scale", "distance", "measurements", "skipped", "cut", "step")
 _OF_THE_CONTROLLER = ("phase", "anchor", "ended", "z")
 
 
@@ -95,8 +96,9 @@ def metrics(opt_state: Any) -> dict[str, jax.Array]:
         A flat dict of scalars on the device, which does not wait for them: `cgalr/scale`, `cgalr/distance`
         (in the unit of the signal), `cgalr/measurements`, `cgalr/skipped` (readings and distances that were
         not usable), `cgalr/refused` (values of a controller, its schedule or its bounds that were not used),
-        `cgalr/step`; `cgalr/phase`, `cgalr/anchor`, `cgalr/ended` and `cgalr/z` if the controller has them;
-        `cgalr/learning_rate` if it is known. With several states: `cgalr/0/scale`, `cgalr/1/scale`, ...
+        `cgalr/cut` (steps that were cut to `max_share`), `cgalr/step`; `cgalr/phase`, `cgalr/anchor`,
+        `cgalr/ended` and `cgalr/z` if the controller has them; `cgalr/learning_rate` if it is known. With
+        several states: `cgalr/0/scale`, `cgalr/1/scale`, ...
 
     Raises:
         ValueError: if `opt_state` contains no `ConnectomeState`.

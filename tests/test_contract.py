@@ -563,7 +563,7 @@ def test_metrics_of_any_nesting(name):
     found = cgalr_jax.metrics(build(name)[0].init(init_params()))
     several = ("cgalr/0", "cgalr/1") if name == "two instances" else ("cgalr",)
     for prefix in several:
-        for key in ("scale", "distance", "measurements", "skipped", "refused", "step"):
+        for key in ("scale", "distance", "measurements", "skipped", "refused", "cut", "step"):
             assert found[f"{prefix}/{key}"].shape == ()
     if name == "the paper's gate in an envelope":
         assert found["cgalr/z"].shape == ()

@@ -584,7 +584,7 @@ class TestMetrics:
 
     def test_keys(self):
         tx = cgalr_jax.cgalr(0.1, EXAMPLE)
-        names = {"scale", "distance", "measurements", "skipped", "refused", "step"}
+        names = {"scale", "distance", "measurements", "skipped", "refused", "cut", "step"}
         names |= {"phase", "anchor", "ended", "learning_rate"}
         found = cgalr_jax.metrics(tx.init(PARAMS))
         assert set(found) == {f"cgalr/{name}" for name in names}
@@ -690,23 +690,23 @@ class TestBound:
         share = signals.largest_share(updates, PARAMS)
         np.testing.assert_allclose(signals.largest_share(scaled, PARAMS), 0.2, rtol=1e-5)
         np.testing.assert_allclose(scaled["b"], 0.2 / share, rtol=1e-5)
-        assert state.cg_cuts == 1
+        assert state.cg_cut == 1
 
     def test_a_small_step_passes(self):
         updates, scaled, state = self.step(1e-3)
         jax.tree.map(np.testing.assert_array_equal, updates, scaled)
-        assert state.cg_cuts == 0
+        assert state.cg_cut == 0
 
     @pytest.mark.parametrize("bad", [np.inf, np.nan])
     def test_what_is_not_finite_passes_and_counts_for_nothing(self, bad):
         updates, scaled, state = self.step(bad)
         jax.tree.map(np.testing.assert_array_equal, updates, scaled)
-        assert state.cg_cuts == 0
+        assert state.cg_cut == 0
 
     def test_without_a_bound_nothing_is_cut(self):
         updates, scaled, state = self.step(3.0, max_share=None)
         jax.tree.map(np.testing.assert_array_equal, updates, scaled)
-        assert state.cg_cuts == 0
+        assert state.cg_cut == 0
 
     def test_the_controller_is_told_how_many_steps_were_cut_since_the_last_measurement(self):
         told = controllers.Controller(
@@ -718,6 +718,7 @@ class TestBound:
             updates = jax.tree.map(lambda p, factor=factor: factor * p, PARAMS)
             state = tx.update(updates, state, PARAMS)[1]
         np.testing.assert_allclose(state.cg_control.controller, 2 / 3, rtol=1e-5)
+        assert cgalr_jax.metrics(state)["cgalr/cut"] == 4
 
 
 class TestMeasure:

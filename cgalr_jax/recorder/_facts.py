@@ -31,6 +31,7 @@ class Facts(NamedTuple):
     measurements: int | None
     skipped: int
     refused: int
+    cut: int  # steps
     peak: float  # largest distance, in set-points; NaN if that is not known
 
 
@@ -97,6 +98,7 @@ def facts_of(
         measurements=int(last("measurements")) if math.isfinite(last("measurements")) else None,
         skipped=int(np.nan_to_num(last("skipped"))),
         refused=int(np.nan_to_num(last("refused"))),
+        cut=int(np.nan_to_num(last("cut"))),
         peak=float(peak) if in_set_points and peak > 0 else math.nan,
     )
 

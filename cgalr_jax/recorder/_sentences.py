@@ -10,6 +10,8 @@ from cgalr_jax.recorder._summary import ENDED
 
 # Fewer measurements than these, and the calibration has hardly begun: see `scale_by_connectome`.
 _ADVISED_MEASUREMENTS = 50
+# If more than this share of the steps was cut, that is no single accident.
+_OFTEN_CUT = 0.1
 # Why a calibration ended that did not reach its set-point.
 _REASONS = {
     controllers.BY_TIME: "the set-point was not reached in the steps that it had",
@@ -137,6 +139,12 @@ def _of_the_rest(facts: Facts) -> Iterator[str]:
         yield (
             f"Values that were refused: {facts.refused}. A schedule, bounds, a controller or a signal gave "
             "one that is not finite and positive; the last good one was used in its place."
+        )
+    if facts.cut > _OFTEN_CUT * facts.steps:
+        yield (
+            f"Steps that were cut to <code>max_share</code>: {facts.cut} of {facts.steps}. Each would have "
+            "changed a matrix by more than that share of it: clip the gradients, or take a lower "
+            "<code>target</code>."
         )
     if facts.lost:
         yield "Find the first row in which the loss is not finite, and what the rate was before it."

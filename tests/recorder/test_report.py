@@ -122,6 +122,7 @@ def no_pictures(monkeypatch):
         ({"loss": math.nan}, "The loss was not a finite number in 1 row.", "Find the first row"),
         ({"cgalr/skipped": 3}, "", "Measurements that were skipped: 3"),
         ({"cgalr/refused": 2}, "", "Values that were refused: 2"),
+        ({"cgalr/cut": 30, "cgalr/step": 100}, "", ": 30 of 100"),
         ({"cgalr/measurements": 20}, "", "With 20 measurements there is little to go by"),
     ],
 )
