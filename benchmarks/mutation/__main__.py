@@ -1,4 +1,4 @@
-"""Mutation testing of a room: each mutant is tried by the tests of that room only.
+"""Mutation testing of a room: each mutant is tried by the quick tests of that room only.
 
     python -m benchmarks.mutation controllers/gate topology/distance
     python -m benchmarks.mutation signals/combined --every 3      # every third mutant
@@ -66,7 +66,9 @@ def tested(folder: pathlib.Path, tests: list[str], seconds: float) -> bool:
             os.dup2(silence, 2)
             import pytest
 
-            code = int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "--no-header", *tests]))
+            code = int(
+                pytest.main(["-x", "-q", "-p", "no:cacheprovider", "--no-header", "-m", "not slow", *tests])
+            )
         finally:
             os._exit(code)
     until = time.monotonic() + seconds
