@@ -7,8 +7,9 @@ from them warns.
 import importlib
 import sys
 import types
-import warnings
 from typing import Any
+
+from cgalr_jax._warnings import warn_deprecated
 
 _TOPOLOGY = "cgalr_jax.topology"
 _SIGNALS = "cgalr_jax.signals"
@@ -69,10 +70,8 @@ def look_up(module: str, name: str) -> Any:
         raise AttributeError(
             f"module {'.'.join(filter(None, ('cgalr_jax', module)))!r} has no attribute {name!r}"
         )
-    warnings.warn(
+    warn_deprecated(
         f"{old} is now {new}; the old name will be removed in the next release.",
-        DeprecationWarning,
-        stacklevel=3,
     )
     if (module, name) == ("control", "Measurement"):
         return _measurement_with_z
@@ -83,19 +82,15 @@ def look_up(module: str, name: str) -> Any:
 def moved_arguments(controller: Any, bounds: Any, window: Any) -> Any:
     """The controller, after the transformation's old arguments `bounds` and `window` were applied to it."""
     if window is not None:
-        warnings.warn(
+        warn_deprecated(
             "window= is now an argument of hysteresis_gate(window=...), its only user; here it has no "
             "effect, and will be removed in the next release.",
-            DeprecationWarning,
-            stacklevel=3,
         )
     if bounds is None:
         return controller
-    warnings.warn(
+    warn_deprecated(
         "bounds= is now controller=cgalr_jax.controllers.envelope(controller, bounds); the argument will be "
         "removed in the next release.",
-        DeprecationWarning,
-        stacklevel=3,
     )
     from cgalr_jax import controllers
 

@@ -1,7 +1,6 @@
 """The calibration as a tool of its own: at which learning rate does the network move as fast as it should?"""
 
 import math
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -11,6 +10,7 @@ import numpy as np
 import optax
 
 from cgalr_jax import _checks, _leaves, controllers, signals
+from cgalr_jax._warnings import warn_deprecated
 from cgalr_jax.controllers.calibrated import REACHED, CalibrationState
 from cgalr_jax.layers import layout_of, measured_layers
 from cgalr_jax.signals.base import check_signal
@@ -134,11 +134,9 @@ def find_learning_rate(
         "highest", highest, lambda x: lowest < x < math.inf, f"finite and above lowest = {lowest}"
     )
     if measurements is not None:
-        warnings.warn(
+        warn_deprecated(
             "measurements= has no effect any more, since the ramp ends by itself, and will go with the next "
             "release.",
-            DeprecationWarning,
-            stacklevel=2,
         )
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
         if not _leaves.is_array(leaf):

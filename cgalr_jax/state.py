@@ -107,7 +107,7 @@ def metrics(opt_state: Any) -> dict[str, jax.Array]:
         >>> import jax.numpy as jnp, optax, cgalr_jax
         >>> tx = optax.chain(optax.adam(1e-3), cgalr_jax.scale_by_connectome({"hidden": 8}))
         >>> sorted(cgalr_jax.metrics(tx.init({"w": jnp.ones(3)})))[:3]
-        ['cgalr/anchor', 'cgalr/distance', 'cgalr/ended']
+        ['cgalr/anchor', 'cgalr/cut', 'cgalr/distance']
     """
     states = find_states(opt_state, _ALWAYS)
     if not states:

@@ -96,3 +96,26 @@ def test_arguments_of_the_old_ramp_warn(name):
     with pytest.warns(DeprecationWarning, match=f"^{name}= has no effect any more") as caught:
         cgalr_jax.calibrated(**{name: 2})
     assert caught[0].filename == __file__
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda **old: cgalr_jax.scale_by_connectome({"h": 4}, **old),
+        lambda **old: cgalr_jax.cgalr(0.1, {"h": 4}, **old),
+        lambda **old: cgalr_jax.connectome_schedule(0.1, {"h": 4}, **old),
+    ],
+)
+@pytest.mark.parametrize(
+    "old",
+    [
+        {"window": 20},
+        {"bounds": cgalr_jax.robbins_monro_bounds(0.1, 0.5, tau=10.0)},
+        {"signal": signals.Signal(lambda layers, params, connect: 0, lambda *_: jnp.zeros(()), 0.1)},
+    ],
+    ids=lambda old: next(iter(old)),
+)
+def test_a_warning_points_to_the_line_of_the_user(make, old):
+    with pytest.warns(DeprecationWarning, match="now") as caught:
+        make(**old)
+    assert {warning.filename for warning in caught} == {__file__}

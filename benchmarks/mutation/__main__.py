@@ -32,7 +32,10 @@ ROOMS = {
     "signals/combined": ["tests/signals/test_signals.py"],
     "signals/update": ["tests/signals"],
     "controllers/base": ["tests/controllers/test_base.py"],
-    "controllers/calibrated": ["tests/controllers/test_calibrated.py"],
+    "controllers/calibrated": [
+        "tests/controllers/test_calibrated.py",
+        "tests/test_deprecated.py::test_arguments_of_the_old_ramp_warn",
+    ],
     "controllers/sensitivity": ["tests/controllers/test_calibrated.py"],
     "controllers/envelope": [
         "tests/controllers/test_envelope.py",

@@ -1,13 +1,13 @@
 """The default controller: ramps up to the scale at which the network moves at its set-point, then anneals."""
 
 import math
-import warnings
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from cgalr_jax import _checks
+from cgalr_jax._warnings import warn_deprecated
 from cgalr_jax.controllers.base import Controller, Measurement
 from cgalr_jax.controllers.sensitivity import (
     ANNEALING,
@@ -141,11 +141,9 @@ def calibrated(
     """
     for name, value in (("gain", gain), ("patience", patience), ("guard", guard)):
         if value is not None:
-            warnings.warn(
+            warn_deprecated(
                 f"{name}= has no effect any more: all measurements of the ramp count now. The argument will "
                 "go with the next release.",
-                DeprecationWarning,
-                stacklevel=2,
             )
     if schedule is not None:
         _checks.check_function("schedule", schedule, "step -> learning rate, or None", 1)

@@ -6,9 +6,9 @@ Colours are those of Okabe & Ito ("Color universal design", 2008), which the col
 colour map falls evenly in lightness, so that it prints in grey.
 """
 
-import warnings
 from typing import Any
 
+from cgalr_jax._warnings import warn_deprecated
 from cgalr_jax.plotting._style import BLUE, COLOR_MAP, GREEN, GREY, ORANGE, SKY, VERMILION
 from cgalr_jax.plotting.barcodes import plot_barcode, plot_betti_curve
 from cgalr_jax.plotting.connectomes import plot_connectome, plot_film
@@ -43,5 +43,5 @@ def __getattr__(name: str) -> Any:
     if name not in _OLD_NAMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     message = f"{__name__}.{name} is now {__name__}.plot_{name}; the old name goes after version 0.1."
-    warnings.warn(message, DeprecationWarning, stacklevel=2)
+    warn_deprecated(message)
     return globals()[f"plot_{name}"]

@@ -2,7 +2,6 @@
 
 import inspect
 import math
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -11,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cgalr_jax import _checks, _control_flow, _sharding, topology
+from cgalr_jax._warnings import warn_deprecated
 from cgalr_jax.layers import Layers, layer_units, pooled_units
 
 __all__ = ["Over", "Signal", "check_reading", "check_signal", "from_connectomes"]
@@ -205,11 +205,9 @@ def _of_the_first_edition(signal: Signal) -> Signal:
     ]
     if len(required) != 3:
         return signal
-    warnings.warn(
+    warn_deprecated(
         "Signal.read is called with (layers, params) now; compute connectomes by "
         "cgalr_jax.topology.functional_connectome(units, axis_name=layers.axis_name).",
-        DeprecationWarning,
-        stacklevel=4,
     )
     read: Callable[..., Any] = signal.read
 
