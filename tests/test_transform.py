@@ -134,9 +134,9 @@ class TestMainJob:
         assert max(low, high) < 3 * good
 
     def test_births_fall(self):
-        # The births of one layer of 16 units are noisy, and their set-point is that of slow ramps.
+        # The births of one layer of 16 units are noisy.
         ((final, trace),) = self.final(self.RATE * 30, signal=signals.births(), way="paired")
-        assert trace["cgalr/anchor"][-1] < 0.1
+        assert trace["cgalr/anchor"][-1] < 0.3
         assert final < 4 * self.plain()[0]
 
     def test_the_gate_of_the_paper_runs_inside_its_envelope(self):

@@ -14,7 +14,7 @@ import numpy as np
 import optax
 
 import cgalr_jax
-from benchmarks.training import controllers, layerwise, models, signals, tasks
+from benchmarks.training import controllers, models, signals, tasks
 
 Config = dict[str, Any]  # "rate": f32[], "shape": f32[steps], and a family's own numbers
 PROBE_SAMPLES = 128
@@ -55,12 +55,11 @@ class Family(NamedTuple):
         return optax.contrib.schedule_free_eval_params(state, params) if self.schedule_free else params
 
     def observe(self, state: Any) -> tuple[jax.Array, jax.Array]:
-        """Scale and distance, their means where there are several, 1 where there are none."""
-        found = (optax.tree.get_all_with_path(state, name) for name in ("cg_scale", "cg_distance"))
-        scale, distance = (
-            jnp.mean(jnp.stack([leaf for _, leaf in each] or [jnp.ones(())])) for each in found
+        """Scale and distance, 1 where there are none."""
+        return (
+            jnp.asarray(optax.tree.get(state, "cg_scale", 1.0)),
+            jnp.asarray(optax.tree.get(state, "cg_distance", 1.0)),
         )
-        return scale, distance
 
 
 # What a configuration chooses by the place of a name: arrays hold no names.
@@ -125,7 +124,6 @@ def connectome_family(
     every: int | None = None,
     measurements: int = MEASUREMENTS,
     averages: bool = False,
-    per_layer: bool = False,
     samples: int | None = None,
     select: Callable[[models.Layers], models.Layers] = all_layers,
 ) -> Family:
@@ -138,18 +136,13 @@ def connectome_family(
     make_controller = controllers.CONTROLLERS[controller] if controller else controllers.chosen
 
     def build(task: tasks.Task, config: Config, key: jax.Array, inputs: jax.Array):
-        layers = jax.eval_shape(lambda: select(task.model.apply(task.model.init(key), inputs)[1]))
-        shared = {
-            "samples": inputs[:samples] if source == "paired" else None,
-            "every": every or max(task.steps // measurements, 1),
-            "signal": make_signal(config),
-        }
-        if per_layer:
-            block = layerwise.scale_layers_by_connectome(
-                layers, make_controller=lambda: make_controller(config, key), **shared
-            )
-        else:
-            block = cgalr_jax.scale_by_connectome(layers, controller=make_controller(config, key), **shared)
+        block = cgalr_jax.scale_by_connectome(
+            jax.eval_shape(lambda: select(task.model.apply(task.model.init(key), inputs)[1])),
+            samples=inputs[:samples] if source == "paired" else None,
+            every=every or max(task.steps // measurements, 1),
+            controller=make_controller(config, key),
+            signal=make_signal(config),
+        )
         return optax.chain(BASES[base](task, config), block)
 
     return Family(build, source, averages, samples=samples, select=select)
@@ -190,8 +183,6 @@ FAMILIES: dict[str, Family] = {
     },
     "yoked": connectome_family("update norm", source=None, controller="replay"),
     "probe": connectome_family("hybrid", source="probe"),
-    "per layer": connectome_family("frobenius", per_layer=True),
-    "update norm per layer": connectome_family("update norm", source=None, per_layer=True),
 }
 
 BASELINES: dict[str, Method] = {
@@ -239,7 +230,6 @@ CONNECTOME: dict[str, Method] = {
     "CG-ALR births, each layer": ours("births over min"),
     "CG-ALR deaths, each layer": Method("deaths over min", "cosine", OURS),
     "CG-ALR barcode, each layer": Method("barcode over min", "cosine", OURS),
-    "CG-ALR Frobenius, a scale per layer": Method("per layer", "cosine", OURS, {"target": 1.3}),
     "CG-ALR hybrid AdamW": ours("hybrid", base="AdamW"),
     "CG-ALR hybrid Muon": ours("hybrid", base="Muon"),
     "CG-ALR hybrid, no horizon": ours("hybrid", "anytime"),
@@ -248,7 +238,6 @@ CONNECTOME: dict[str, Method] = {
 
 CONTROLS: dict[str, Method] = {
     "update norm": ours("update norm"),
-    "update norm, a scale per layer": Method("update norm per layer", "cosine", OURS, {"target": 0.5}),
     "update norm AdamW": ours("update norm", base="AdamW"),
     "update norm Muon": ours("update norm", base="Muon"),
     "random gate": ours("births", "gate", listen=0.0),

@@ -31,7 +31,6 @@ def _in_set_points(parts: tuple, before: tuple, after: tuple) -> list[jax.Array]
 SIGNALS: dict[str, Callable[[Config], library.Signal]] = {
     "hybrid": lambda config: library.hybrid(),
     "hybrid by share": _hybrid_by_share,
-    "first edition": lambda config: library.hybrid(library.frobenius(), library.update_norm()),
     "relative update": lambda config: library.relative_update(),
     "births of 16": lambda config: library.births("max", sample=16),
     "frobenius": lambda config: library.frobenius(),

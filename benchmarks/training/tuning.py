@@ -166,7 +166,7 @@ def _layers() -> Iterator[Setting]:
 
 
 def _samples() -> Iterator[Setting]:
-    for source, counts in (("paired", (4, 8, 16)), ("probe", (16, 32, 64, 128))):
+    for source, counts in (("paired", (4, 8, 16, 32)), ("probe", (8, 16, 32, 64, 128))):
         for samples in counts:
             made = methods.connectome_family("hybrid", source=source, samples=samples)
             yield _own(f"{source}, {samples} samples", f"{source} {samples}", made)
@@ -188,8 +188,6 @@ _SETTINGS: dict[str, Callable[[], Iterator[Setting]]] = {
     "muon": _muon,
     "cycles": _cycles,
     "share": _share,
-    "per layer": lambda: (_of_family("per layer", factor) for factor in FACTORS),
-    "update norm per layer": lambda: (_of_family("update norm per layer", factor) for factor in FACTORS),
     "probe": lambda: (_of_family("probe", factor) for factor in FACTORS),
     "cadence": _cadence,
     "long": _long,

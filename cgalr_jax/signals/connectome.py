@@ -35,7 +35,7 @@ def births(over: Over = "pooled", *, sample: int | None = None, set_point: float
             the largest count as frozen and are left out.
         sample: units per sub-sample, at least 2; None for the whole layer. A layer with less than twice as
             many units has one sub-sample, of at most all its units.
-        set_point: distance that is fast enough; positive. Default: 0.04 pooled, 0.031 for a connectome per
+        set_point: distance that is fast enough; positive. Default: 0.22 pooled, 0.17 for a connectome per
             layer, 0.3 for sub-samples.
 
     Returns:
@@ -46,7 +46,7 @@ def births(over: Over = "pooled", *, sample: int | None = None, set_point: float
         ValueError: if an argument is outside its range.
     """
     _checks.check_choice("over", over, get_args(Over))
-    default = 0.04 if over == "pooled" else 0.031
+    default = 0.22 if over == "pooled" else 0.17
     if sample is None:
         return from_connectomes(_births, topology.top_distance, over, set_point, default)
     sample = _checks.check_integer("sample", sample, 2)
@@ -87,7 +87,7 @@ def deaths(over: Over = "pooled", *, set_point: float | None = None, normalise: 
 
     Args:
         over: as for `births`.
-        set_point: distance that is fast enough; positive. Default: 0.016. If `normalise` is False, the
+        set_point: distance that is fast enough; positive. Default: 0.09. If `normalise` is False, the
             distance grows with the number of units and the default is 1: use a relative controller, which
             needs no set-point.
         normalise: False for the published distance, the L2 norm, see `topology.top_distance`.
@@ -107,7 +107,7 @@ def deaths(over: Over = "pooled", *, set_point: float | None = None, normalise: 
 
     _checks.check_flag("normalise", normalise)
     compare = functools.partial(topology.top_distance, normalise=normalise)
-    return from_connectomes(summarise, compare, over, set_point, 0.016 if normalise else 1.0)
+    return from_connectomes(summarise, compare, over, set_point, 0.09 if normalise else 1.0)
 
 
 def barcode(over: Over = "pooled", *, set_point: float | None = None, normalise: bool = True) -> Signal:
@@ -117,7 +117,7 @@ def barcode(over: Over = "pooled", *, set_point: float | None = None, normalise:
 
     Args:
         over: as for `births`.
-        set_point: distance that is fast enough; positive. Default: 0.028; if `normalise` is False 1, as for
+        set_point: distance that is fast enough; positive. Default: 0.16; if `normalise` is False 1, as for
             `deaths`.
         normalise: False for the published distance, the L2 norm of births and deaths together.
 
@@ -130,7 +130,7 @@ def barcode(over: Over = "pooled", *, set_point: float | None = None, normalise:
     """
     _checks.check_flag("normalise", normalise)
     compare = functools.partial(topology.barcode_distance, normalise=normalise)
-    return from_connectomes(_with_cycles, compare, over, set_point, 0.028 if normalise else 1.0)
+    return from_connectomes(_with_cycles, compare, over, set_point, 0.16 if normalise else 1.0)
 
 
 def frobenius(over: Over = "min", *, set_point: float | None = None) -> Signal:
@@ -141,7 +141,7 @@ def frobenius(over: Over = "min", *, set_point: float | None = None) -> Signal:
 
     Args:
         over: as for `births`.
-        set_point: root mean square change of a correlation that is fast enough; positive. Default: 0.1.
+        set_point: root mean square change of a correlation that is fast enough; positive. Default: 0.4.
 
     Returns:
         A `Signal`; its reading holds connectomes, f32[P, P] each.
@@ -149,7 +149,7 @@ def frobenius(over: Over = "min", *, set_point: float | None = None) -> Signal:
     Raises:
         ValueError: if an argument is outside its range.
     """
-    return from_connectomes(None, topology.frobenius_distance, over, set_point, 0.1)
+    return from_connectomes(None, topology.frobenius_distance, over, set_point, 0.4)
 
 
 def _with_cycles(connectome: jax.Array) -> topology.Barcode:

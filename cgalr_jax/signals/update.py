@@ -31,7 +31,7 @@ def update_norm(*, set_point: float | None = None) -> Signal:
     distance is far too small. If all parameters start at zero, it is far too large.
 
     Args:
-        set_point: relative change that is fast enough; positive. Default: 0.18.
+        set_point: relative change that is fast enough; positive. Default: 0.36.
 
     Returns:
         A `Signal`; its reading is the sub-sample, f32[n].
@@ -48,7 +48,7 @@ def update_norm(*, set_point: float | None = None) -> Signal:
         norm = jnp.linalg.norm(before)
         return jnp.linalg.norm(after - before) / jnp.where(norm == 0, 1.0, norm)
 
-    return Signal(read, compare, positive(set_point, 0.18), reads_activations=False, reads_params=True)
+    return Signal(read, compare, positive(set_point, 0.36), reads_activations=False, reads_params=True)
 
 
 def relative_update(*, set_point: float | None = None) -> Signal:

@@ -111,7 +111,9 @@ def test_the_target_is_in_set_points(target, found):
 )
 def test_a_ramp_that_knows_the_run_takes_little_of_it(right, steps, slow):
     """A tenth, and a few steps on the way to it; of long runs no more than some sixty."""
-    _, _, phases = simulate(calibrated(steps=steps), right)
+    controller = calibrated(steps=steps)
+    assert controller.early == 20 + 4 * slow
+    _, _, phases = simulate(controller, right)
     assert slow <= np.sum(phases[0] == CALIBRATING) <= slow + 6
 
 
@@ -267,6 +269,21 @@ def test_a_momentum_that_repeats_one_large_gradient_does_not_decide(steps, momen
     assert np.all((off[ended == BY_BOUND] > math.log(0.15)) & (off[ended == BY_BOUND] < 0.1))
     assert np.mean(ended == BY_BOUND) < 0.15
     assert np.all(ended[at.ravel() < 20] == REACHED)
+
+
+@pytest.mark.parametrize(("above", "ended"), [(220.0, REACHED), (400.0, BY_BOUND)])
+def test_cut_steps_end_the_ramp_within_a_factor_of_three_of_its_end(above, ended):
+    """The network's set-point is at a scale of 1000; two measurements in a row find steps cut."""
+    controller = calibrated()
+    update = jax.jit(controller.update)
+    scale, state = controller.init()
+    cuts = 0
+    for number in range(1, 60):
+        cut = scale > above and cuts < 2
+        cuts += int(cut)
+        scale, state = update(Measurement(f32(scale / 1000), i32(10 * number), f32(float(cut))), state)
+    assert cuts == 2
+    assert int(state.ended) == ended
 
 
 def test_steps_that_are_cut_take_the_scale_down_for_a_while():
