@@ -21,6 +21,7 @@ from cgalr_jax.controllers import (
     UNFINISHED,
     Measurement,
 )
+from cgalr_jax.controllers.calibrated import _median
 
 pytestmark = pytest.mark.usefixtures("strict")
 
@@ -126,6 +127,15 @@ def test_a_network_that_stops_answering_is_calibrated_by_its_whole_ramp():
         scale, state = update(measured(0.1 * math.sqrt(scale), step), state)
     assert state.ended == REACHED
     assert 3 < state.anchor < 40
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 63, 64, 65, 100])
+def test_the_median_of_the_ramp_is_that_of_its_last_measurements(count):
+    values = np.random.default_rng(count).normal(size=count).astype(np.float32)
+    ring = np.full(64, -9.0, np.float32)
+    for number, value in enumerate(values):
+        ring[number % 64] = value
+    np.testing.assert_allclose(_median(jnp.asarray(ring), i32(count)), np.median(values[-64:]), rtol=1e-6)
 
 
 def test_a_trend_along_the_ramp_ends_by_the_set_point_too():
