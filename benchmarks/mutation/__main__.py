@@ -33,10 +33,11 @@ ROOMS = {
     "signals/update": ["tests/signals"],
     "controllers/base": ["tests/controllers/test_base.py"],
     "controllers/calibrated": [
+        "tests/controllers/test_plain.py",
         "tests/controllers/test_calibrated.py",
         "tests/test_deprecated.py::test_arguments_of_the_old_ramp_warn",
     ],
-    "controllers/sensitivity": ["tests/controllers/test_calibrated.py"],
+    "controllers/sensitivity": ["tests/controllers/test_plain.py", "tests/controllers/test_calibrated.py"],
     "controllers/envelope": [
         "tests/controllers/test_envelope.py",
         "tests/regressions/test_states.py::test_refusals_are_counted_to_the_largest_integer",

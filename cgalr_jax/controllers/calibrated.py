@@ -351,7 +351,7 @@ def anneal(sensitivity: Sensitivity, state: CalibrationState) -> CalibrationStat
     wanted = log_anchor + jnp.clip(-gain * (recent - usual), lowest, 0.0)
     # 3. A step towards that scale. With a jump upwards, or if steps are often cut, training may be diverging:
     #    the scale goes down until the jump is confirmed or over.
-    below = log_scale < log_anchor + lowest
+    below = log_scale < log_anchor + lowest - 0.01  # clearly: at the lowest itself rounding must not decide
     change = jnp.clip(wanted - log_scale, -fall, jnp.where(below, recovery, rise))
     jump = ~sensitivity.believed & ~sensitivity.still & (sensitivity.value > state.sensitivity)
     alarm = jump | (state.cuts > 0)
