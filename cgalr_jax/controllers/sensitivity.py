@@ -51,9 +51,7 @@ class CalibrationState(NamedTuple):
     record_scale: jax.Array  # f32[], the scale at that measurement
     believed: jax.Array  # i32[], how many sensitivities were believed, capped at 2
     sensitivity: jax.Array  # f32[], the last sensitivity that was believed
-    suspect: (
-        jax.Array
-    )  # f32[], the last sensitivity measured; in a row of jumps upwards the lowest of the row
+    suspect: jax.Array  # f32[], the last sensitivity measured; the lowest of a row of jumps upwards
     suspects: jax.Array  # i32[], length of the present row of jumps that agree with each other
     cuts: jax.Array  # i32[], measurements in a row between which steps were often cut
     cut_scale: jax.Array  # f32[], the scale at which the ramp last met such a row; 0 if it has met none

@@ -514,6 +514,11 @@ def test_arguments(arguments, message):
         controllers.calibrated(**arguments)
 
 
+def test_the_numbers_that_are_logged():
+    assert (CALIBRATING, ANNEALING) == (0, 1)
+    assert (UNFINISHED, REACHED, BY_TIME, BY_GUARD, BY_BOUND) == (0, 1, 2, 3, 4)
+
+
 def test_it_says_whether_it_is_calibrating():
     controller = calibrated()
     _, state = controller.init()
