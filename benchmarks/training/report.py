@@ -158,7 +158,7 @@ def _against_baselines(table: protocols.Table) -> str:
 
 def _among_ours(table: protocols.Table) -> str:
     rows = []
-    for name in methods.CONNECTOME | methods.CONTROLS | methods.PARTS:
+    for name in methods.CONNECTOME | methods.CONTROLS:
         if not table.tasks_with(name):
             continue
         reference = protocols.reference_of(name)

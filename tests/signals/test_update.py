@@ -129,6 +129,72 @@ def test_parameters_that_all_start_at_zero_have_a_finite_distance():
     assert distance({"w": jnp.zeros((4, 4))}, {"w": jnp.zeros((4, 4))}) == 0
 
 
+def sides(shape):
+    splits = [(math.prod(shape[:k]), math.prod(shape[k:])) for k in range(1, len(shape))]
+    return max(splits, key=min)
+
+
+def by_the_formula(before, after):
+    """That of the docstring in float64, where every entry is read: matrices of at most 1024 entries."""
+    motions, weights = [], []
+    for name, matrix in before.items():
+        if matrix.ndim >= 2:
+            n, m = sides(matrix.shape)
+            factor = math.sqrt(n * m) / (math.sqrt(n) + math.sqrt(m))
+            size = max(np.linalg.norm(matrix.astype(float)), math.sqrt(m))
+            motions.append(math.sqrt(factor) * np.linalg.norm(after[name].astype(float) - matrix) / size)
+            weights.append(min(n, m))
+    motions, weights = np.array(motions), np.array(weights)
+    moved = motions > 1e-3 * motions.max()
+    slowest = np.maximum(motions, motions.max() / 30)
+    return math.exp(np.sum((weights * np.log(slowest))[moved]) / weights[moved].sum())
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_it_is_the_formula_of_the_docstring(seed):
+    random = np.random.default_rng(seed)
+    shapes = {"a": (8, 100), "b": (30, 30), "c": (3, 3, 4, 16), "d": (20, 2, 10), "bias": (100,), "e": (2, 9)}
+    sizes = 10 ** random.uniform(-2, 1, len(shapes))
+    before = {
+        name: size * normal(10 * seed + k, *shape)
+        for k, ((name, shape), size) in enumerate(zip(shapes.items(), sizes, strict=True))
+    }
+    # As fast as each other, slow, slower than a thirtieth, frozen: in another order each time.
+    shares = random.permutation([1.0, 0.9, 0.1, 0.02, 1e-4, 0.5])
+    after = {
+        name: matrix + share * sizes.max() * normal(90 + k, *matrix.shape)
+        for k, ((name, matrix), share) in enumerate(zip(before.items(), shares, strict=True))
+    }
+    assert distance(before, after) == pytest.approx(by_the_formula(before, after), rel=1e-4)
+    largest = max(
+        np.linalg.norm(after[name] - matrix)
+        / max(np.linalg.norm(matrix), math.sqrt(sides(matrix.shape)[1]))
+        / (1 / math.sqrt(sides(matrix.shape)[0]) + 1 / math.sqrt(sides(matrix.shape)[1]))
+        for name, matrix in before.items()
+        if matrix.ndim >= 2
+    )
+    updates = {name: after[name] - before[name] for name in before}
+    assert float(largest_share(updates, before)) == pytest.approx(largest, rel=1e-4)
+
+
+def test_the_update_norm_is_that_of_all_entries_together():
+    signal = signals.update_norm()
+    before = {"w": normal(0, 30, 40), "b": normal(1, 50, fan_in=1)}
+    after = {"w": before["w"] + 0.1 * normal(2, 30, 40), "b": before["b"] + 0.1}
+    flat, moved = (np.concatenate([np.ravel(tree[name]) for name in "wb"]) for tree in (before, after))
+    found = signal.compare(signal.read({}, before), signal.read({}, after))
+    np.testing.assert_allclose(found, np.linalg.norm(moved - flat) / np.linalg.norm(flat), rtol=1e-5)
+    nothing = {name: 0 * entries for name, entries in before.items()}
+    found = signal.compare(signal.read({}, nothing), signal.read({}, after))
+    np.testing.assert_allclose(found, np.linalg.norm(moved), rtol=1e-5)
+
+
+@pytest.mark.parametrize("signal", [signals.update_norm(), signals.relative_update()])
+def test_they_read_parameters_only(signal):
+    assert signal.reads_params
+    assert not signal.reads_activations
+
+
 def test_frozen_matrices_are_left_out():
     trained = {"w": normal(0, 64, 64)}
     frozen = {"frozen": normal(1, 512, 512), "also": normal(2, 512, 64)}
