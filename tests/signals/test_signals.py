@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import oracles
 import pytest
 
 from cgalr_jax import signals, topology
@@ -57,6 +58,67 @@ class TestAll:
         signal = ALL[name]
         dead = jax.tree.map(jnp.zeros_like, layers(0))
         assert not jnp.isfinite(signal.compare(read(signal, dead), read(signal, dead)))
+
+
+def root_mean_square(before, after):
+    return np.sqrt(np.mean((np.asarray(before) - np.asarray(after)) ** 2))
+
+
+def both(before, after):
+    return np.sqrt(np.mean([root_mean_square(*pair) ** 2 for pair in zip(before, after, strict=True)]))
+
+
+def upper(connectome):
+    return connectome[np.triu_indices(len(connectome), 1)]
+
+
+BY_FORMULA = {  # what is kept of a connectome, and the distance of two of them
+    "births": (oracles.births, root_mean_square),
+    "deaths": (lambda c: oracles.barcode(c)[1], root_mean_square),
+    "barcode": (oracles.barcode, both),
+    "frobenius": (upper, root_mean_square),
+}
+OVER = {"min": np.min, "median": np.median, "max": np.max}
+
+
+@pytest.mark.parametrize("over", ["pooled", *OVER])
+@pytest.mark.parametrize("name", BY_FORMULA)
+def test_the_distance_is_that_of_the_formula(name, over):
+    keep, distance = BY_FORMULA[name]
+    signal = getattr(signals, name)(over)
+    sides = [
+        {f"layer{k}": np.asarray(layers(10 * seed + k, count=1, units=5 + k)["layer0"]) for k in range(3)}
+        for seed in range(2)
+    ]
+    found = signal.compare(*(read(signal, side) for side in sides))
+    if over == "pooled":
+        kept = [keep(oracles.connectome(np.concatenate(list(side.values()), axis=1))) for side in sides]
+        expected = distance(*kept)
+    else:
+        pairs = zip(*(side.values() for side in sides), strict=True)
+        expected = OVER[over](
+            [distance(*(keep(oracles.connectome(units)) for units in pair)) for pair in pairs]
+        )
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["deaths", "barcode"])
+def test_the_published_distance_is_a_sum(name):
+    signal = getattr(signals, name)("pooled", normalise=False)
+    sides = [layers(seed) for seed in range(2)]
+    kept = [oracles.barcode(oracles.connectome(np.concatenate(list(x.values()), axis=1))) for x in sides]
+    squares = [np.sum((before - after) ** 2) for before, after in zip(*kept, strict=True)]
+    expected = np.sqrt(squares[1] if name == "deaths" else sum(squares))
+    np.testing.assert_allclose(signal.compare(*(read(signal, x) for x in sides)), expected, rtol=1e-4)
+    assert signal.set_point == 1
+
+
+def test_set_points_are_those_of_the_docstrings():
+    found = {name: getattr(signals, name)().set_point for name in BY_FORMULA}
+    assert found == {"births": 0.22, "deaths": 0.09, "barcode": 0.16, "frobenius": 0.4}
+    assert signals.births("min").set_point == signals.births("max").set_point == 0.17
+    assert signals.births("max", sample=16).set_point == 0.3
+    assert (signals.update_norm().set_point, signals.relative_update().set_point) == (0.36, 0.5)
 
 
 @pytest.mark.parametrize("make", [signals.births, signals.deaths, signals.barcode, signals.frobenius])
