@@ -202,3 +202,18 @@ def test_units_of_the_wrong_shape_are_refused(shape):
 def test_other_arguments_out_of_range_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    "of", [topology.functional_connectome, lambda x: topology.connectome_from_moments(moments_of(x))]
+)
+def test_a_unit_is_dead_up_to_a_millionth_of_its_mean(of):
+    """Standard deviations of a half and of three millionths of the mean, over many samples."""
+    random = np.random.default_rng(0)
+    sign = random.permutation(np.repeat([-1.0, 1.0], 2000))
+    steps = 2.0**-23  # one ulp of 1
+    units = np.stack([1 + 4 * steps * sign, 1 + 24 * steps * sign, sign], axis=1).astype(np.float32)
+    assert topology.connectome.DEAD == 1e-6
+    found = of(units)
+    np.testing.assert_array_equal(found[0], 0)
+    np.testing.assert_allclose(found[1, 2], 1, atol=0.05)

@@ -322,6 +322,14 @@ def test_binned_deaths_of_a_large_connectome_err_by_far_less_than_the_bound():
     assert abs(exact - binned) < 0.25 / 64
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_the_diagonal_is_not_read(method):
+    weights = symmetric(10)
+    found = topology.spanning_tree(weights + np.eye(10, dtype=np.float32), method=method)
+    expected = topology.spanning_tree(weights, method=method)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
 @pytest.mark.parametrize("size", [2, 3, 16, 17])
 @pytest.mark.parametrize("by_rows", [True, False])
 def test_histogram_counts_every_edge_once(size, by_rows):
