@@ -61,3 +61,7 @@ WRONG = {
 def test_a_wrong_controller_is_refused_when_it_is_made(message):
     with pytest.raises(ValueError, match=message):
         check_controller("controller", WRONG[message])
+
+
+def test_a_measurement_without_a_bound_has_no_cut_steps():
+    assert Measurement(scale(), jnp.int32(1)).cut == 0

@@ -150,3 +150,25 @@ def test_bounds_are_a_pair_and_may_be_one_number():
         controllers.envelope(controllers.hysteresis_gate(), lambda step: (0.1, 0.5, 1.0))
     pinned = controllers.envelope(controllers.hysteresis_gate(), lambda step: (0.5, 0.5))
     assert float(pinned.init()[0]) == 0.5
+
+
+@pytest.mark.parametrize("bad", [jnp.nan, jnp.inf, -1.0, 0.0])
+def test_a_first_scale_that_is_known_in_a_trace_only_is_replaced_by_one(bad):
+    def first(value):
+        held = Controller(lambda: (value, jnp.zeros((), jnp.int32)), lambda _, state: (value, state))
+        return controllers.envelope(held).init()
+
+    scale, state = jax.jit(first)(f32(bad))
+    assert scale == state.scale == 1
+    assert state.refused == 1
+
+
+def test_a_controller_that_does_not_calibrate_says_so():
+    held = Controller(lambda: (f32(1.0), i32(0)), lambda _, state: (f32(1.0), state))
+    assert not controllers.envelope(held).init()[1].calibrating
+    assert controllers.envelope(controllers.calibrated()).init()[1].calibrating
+
+
+def test_bounds_may_halve_within_a_step():
+    low, high = controllers.robbins_monro_bounds(0.1, 1.0, tau=0.5)(i32(1))
+    np.testing.assert_allclose([low, high], [0.1 / 3, 1 / 3], rtol=1e-6)
