@@ -763,3 +763,8 @@ def test_momentum_is_that_of_the_default_optimizer():
     with pytest.raises(ValueError, match="momentum .* must be left out beside optimizer=.* got momentum=0.5"):
         cgalr_jax.cgalr(0.1, {"hidden": 4}, optimizer=optax.adam, momentum=0.5)
     cgalr_jax.cgalr(0.1, {"hidden": 4}, momentum=0.5)
+
+
+def test_a_run_may_be_one_step_long():
+    state = cgalr_jax.cgalr(0.1, EXAMPLE, steps=1).init(PARAMS)
+    assert cgalr_jax.metrics(state)["cgalr/step"] == 0

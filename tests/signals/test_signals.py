@@ -273,3 +273,34 @@ def test_layers_of_one_shape_are_summarised_by_one_program_and_kept_connectomes_
 
     assert loops(signals.births("min")) == 1
     assert loops(signals.frobenius()) == 0
+
+
+def test_a_layer_that_was_dead_at_one_of_the_two_readings_is_left_out():
+    signal = signals.births("max")
+    before, after = layers(0), layers(1)
+    expected = signal.compare(*(read(signal, {"layer0": x["layer0"]}) for x in (before, after)))
+    for dead in (before, after):
+        kept = dict(dead)
+        dead |= {name: jnp.zeros_like(x) for name, x in dead.items() if name != "layer0"}
+        np.testing.assert_allclose(signal.compare(read(signal, before), read(signal, after)), expected)
+        dead |= kept
+
+
+def test_a_layer_without_deaths_is_not_a_dead_layer():
+    signal = signals.barcode("max")
+    before, after = (read(signal, layers(seed, count=1)) for seed in range(2))
+    after["layer0"] = after["layer0"]._replace(deaths=jnp.zeros_like(after["layer0"].deaths))
+    assert jnp.isfinite(signal.compare(before, after))
+
+
+def test_two_units_are_enough_to_choose():
+    signal = signals.from_connectomes(
+        None, topology.frobenius_distance, "min", None, 1.0, lambda width: np.array([0, width - 1])
+    )
+    assert read(signal, layers(0))["layer0"].shape == (2, 2)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.5])
+def test_a_weight_is_a_share(share):
+    with pytest.raises(ValueError, match=r"^share must be in \[0, 1\], got"):
+        signals.weigh(jnp.ones(()), jnp.ones(()), share)
