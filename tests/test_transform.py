@@ -10,7 +10,7 @@ import optax
 import pytest
 
 import cgalr_jax
-from cgalr_jax import controllers, layers, signals
+from cgalr_jax import controllers, layers, signals, topology
 from cgalr_jax.instrument import Instrument, measure
 
 X = jax.random.normal(jax.random.key(0), (256, 6))
@@ -768,3 +768,14 @@ def test_momentum_is_that_of_the_default_optimizer():
 def test_a_run_may_be_one_step_long():
     state = cgalr_jax.cgalr(0.1, EXAMPLE, steps=1).init(PARAMS)
     assert cgalr_jax.metrics(state)["cgalr/step"] == 0
+
+
+def test_a_reading_of_which_one_part_is_not_finite_is_not_kept():
+    signal = signals.from_connectomes(None, topology.frobenius_distance, "max", None, 1.0)
+    tx = cgalr_jax.scale_by_connectome({"one": 4, "two": 4}, signal=signal, every=1)
+    state = tx.init(PARAMS)
+    rows = jnp.sin(jnp.arange(32.0).reshape(8, 4) ** 2)
+    for two in (rows, rows.at[0, 0].set(jnp.nan)):
+        state = tx.update(PARAMS, state, PARAMS, activations={"one": rows, "two": two})[1]
+    assert all(bool(jnp.isfinite(x).all()) for x in jax.tree.leaves(state.cg_before))
+    assert state.cg_skipped == 1
