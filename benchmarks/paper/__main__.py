@@ -4,14 +4,15 @@
     python -m benchmarks.paper --data ~/data --tasks cora --methods "paper deaths" "SGD cosine" --seeds 3
     python -m benchmarks.paper --report                           # the table and plots of what is there
 
-Every method is tried at six base rates, and the one with the least validation error, mean over seeds, is
-reported, on test data that nothing was chosen on. Where to put the data, and where to get it:
+Every method is tried at six base rates, and beyond them where the first or the last is its best; the one with
+the least validation error, mean over seeds, is reported, on test data that nothing was chosen on.
+Where to put the data, and where to get it:
 
 """
 
 import argparse
+import functools
 import pathlib
-from collections.abc import Iterator
 from typing import NamedTuple
 
 from benchmarks import arguments, progress
@@ -70,30 +71,39 @@ def batches(seeds: int) -> list[tuple[int, ...]]:
     ]
 
 
-def jobs(folder: pathlib.Path, task: str, names: list[str], seeds: int) -> Iterator[Job]:
-    """All of a task, the first batch of seeds of every method first."""
-    for batch in batches(seeds):
-        for name in names:
-            for rate in methods.METHODS[name].rates(tasks.TASKS[task]):
-                yield Job(task, name, rate, batch, store.path_of(folder, task, name, rate, batch))
+def missing(folder: pathlib.Path, task: str, names: list[str], seeds: int) -> list[Job]:
+    """What is yet to be trained of a task, as far as is known: the first seeds of every method first."""
+    groups = batches(seeds)
+    rates = {
+        name: methods.METHODS[name].rates(
+            tasks.TASKS[task], functools.partial(report.validation, folder, task, name, groups)
+        )
+        for name in names
+    }
+    every = (
+        Job(task, name, rate, batch, store.path_of(folder, task, name, rate, batch))
+        for batch in groups
+        for name in names
+        for rate in rates[name]
+    )
+    return [job for job in every if not job.path.exists()]
 
 
 def _train(options: argparse.Namespace) -> None:
-    """Trains what is missing, with a progress bar that knows the time left."""
-    missing = {
-        name: [
-            job for job in jobs(options.out, name, options.methods, options.seeds) if not job.path.exists()
-        ]
-        for name in options.tasks
-    }
+    """Trains what is missing, with a progress bar that knows the time left but for steps beyond a grid."""
+    todo = {name: missing(options.out, name, options.methods, options.seeds) for name in options.tasks}
     with progress.bar() as bar:
-        meter = bar.add_task("", total=sum(map(len, missing.values())))
-        for name, todo in missing.items():
+        meter = bar.add_task("", total=sum(map(len, todo.values())))
+        for name in options.tasks:
             trainer = runner.Runner(tasks.TASKS[name], options.problems.pop(name))
-            for job in todo:
-                bar.update(meter, description=progress.fitted(f"{name}: {job.method} at {job.rate:.2g}", 44))
-                store.save(job.path, trainer.train(methods.METHODS[job.method], job.rate, job.seeds))
-                bar.advance(meter)
+            while todo[name]:
+                for job in todo[name]:
+                    shown = progress.fitted(f"{name}: {job.method} at {job.rate:.2g}", 44)
+                    bar.update(meter, description=shown)
+                    store.save(job.path, trainer.train(methods.METHODS[job.method], job.rate, job.seeds))
+                    bar.advance(meter)
+                todo[name] = missing(options.out, name, options.methods, options.seeds)
+                bar.update(meter, total=bar.tasks[meter].total + len(todo[name]))
 
 
 def main(given: list[str] | None = None) -> None:

@@ -2,7 +2,8 @@
 
 A `Family` is one computation; the methods of a family differ in numbers only and share a compilation. Every
 method is tried at six base rates over a range of 300x, around a middle that the task gives for its kind of
-rate: the same budget for all.
+rate: the same budget for all. One whose best is the first or the last of them is tried beyond it, until it is
+not or the ladder of ten ends: a middle that does not suit a method must not be what makes it lose.
 """
 
 import inspect
@@ -21,7 +22,8 @@ from benchmarks.training.controllers import listening
 from cgalr_jax import presets, signals
 
 Config = dict[str, Any]  # "rate": f32[], "shape": f32[steps], "listen": f32[]
-FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+FACTORS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
+GRID = 2, 8  # of these, what every method is tried at
 
 
 class Setting(NamedTuple):
@@ -55,10 +57,28 @@ class Method(NamedTuple):
     kind: str = "sgd"  # "sgd", "adam", or "factor": of what the method finds by itself
     listen: float = 1.0  # of a gate: 1 hears the distance, 0 noise, -1 its inverse
 
-    def rates(self, task: tasks.Task) -> tuple[float, ...]:
-        """The base rates that it is tried at."""
+    def rates(self, task: tasks.Task, error: Callable[[float], float | None]) -> tuple[float, ...]:
+        """The base rates that it is to be tried at, as far as is known.
+
+        Args:
+            task: gives the middle.
+            error: the validation error at a base rate, or None where it was not tried yet.
+        """
         middle = {"sgd": task.sgd, "adam": task.adam, "factor": 1.0}[self.kind]
-        return tuple(float(np.float32(middle * factor)) for factor in FACTORS)
+        ladder = [float(np.float32(middle * factor)) for factor in FACTORS]
+        first, last = GRID
+        while True:
+            rates = tuple(ladder[first:last])
+            errors = [error(rate) for rate in rates]
+            if None in errors:
+                return rates
+            best = int(np.argmin(np.asarray(errors, np.float64)))
+            if best == 0 and first > 0:
+                first -= 1
+            elif best == len(rates) - 1 and last < len(ladder):
+                last += 1
+            else:
+                return rates
 
 
 def shapes(steps: int, steps_per_epoch: int) -> dict[str, np.ndarray]:
@@ -118,8 +138,7 @@ FAMILIES: dict[str, Family] = {
     "paper WD": _paper("wasserstein", max_units=32),  # H1 of more takes seconds a measurement
     "gate control": Family(_controlled, "fixed"),
     "default": Family(_ours, "paired"),
-    # The set-point of the published runs. Today's is twice that, which a base rate tuned for it makes good.
-    "update norm": Family(lambda setting: _ours(setting, signal=signals.update_norm(set_point=0.18))),
+    "update norm": Family(lambda setting: _ours(setting, signal=signals.update_norm())),
 }
 
 METHODS: dict[str, Method] = {

@@ -35,22 +35,26 @@ def mlp(sizes: tuple[int, ...]) -> Model:
     return Model(inner.init, apply)
 
 
-def cnn(side: int, channels: tuple[int, ...], sizes: tuple[int, ...], *, dense_only: bool) -> Model:
-    """Blocks of a 3 x 3 convolution, ReLU and 2 x 2 max pooling, then dense layers.
+def cnn(
+    side: int, channels: tuple[int, ...], sizes: tuple[int, ...], *, strided: bool, dense_only: bool
+) -> Model:
+    """Blocks that halve the side by a 3 x 3 convolution and ReLU, then dense layers.
 
     Args:
         side: of the images, which are square.
         channels: of the images, then of each block.
         sizes: of the dense layers, then the number of classes.
+        strided: whether a block halves by its convolution's stride, or by 2 x 2 max pooling behind it (VGG).
         dense_only: whether the dense layers only are measured (the group's code), or the channels too.
     """
     flat = channels[-1] * (side // 2 ** (len(channels) - 1)) ** 2
     head = mlp((flat, *sizes))
+    stride = 2 if strided else 1
 
     def init(key: jax.Array) -> Params:
         keys = jax.random.split(key, len(channels))
         kernels = [
-            jnp.sqrt(2 / (9 * before)) * jax.random.normal(each, (3, 3, before, after))
+            jnp.sqrt(2 / (9 * before)) * jax.random.normal(each, (9 * before, after))
             for each, before, after in zip(keys[1:], channels[:-1], channels[1:], strict=True)
         ]
         biases = [jnp.zeros(after) for after in channels[1:]]
@@ -59,16 +63,35 @@ def cnn(side: int, channels: tuple[int, ...], sizes: tuple[int, ...], *, dense_o
     def apply(params: Params, inputs: jax.Array, key: jax.Array | None) -> tuple[jax.Array, Units]:
         units = {}
         for index, (kernel, bias) in enumerate(params["convolutions"]):
-            inputs = jax.lax.conv_general_dilated(
-                inputs, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-            )
-            units[f"conv{index}"] = inputs = jax.nn.relu(inputs + bias)
-            n, height, width, features = inputs.shape
-            inputs = inputs.reshape(n, height // 2, 2, width // 2, 2, features).max((2, 4))
+            inputs = jax.nn.relu(models.patches(inputs, stride) @ kernel + bias)
+            units[f"conv{index}"] = inputs
+            if not strided:
+                n, height, width, features = inputs.shape
+                inputs = inputs.reshape(n, height // 2, 2, width // 2, 2, features).max((2, 4))
         outputs, dense = head.apply(params["head"], inputs, key)
         return outputs, dense if dense_only else units | dense
 
     return Model(init, apply)
+
+
+def denoising_autoencoder(sizes: tuple[int, ...], dropped: float = 0.5) -> Model:
+    """Gives images back that it was shown a part of; outputs are these and its code: the middle layer.
+
+    Args:
+        sizes: of the layers from the images to the code; the way back mirrors them.
+        dropped: the share of a training image's pixels that is set to 0.
+    """
+    inner = mlp((*sizes, *sizes[-2::-1]))
+    middle = f"dense{len(sizes) - 2}"
+
+    def apply(params: Params, inputs: jax.Array, key: jax.Array | None) -> tuple[Any, Units]:
+        shown = inputs.reshape(len(inputs), -1)
+        if key is not None:
+            shown = shown * jax.random.bernoulli(key, 1 - dropped, shown.shape)
+        outputs, units = inner.apply(params, shown, None)
+        return (outputs, units[middle]), units
+
+    return Model(inner.init, apply)
 
 
 class View(NamedTuple):

@@ -1,5 +1,6 @@
 """The table: test errors at the base rate that validation chose, RED with paired intervals."""
 
+import functools
 import pathlib
 from typing import NamedTuple
 
@@ -36,23 +37,37 @@ Found = dict[str, dict[str, Line]]  # task: method: line
 def collect(
     folder: pathlib.Path, labels: list[str], names: list[str], batches: list[tuple[int, ...]]
 ) -> Found:
-    """What is there of these tasks and methods: those batches of seeds that all rates of all methods have."""
+    """What is there of these tasks and methods: those batches of seeds that the grids of all methods have."""
     found: Found = {}
     for label in labels:
-        parts = {}
+        begun = {}
         for name in names:
-            rates = methods.METHODS[name].rates(tasks.TASKS[label])
-            grid = [[store.load(store.path_of(folder, label, name, r, b)) for b in batches] for r in rates]
-            whole = [n for n in range(len(batches)) if all(row[n] is not None for row in grid)]
+            whole = {batch for batch in batches if _line(folder, label, name, [batch])}
             if whole:
-                parts[name] = rates, grid, set(whole)
-        shared = sorted(set.intersection(*(whole for _, _, whole in parts.values()))) if parts else []
+                begun[name] = whole
+        shared = sorted(set.intersection(*begun.values())) if begun else []
         found[label] = {
-            name: Line(rates, tuple(store.join([row[n] for n in shared]) for row in grid))
-            for name, (rates, grid, _) in parts.items()
-            if shared
+            name: line for name in begun if shared and (line := _line(folder, label, name, shared))
         }
     return found
+
+
+def _line(folder: pathlib.Path, label: str, name: str, batches: list[tuple[int, ...]]) -> Line | None:
+    """A method at the base rates that all these seeds were tried at; None where its grid is not whole."""
+    error = functools.partial(validation, folder, label, name, batches)
+    wanted = methods.METHODS[name].rates(tasks.TASKS[label], error)
+    tried = {rate: store.load_all(folder, label, name, rate, batches) for rate in wanted}
+    there = {rate: outcome for rate, outcome in tried.items() if outcome is not None}
+    first, last = methods.GRID
+    return Line(tuple(there), tuple(there.values())) if len(there) >= last - first else None
+
+
+def validation(
+    folder: pathlib.Path, label: str, name: str, batches: list[tuple[int, ...]], rate: float
+) -> float | None:
+    """The mean validation error of a method at a base rate, or None where it was not tried yet."""
+    outcome = store.load_all(folder, label, name, rate, batches)
+    return None if outcome is None else float(outcome.validation.mean())
 
 
 def text(found: Found) -> str:

@@ -27,6 +27,12 @@ def load(path: pathlib.Path) -> runner.Outcome | None:
     return arrays.load(path, runner.Outcome)
 
 
-def join(outcomes: list[runner.Outcome]) -> runner.Outcome:
-    """Batches of seeds as one."""
-    return runner.Outcome(*(np.concatenate(each) for each in zip(*outcomes, strict=True)))
+def load_all(
+    folder: pathlib.Path, task: str, method: str, rate: float, batches: list[tuple[int, ...]]
+) -> runner.Outcome | None:
+    """The outcomes of these batches of seeds as one, or None where one is not there yet."""
+    outcomes = [load(path_of(folder, task, method, rate, batch)) for batch in batches]
+    there = [outcome for outcome in outcomes if outcome is not None]
+    if len(there) < len(outcomes):
+        return None
+    return runner.Outcome(*(np.concatenate(each) for each in zip(*there, strict=True)))

@@ -74,12 +74,14 @@ def mlp(
     return Model(init, apply)
 
 
-def _patches(images: jax.Array) -> jax.Array:
-    """[N, H, W, C] -> [N, H, W, 9 C]: the 3 x 3 neighbourhood of every position, zeros outside."""
+def patches(images: jax.Array, stride: int = 1) -> jax.Array:
+    """[N, H, W, C] -> [N, H / stride, W / stride, 9 C]: 3 x 3 neighbourhoods, zeros outside."""
     height, width = images.shape[1:3]
     padded = jnp.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
     shifted = [
-        padded[:, row : row + height, column : column + width] for row in range(3) for column in range(3)
+        padded[:, row : row + height : stride, column : column + width : stride]
+        for row in range(3)
+        for column in range(3)
     ]
     return jnp.concatenate(shifted, -1)
 
@@ -99,9 +101,9 @@ def cnn(channels: tuple[int, int], width: int, classes: int, side: int = 8) -> M
 
     def apply(params: Params, inputs: jax.Array) -> tuple[jax.Array, Layers]:
         images = inputs.reshape(-1, side, side, 1)
-        conv0 = _affine(params["conv0"], _patches(images))
+        conv0 = _affine(params["conv0"], patches(images))
         pooled = jax.nn.relu(conv0).reshape(-1, side // 2, 2, side // 2, 2, channels[0]).mean((2, 4))
-        conv1 = _affine(params["conv1"], _patches(pooled))
+        conv1 = _affine(params["conv1"], patches(pooled))
         dense = _affine(params["dense"], jax.nn.relu(conv1).reshape(-1, flat))
         layers = {"conv0": conv0, "conv1": conv1, "dense": dense}
         return _affine(params["head"], jax.nn.relu(dense)), layers

@@ -12,6 +12,7 @@ for needed in ("sklearn", "networkx", "rich", "matplotlib"):
 
 from benchmarks.paper import __main__ as paper  # noqa: E402  after what they need
 from benchmarks.paper import figures, methods, models, report, runner, store, tasks  # noqa: E402
+from benchmarks.training import models as training_models  # noqa: E402
 from examples import datasets  # noqa: E402
 
 SEEDS = (0, 1)
@@ -32,6 +33,11 @@ TASK = tasks.Task(problem, epochs=4, batch=20, sgd=0.03, adam=1e-2, chance=0.9, 
 @pytest.fixture
 def small(monkeypatch):
     monkeypatch.setitem(tasks.TASKS, "small", TASK)
+
+
+def untried(rate):
+    """The validation error at a base rate that nothing was tried at."""
+    return None
 
 
 def outcome(validation, test):
@@ -55,7 +61,9 @@ def test_what_is_trained_chosen_and_reported_on_does_not_meet():
 @pytest.mark.slow
 def test_a_method_learns(name, epochs):
     method = methods.METHODS[name]
-    found = runner.Runner(TASK._replace(epochs=epochs), problem()).train(method, method.rates(TASK)[2], SEEDS)
+    found = runner.Runner(TASK._replace(epochs=epochs), problem()).train(
+        method, method.rates(TASK, untried)[2], SEEDS
+    )
     assert found.test.shape == (2,)
     assert found.test_curve.shape == (2, TASK.points)
     assert found.test.mean() < 0.6
@@ -101,18 +109,73 @@ def test_a_graph_view_holds_what_its_nodes_read():
 @pytest.mark.slow
 def test_convolutions_hand_out_their_units():
     for dense_only, names in ((True, {"dense0", "dense1"}), (False, {"conv0", "conv1", "dense0", "dense1"})):
-        model = models.cnn(8, (3, 4, 5), (7, 6, 10), dense_only=dense_only)
-        outputs, units = model.apply(model.init(jax.random.key(0)), jnp.ones((2, 8, 8, 3)), None)
-        assert outputs.shape == (2, 10)
-        assert set(units) == names
+        for strided, side in ((False, 8), (True, 4)):
+            model = models.cnn(8, (3, 4, 5), (7, 6, 10), strided=strided, dense_only=dense_only)
+            outputs, units = model.apply(model.init(jax.random.key(0)), jnp.ones((2, 8, 8, 3)), None)
+            assert outputs.shape == (2, 10)
+            assert set(units) == names
+            if not dense_only:
+                assert units["conv0"].shape == (2, side, side, 4)
+
+
+def test_a_convolution_is_that_of_jax():
+    generator = np.random.default_rng(0)
+    images, kernel = generator.normal(size=(2, 6, 6, 3)), generator.normal(size=(3, 3, 3, 4))
+    images, kernel = jnp.asarray(images, jnp.float32), jnp.asarray(kernel, jnp.float32)
+    right = jax.lax.conv_general_dilated(
+        images, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    for stride in (1, 2):
+        found = training_models.patches(images, stride) @ kernel.reshape(27, 4)
+        np.testing.assert_allclose(found, right[:, ::stride, ::stride], atol=1e-4)
+
+
+def test_a_read_out_finds_what_a_code_tells():
+    labels = np.random.default_rng(0).integers(0, 10, 400)
+    telling = jnp.eye(12)[labels] + 0.1 * jax.random.normal(jax.random.key(0), (400, 12))
+    assert tasks.read_out(telling, jnp.asarray(labels)) < 0.02
+    assert tasks.read_out(jax.random.normal(jax.random.key(1), (400, 12)), jnp.asarray(labels)) > 0.8
+
+
+def test_a_denoising_autoencoder_is_shown_a_part_and_asked_for_all():
+    model = models.denoising_autoencoder((12, 8, 5))
+    params, images = model.init(jax.random.key(0)), jnp.ones((3, 3, 4, 1))
+    (whole, code), units = model.apply(params, images, None)
+    assert whole.shape == (3, 12)
+    assert set(units) == {"dense0", "dense1", "dense2"}
+    np.testing.assert_array_equal(code, units["dense1"])
+    assert code.shape == (3, 5)
+    (other, _), _ = model.apply(params, images, jax.random.key(1))
+    assert not np.allclose(whole, other)
 
 
 def test_all_methods_have_the_same_budget():
     for task in tasks.TASKS.values():
-        grids = [np.array(method.rates(task)) for method in methods.METHODS.values()]
-        assert {len(grid) for grid in grids} == {len(methods.FACTORS)}
+        grids = [np.array(method.rates(task, untried)) for method in methods.METHODS.values()]
+        assert {len(grid) for grid in grids} == {6}
         for grid in grids:
             np.testing.assert_allclose(grid / grid[2], grids[0] / grids[0][2], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("best", "tried", "ends"),
+    [
+        (0.03, 6, (0.003, 0.9)),  # within the grid: the middle
+        (0.0003, 8, (0.0003, 0.9)),  # two steps below it, where the ladder ends
+        (0.001, 8, (0.0003, 0.9)),  # one step below, and the next to know that
+        (3.0, 8, (0.003, 9.0)),
+        (1e9, 8, (0.003, 9.0)),
+    ],
+)
+def test_a_best_at_the_end_of_the_grid_is_looked_beyond(best, tried, ends):
+    method = methods.METHODS["SGD cosine"]
+    known, rates = {}, method.rates(TASK, untried)
+    while set(rates) - set(known):
+        known |= {rate: abs(np.log(rate / best)) for rate in rates}
+        rates = method.rates(TASK, known.get)
+    assert len(known) == len(rates) == tried
+    np.testing.assert_allclose((rates[0], rates[-1]), ends, rtol=1e-5)
+    assert list(rates) == sorted(rates)
 
 
 def test_a_rate_is_chosen_on_validation_and_reported_on_test():
@@ -127,7 +190,7 @@ def test_a_rate_is_chosen_on_validation_and_reported_on_test():
 def test_a_batch_of_seeds_that_a_method_lacks_is_left_out_of_all(tmp_path, small):
     batches = [(0, 1), (2, 3)]
     for name, held in (("SGD cosine", batches), ("SGD step", batches[:1])):
-        for rate in methods.METHODS[name].rates(TASK):
+        for rate in methods.METHODS[name].rates(TASK, untried):
             for batch in held:
                 path = store.path_of(tmp_path, "small", name, rate, batch)
                 store.save(path, outcome([0.2, 0.2], [0.2, 0.2]))
