@@ -47,6 +47,23 @@ def test_patience_keeps_the_best_epoch_and_says_how_long_it_waited():
     assert (used.tolist(), kept.tolist()) == ([4, 6], [2, 6])
 
 
+def test_a_budget_beyond_the_end_is_the_end():
+    curves = {
+        name: np.linspace(1, 0.1, 12)[None] for name in ("error", "held back", *rules.MEASURED.values())
+    }
+    found = rules.outcomes(curves, curves)[rules.FIXED]
+    assert found["100"][0].tolist() == found["to the end"][0].tolist() == [12]
+    assert found["5"][0].tolist() == [5]
+
+
+def test_images_that_are_not_there(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        rules.main(["--data", str(tmp_path)])
+    assert stopped.value.code == 2
+    assert "--data" in (said := capsys.readouterr().err)
+    assert "is not there. You find it at" in " ".join(said.split())
+
+
 @pytest.mark.slow
 def test_the_benchmark_runs(tmp_path):
     command = [sys.executable, "-m", rules.__name__, "--quick", "--json", str(tmp_path / "records.json")]
