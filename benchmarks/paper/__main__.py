@@ -15,7 +15,7 @@ import functools
 import pathlib
 from typing import NamedTuple
 
-from benchmarks import arguments, progress
+from benchmarks import arguments, pages, progress
 from benchmarks.paper import figures, methods, report, runner, store, tasks
 from benchmarks.speed import one_core
 from examples import datasets
@@ -45,13 +45,14 @@ def _options(given: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", type=pathlib.Path, metavar="FOLDER", help="where the data sets lie")
     arguments.add_comparison(parser, "out/paper", tasks=tasks.TASKS, methods=methods.METHODS)
     parser.add_argument(
-        "--seeds", type=arguments.positive_integer, metavar="N", help=f"0 ... N - 1; default: {SEEDS_AT_ONCE}"
+        "--seeds", type=arguments.positive_integer, metavar="N", help="0 ... N - 1; default: the task's own"
     )
+    parser.add_argument("--publish", action="store_true", help="put the report into docs/results")
     parser.add_argument("--one-core", action="store_true", help="leave the other cores to others")
     options = parser.parse_args(given)
     options.tasks = options.tasks or list(QUICK_TASKS if options.quick else tasks.TASKS)
     options.methods = options.methods or list(QUICK_METHODS if options.quick else methods.METHODS)
-    options.seeds = options.seeds or (QUICK_SEEDS if options.quick else SEEDS_AT_ONCE)
+    options.seeds = options.seeds or (QUICK_SEEDS if options.quick else None)
     if not options.report:
         if options.data is None:
             parser.error(f"argument --data: must name the folder of the data sets:\n{PLACES}")
@@ -64,16 +65,17 @@ def _options(given: list[str] | None) -> argparse.Namespace:
     return options
 
 
-def batches(seeds: int) -> list[tuple[int, ...]]:
-    """Seeds that are trained together: more seeds later only add batches."""
+def batches(task: str, seeds: int | None) -> list[tuple[int, ...]]:
+    """Seeds that are trained together, of a number or of the task's own: more of them only add batches."""
+    seeds = seeds or tasks.TASKS[task].seeds
     return [
         tuple(range(first, min(first + SEEDS_AT_ONCE, seeds))) for first in range(0, seeds, SEEDS_AT_ONCE)
     ]
 
 
-def missing(folder: pathlib.Path, task: str, names: list[str], seeds: int) -> list[Job]:
+def missing(folder: pathlib.Path, task: str, names: list[str], seeds: int | None) -> list[Job]:
     """What is yet to be trained of a task, as far as is known: the first seeds of every method first."""
-    groups = batches(seeds)
+    groups = batches(task, seeds)
     rates = {
         name: methods.METHODS[name].rates(
             tasks.TASKS[task], functools.partial(report.validation, folder, task, name, groups)
@@ -110,12 +112,17 @@ def main(given: list[str] | None = None) -> None:
     options = _options(given)
     if not options.report:
         _train(options)
-    found = report.collect(options.out, options.tasks, options.methods, batches(options.seeds))
+    groups = {task: batches(task, options.seeds) for task in options.tasks}
+    found = report.collect(options.out, options.methods, groups)
     text = report.text(found)
     print(text)
     (options.out / "report.md").write_text(text)
     figures.draw(options.out, found)
-    arguments.write(options.json, report.records(found))
+    records = report.records(found)
+    if options.publish:
+        plots = [options.out / plot for plot in figures.PLOTS]
+        pages.publish(report.PAGE, text, plots, records)
+    arguments.write(options.json, records)
 
 
 if __name__ == "__main__":

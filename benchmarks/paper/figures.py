@@ -25,13 +25,17 @@ MEASURED = {name: LINES[name] for name in ("paper deaths", "our default")} | {
 }
 
 
+PLOTS = ("error.png", "rate.png", "distance.png")
+
+
 def draw(folder: pathlib.Path, found: report.Found) -> None:
-    """Writes error.png, rate.png and distance.png of the tasks that were found."""
+    """Writes `PLOTS` of the tasks that were found."""
     found = {label: lines for label, lines in found.items() if lines}
     if found:
-        _plot(folder / "error.png", found, LINES, "test error", lambda outcome: outcome.test_curve)
-        _plot(folder / "rate.png", found, LINES, "learning rate", lambda outcome: outcome.rate)
-        _plot(folder / "distance.png", found, MEASURED, "distance", lambda outcome: outcome.distance)
+        error, rate, distance = (folder / plot for plot in PLOTS)
+        _plot(error, found, LINES, "test error", lambda outcome: outcome.test_curve)
+        _plot(rate, found, LINES, "learning rate", lambda outcome: outcome.rate)
+        _plot(distance, found, MEASURED, "distance", lambda outcome: outcome.distance)
 
 
 def _plot(

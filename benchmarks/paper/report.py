@@ -6,12 +6,32 @@ from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks import arguments, estimates
+from benchmarks import arguments, estimates, pages
 from benchmarks.paper import methods, runner, store, tasks
 
+PAGE = pages.RESULTS / "paper.md"
 REFERENCE = "SGD cosine"
 OURS = "paper deaths"
 GATES = ("paper deaths", "paper barcode", "paper WD", "gate on noise", "gate reversed")
+
+CLAIMS = {  # of the abstract, and what it is tried against
+    "better than a constant rate of SGD": "SGD constant",
+    "than a step schedule": "SGD step",
+    "than an exponential one": "SGD exponential",
+    "than a cosine": "SGD cosine",
+    "than a cosine with a warm-up": "SGD warm-up cosine",
+    "better than recent methods: DoG, averaged": "DoG, averaged",
+    "Prodigy, constant": "Prodigy",
+    "Prodigy, cosine": "Prodigy cosine",
+    "level with scheduled Adam: AdamW with a cosine": "AdamW cosine",
+    "control: its envelope with no gate": "envelope, no gate",
+    "control: a gate that hears noise": "gate on noise",
+    "control: a gate that hears the inverse": "gate reversed",
+    "another distance: births and deaths": "paper barcode",
+    "another distance: WD": "paper WD",
+    "ours: the default": "our default",
+    "ours: the update norm, no connectome": "update norm",
+}
 
 
 class Line(NamedTuple):
@@ -34,12 +54,10 @@ class Line(NamedTuple):
 Found = dict[str, dict[str, Line]]  # task: method: line
 
 
-def collect(
-    folder: pathlib.Path, labels: list[str], names: list[str], batches: list[tuple[int, ...]]
-) -> Found:
-    """What is there of these tasks and methods: those batches of seeds that the grids of all methods have."""
+def collect(folder: pathlib.Path, names: list[str], groups: dict[str, list[tuple[int, ...]]]) -> Found:
+    """What is there of these methods on each task: those batches of its seeds that all their grids have."""
     found: Found = {}
-    for label in labels:
+    for label, batches in groups.items():
         begun = {}
         for name in names:
             whole = {batch for batch in batches if _line(folder, label, name, [batch])}
@@ -71,10 +89,33 @@ def validation(
 
 
 def text(found: Found) -> str:
-    """A table for each task."""
-    return (
-        "\n".join(_table(label, lines) for label, lines in found.items() if lines) or "Nothing to report.\n"
-    )
+    """What the paper claims, then a table for each task."""
+    found = {label: lines for label, lines in found.items() if lines}
+    if not found:
+        return "Nothing to report.\n"
+    parts = [_claims(found), *(_table(label, lines) for label, lines in found.items())]
+    return "\n".join(part for part in parts if part)
+
+
+def _claims(found: Found) -> str:
+    """The paper's preset against each other method on each task, and on how many of them which is better."""
+    found = {label: lines for label, lines in found.items() if OURS in lines}
+    rows = []
+    for claim, name in CLAIMS.items():
+        against = {
+            label: estimates.red(lines[OURS].chosen.test, lines[name].chosen.test)
+            for label, lines in found.items()
+            if name in lines
+        }
+        if not against:
+            continue
+        better = sum(red.high < 0 for red in against.values())
+        worse = sum(red.low > 0 for red in against.values())
+        cells = [str(against[label]) if label in against else "not run" for label in found]
+        counts = f"{better} better, {worse} worse, {len(against) - better - worse} undecided"
+        rows.append(f"| {' | '.join([claim, *cells, counts])} |")
+    head = f"| {' | '.join(['claim', *found, 'tasks'])} |\n|{'---|' * (len(found) + 2)}"
+    return "\n".join([head, *rows]) + "\n" if rows else ""
 
 
 def _table(label: str, lines: dict[str, Line]) -> str:
@@ -119,7 +160,7 @@ def records(found: Found) -> list[arguments.Record]:
         {
             "task": label,
             "method": name,
-            "rate": rate,
+            "rate": float(f"{rate:.3g}"),
             "chosen": int(number == line.best),
             "seed": seed,
             "validation": round(float(outcome.validation[seed]), 5),

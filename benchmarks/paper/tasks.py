@@ -53,6 +53,7 @@ class Task(NamedTuple):
         paired: whether our default forwards the batch's own samples; a graph has only one set of them.
         one_by_one: seeds are not vmapped: many products of small matrices are slow on a CPU.
         unit: of the score.
+        seeds: how many are reported.
     """
 
     load: Callable[[pathlib.Path], Problem]
@@ -65,6 +66,7 @@ class Task(NamedTuple):
     paired: bool = True
     one_by_one: bool = False
     unit: str = "error"
+    seeds: int = 3
 
 
 def cross_entropy(params: Any, outputs: jax.Array, targets: jax.Array) -> jax.Array:
@@ -243,7 +245,7 @@ def _shakespeare(folder: pathlib.Path) -> Problem:
     return Problem(data, split, take, model, cross_entropy, nats)
 
 
-def _graph_task(name: str, chance: float, *, sage: bool = False) -> Task:
+def _graph_task(name: str, chance: float, seeds: int, *, sage: bool = False) -> Task:
     """200 epochs of one step each."""
     return Task(
         lambda folder: _graph(folder, name, sage=sage),
@@ -254,14 +256,15 @@ def _graph_task(name: str, chance: float, *, sage: bool = False) -> Task:
         chance=chance,
         points=40,
         paired=False,
+        seeds=seeds,
     )
 
 
 TASKS: dict[str, Task] = {
-    "cora": _graph_task("cora", 0.70),
-    "citeseer": _graph_task("citeseer", 0.79),
-    "cora-sage": _graph_task("cora", 0.70, sage=True),
-    "citeseer-sage": _graph_task("citeseer", 0.79, sage=True),
+    "cora": _graph_task("cora", 0.70, 10),
+    "citeseer": _graph_task("citeseer", 0.79, 10),
+    "cora-sage": _graph_task("cora", 0.70, 5, sage=True),
+    "citeseer-sage": _graph_task("citeseer", 0.79, 5, sage=True),
     "fashion-mlp": Task(_fashion_mlp, epochs=20, batch=50, sgd=0.03, adam=1e-3, chance=0.9, points=20),
     "fashion-cnn": Task(
         _fashion_cnn, epochs=20, batch=50, sgd=0.03, adam=1e-3, chance=0.9, points=20, one_by_one=True

@@ -1,21 +1,15 @@
 """Tables in Markdown, flat records for JSON, all from the files on disk: nothing here is typed by hand."""
 
-import json
 import pathlib
-import shutil
 
 import numpy as np
 
-from benchmarks import arguments, estimates
+from benchmarks import arguments, estimates, pages
 from benchmarks.training import figures, methods, protocols, runner, seconds, tasks
 from benchmarks.training.protocols import OURS
 
 CONTROL = "update norm"
-BEGIN, END = "<!-- training tables: begin -->", "<!-- training tables: end -->"
-
-
-# What `publish` writes into; plots and the summary lie beside it.
-PAGE = pathlib.Path(__file__).parents[2] / "docs" / "results" / "training.md"
+PAGE = pages.RESULTS / "training.md"
 
 
 def write(folder: pathlib.Path, plan: protocols.Plan) -> str:
@@ -38,14 +32,9 @@ def write(folder: pathlib.Path, plan: protocols.Plan) -> str:
 
 
 def publish(folder: pathlib.Path, plan: protocols.Plan, text: str) -> None:
-    """Puts the tables between their markers in `PAGE`, the plots and a summary beside it."""
-    before, rest = PAGE.read_text().split(BEGIN)
-    _, after = rest.split(END)
-    PAGE.write_text(f"{before}{BEGIN}\n\n{scope(plan)}\n\n{text}\n\n{END}{after}")
-    for plot in ("rates.png", "traces.png"):
-        shutil.copy(folder / plot, PAGE.with_name(f"training_{plot}"))
-    lines = ",\n".join(json.dumps(row) for row in summary(folder, plan))
-    PAGE.with_suffix(".json").write_text(f"[{lines}]\n")
+    """Puts the tables, two plots and a summary into docs/results."""
+    plots = [folder / plot for plot in ("rates.png", "traces.png")]
+    pages.publish(PAGE, f"{scope(plan)}\n\n{text}", plots, summary(folder, plan))
 
 
 def scope(plan: protocols.Plan) -> str:

@@ -1,5 +1,6 @@
 """The paper's benchmark: parts that do not meet, rates chosen on validation only, a run that goes on."""
 
+import json
 import pathlib
 
 import jax
@@ -10,6 +11,7 @@ import pytest
 for needed in ("sklearn", "networkx", "rich", "matplotlib"):
     pytest.importorskip(needed)
 
+from benchmarks import pages  # noqa: E402
 from benchmarks.paper import __main__ as paper  # noqa: E402  after what they need
 from benchmarks.paper import figures, methods, models, report, runner, store, tasks  # noqa: E402
 from benchmarks.training import models as training_models  # noqa: E402
@@ -187,6 +189,45 @@ def test_a_rate_is_chosen_on_validation_and_reported_on_test():
     assert chosen == [0, 0, 1, 1]
 
 
+def test_a_claim_is_counted_where_its_interval_tells(monkeypatch):
+    labels = ("won", "lost", "equal", "alone")
+    for label in labels:
+        monkeypatch.setitem(tasks.TASKS, label, TASK)
+    good, bad, reference = outcome([0.1], [0.1, 0.1]), outcome([0.1], [0.3, 0.3]), outcome([0.1], [0.2, 0.2])
+    lines = [report.Line((0.1,), (each,)) for each in (good, bad, reference, reference)]
+    found = {
+        label: {report.OURS: ours, "SGD cosine": lines[2]}
+        for label, ours in zip(labels, (*lines[:3], lines[1]), strict=True)
+    }
+    del found["alone"]["SGD cosine"]
+    found["won"]["SGD step"] = lines[2]
+    text = report.text(found)
+    assert "| claim | won | lost | equal | alone | tasks |" in text
+    assert (
+        "| than a cosine | -50.0 [-50.0, -50.0] | +50.0 [+50.0, +50.0] | +0.0 [+0.0, +0.0] | not run |"
+        in text
+    )
+    assert "| 1 better, 1 worse, 1 undecided |" in text
+    assert "| 1 better, 0 worse, 0 undecided |" in text
+
+
+def test_what_is_published_lies_between_the_marks_of_its_page(tmp_path):
+    page, plot = tmp_path / "paper.md", tmp_path / "error.png"
+    marks = [pages.mark(page, end) for end in ("begin", "end")]
+    page.write_text(f"above\n{marks[0]}\nold\n{marks[1]}\nbelow\n")
+    plot.write_bytes(b"plot")
+    for text in ("first", "second"):
+        pages.publish(page, text, [plot], [{"a": 1}, {"a": None}])
+    assert page.read_text() == f"above\n{marks[0]}\n\nsecond\n\n{marks[1]}\nbelow\n"
+    assert (tmp_path / "paper_error.png").read_bytes() == b"plot"
+    assert json.loads((tmp_path / "paper.json").read_text()) == [{"a": 1}, {"a": None}]
+
+
+def test_the_page_has_a_place_for_the_report():
+    for end in ("begin", "end"):
+        assert report.PAGE.read_text().count(pages.mark(report.PAGE, end)) == 1
+
+
 def test_a_batch_of_seeds_that_a_method_lacks_is_left_out_of_all(tmp_path, small):
     batches = [(0, 1), (2, 3)]
     for name, held in (("SGD cosine", batches), ("SGD step", batches[:1])):
@@ -194,7 +235,7 @@ def test_a_batch_of_seeds_that_a_method_lacks_is_left_out_of_all(tmp_path, small
             for batch in held:
                 path = store.path_of(tmp_path, "small", name, rate, batch)
                 store.save(path, outcome([0.2, 0.2], [0.2, 0.2]))
-    found = report.collect(tmp_path, ["small"], ["SGD cosine", "SGD step", "Prodigy"], batches)
+    found = report.collect(tmp_path, ["SGD cosine", "SGD step", "Prodigy"], {"small": batches})
     assert {name: len(line.chosen.test) for name, line in found["small"].items()} == {
         "SGD cosine": 2,
         "SGD step": 2,

@@ -13,7 +13,7 @@ pytest.importorskip("networkx")
 pytest.importorskip("rich")
 pytest.importorskip("matplotlib")
 
-from benchmarks import estimates
+from benchmarks import estimates, pages
 from benchmarks.training import __main__ as training
 from benchmarks.training import controllers, figures, methods, report, runner, seconds, tasks, tuning
 from cgalr_jax import controllers as library
@@ -51,7 +51,8 @@ def test_methods_and_experiments_name_what_there_is():
 def test_the_page_counts_what_there_is():
     text = report.PAGE.read_text()
     plan = training.plan_of(training.reported(), list(methods.METHODS))
-    assert text.count(report.BEGIN) == text.count(report.END) == 1
+    for end in ("begin", "end"):
+        assert text.count(pages.mark(report.PAGE, end)) == 1
     assert report.scope(plan) in text, "what is reported changed: run and publish it again"
 
 

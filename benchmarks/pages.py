@@ -1,0 +1,28 @@
+"""Puts what a benchmark found into its page of docs/results: no figure there is typed by hand."""
+
+import json
+import pathlib
+import shutil
+from collections.abc import Sequence
+
+from benchmarks import arguments
+
+RESULTS = pathlib.Path(__file__).parents[1] / "docs" / "results"
+
+
+def mark(page: pathlib.Path, end: str) -> str:
+    """What stands before ("begin") and behind ("end") the tables of a page."""
+    return f"<!-- {page.stem} tables: {end} -->"
+
+
+def publish(
+    page: pathlib.Path, text: str, plots: Sequence[pathlib.Path], rows: Sequence[arguments.Record]
+) -> None:
+    """Writes the tables of PAGE.md between their marks, plots as PAGE_NAME and a summary as PAGE.json."""
+    before, rest = page.read_text().split(mark(page, "begin"))
+    _, after = rest.split(mark(page, "end"))
+    page.write_text(f"{before}{mark(page, 'begin')}\n\n{text}\n\n{mark(page, 'end')}{after}")
+    for plot in plots:
+        shutil.copy(plot, page.with_name(f"{page.stem}_{plot.name}"))
+    lines = ",\n".join(json.dumps(row) for row in rows)
+    page.with_suffix(".json").write_text(f"[{lines}]\n")
