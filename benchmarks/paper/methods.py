@@ -6,6 +6,7 @@ rate: the same budget for all. One whose best is the first or the last of them i
 not or the ladder of ten ends: a middle that does not suit a method must not be what makes it lose.
 """
 
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -117,11 +118,12 @@ def _controlled(setting: Setting) -> optax.GradientTransformation:
     )
 
 
-def _ours(setting: Setting, **rest: Any) -> optax.GradientTransformation:
-    """The library's default."""
+def _ours(setting: Setting, rows: int | None = None, **rest: Any) -> optax.GradientTransformation:
+    """The library's default; of paired samples only the first `rows`."""
     schedule = training.rate_of(setting.config)
     every = max(setting.steps // training.MEASUREMENTS, 1)
-    return cgalr_jax.cgalr(schedule, setting.example, samples=setting.samples, every=every, **rest)
+    samples = None if setting.samples is None else setting.samples[:rows]
+    return cgalr_jax.cgalr(schedule, setting.example, samples=samples, every=every, **rest)
 
 
 FAMILIES: dict[str, Family] = {
@@ -138,6 +140,7 @@ FAMILIES: dict[str, Family] = {
     "paper WD": _paper("wasserstein", max_units=32),  # H1 of more takes seconds a measurement
     "gate control": Family(_controlled, "fixed"),
     "default": Family(_ours, "paired"),
+    "default of 8": Family(functools.partial(_ours, rows=8), "paired"),
     "update norm": Family(lambda setting: _ours(setting, signal=signals.update_norm())),
 }
 
@@ -158,6 +161,7 @@ METHODS: dict[str, Method] = {
     "Prodigy": Method("prodigy", "constant", "factor"),
     "Prodigy cosine": Method("prodigy", "cosine", "factor"),
     "our default": Method("default", "cosine"),
+    "our default, 8 samples": Method("default of 8", "cosine"),
     "update norm": Method("update norm", "cosine"),
 }
 

@@ -45,6 +45,16 @@ def quick_run(name, path):
 
 
 @pytest.mark.slow
+def test_the_first_step_is_timed_in_a_first_run_and_a_later_one(tmp_path):
+    printed, records = quick_run("first_step", tmp_path / "records.json")
+    assert "first run s" in printed
+    assert [record["mode"] for record in records] == ["plain", "given", "paired", "probe"]
+    assert records[0]["first_added_s"] == records[0]["later_added_s"] == 0
+    for record in records:
+        assert min(record["first_s"], record["later_s"]) > 0
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXPECTED)
 def test_quick_run_prints_a_table_and_writes_flat_records(name, tmp_path):
     printed, records = quick_run(name, tmp_path / "records.json")
