@@ -8,6 +8,7 @@ import optax
 
 from cgalr_jax import _checks
 from cgalr_jax._warnings import warn_deprecated
+from cgalr_jax.controllers._ring import ring_median
 from cgalr_jax.controllers.base import Controller, Measurement
 from cgalr_jax.controllers.sensitivity import (
     ANNEALING,
@@ -252,7 +253,7 @@ def ramp(sensitivity: Sensitivity, state: CalibrationState, *, ramp_steps: float
     sensitivities = jnp.where(place, sensitivity.value, state.sensitivities)
     counted = counted + counts.astype(jnp.int32)
     # 2. How far the scale is above the one at which the median puts the network at its set-point.
-    excess = jnp.where(counted > 0, _median(sensitivities, counted), sensitivity.value) + log_rate
+    excess = jnp.where(counted > 0, ring_median(sensitivities, counted), sensitivity.value) + log_rate
     # 3. The record of the motion, for the guard. It starts again if the motion has clearly fallen; a motion
     #    that stays the same while the scale grows has not fallen, though its sensitivity has.
     is_record = sensitivity.believed & ((motion > state.record) | calmer)
@@ -310,13 +311,6 @@ def ramp(sensitivity: Sensitivity, state: CalibrationState, *, ramp_steps: float
         sensitivity=jnp.where(often_cut, NO_RECORD, state.sensitivity),
     )
     return start_again(often_cut, state)  # cut steps may have left another network
-
-
-def _median(ring: jax.Array, count: jax.Array) -> jax.Array:
-    """The median of the first `count` numbers of a ring, or of all once it is full; of at least one."""
-    count = jnp.clip(count, 1, _KEPT)
-    ordered = jnp.sort(jnp.where(jnp.arange(_KEPT, dtype=jnp.int32) < count, ring, jnp.inf))
-    return 0.5 * (ordered[(count - 1) // 2] + ordered[count // 2])
 
 
 # ------------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from cgalr_jax import _checks
+from cgalr_jax.controllers._ring import ring_median
 from cgalr_jax.controllers.base import Controller, Measurement
 
 __all__ = ["FAST", "HOLD", "SLOW", "GateState", "hysteresis_gate", "robust_z_score", "schmitt_trigger"]
@@ -32,7 +33,7 @@ def robust_z_score(
         value: f32[], finite.
         history: f32[W], a ring buffer of earlier values; the first `min(count, W)` entries are valid.
         count: i32[], how many values were ever written to the ring.
-        min_count: with fewer values than this, z = 0; at least 0.
+        min_count: with fewer values than this, z = 0, and with none at all; at least 0.
 
     Returns:
         f32[], in [-10, 10].
@@ -45,22 +46,14 @@ def robust_z_score(
     """
     value = jnp.asarray(_checks.real_scalar("value", value), jnp.float32)
     ring = jnp.asarray(_checks.real_array("history", history), jnp.float32)
-    if ring.ndim != 1:
-        raise ValueError(f"history must be f32[W], got {_checks.shown(history)}.")
+    if ring.ndim != 1 or ring.size == 0:
+        raise ValueError(f"history must be f32[W] with W at least 1, got {_checks.shown(history)}.")
     count = jnp.asarray(_checks.real_scalar("count", count), jnp.int32)
     min_count = _checks.check_integer("min_count", min_count, 0)
-    valid = jnp.arange(ring.size, dtype=jnp.int32) < count
-    median = _median(ring, valid)
-    deviation = _median(jnp.abs(ring - median), valid)
+    median = ring_median(ring, count)
+    deviation = ring_median(jnp.abs(ring - median), count)
     spread = _MAD_TO_DEVIATION * deviation + 1e-3 * jnp.abs(median) + 1e-6
-    return jnp.where(count >= min_count, jnp.clip((value - median) / spread, -10.0, 10.0), 0.0)
-
-
-def _median(values: jax.Array, valid: jax.Array) -> jax.Array:
-    """The median of the valid values; without a valid one the result has no meaning."""
-    ordered = jnp.sort(jnp.where(valid, values, jnp.inf))
-    count = jnp.maximum(jnp.sum(valid, dtype=jnp.int32), 1)
-    return 0.5 * (ordered[(count - 1) // 2] + ordered[count // 2])
+    return jnp.where(count >= max(min_count, 1), jnp.clip((value - median) / spread, -10.0, 10.0), 0.0)
 
 
 def schmitt_trigger(mode: jax.Array, z: jax.Array, *, enter: float, leave: float) -> jax.Array:

@@ -21,7 +21,7 @@ from cgalr_jax.controllers import (
     UNFINISHED,
     Measurement,
 )
-from cgalr_jax.controllers.calibrated import _median
+from cgalr_jax.controllers._ring import ring_median
 
 pytestmark = pytest.mark.usefixtures("strict")
 
@@ -135,7 +135,7 @@ def test_the_median_of_the_ramp_is_that_of_its_last_measurements(count):
     ring = np.full(64, -9.0, np.float32)
     for number, value in enumerate(values):
         ring[number % 64] = value
-    np.testing.assert_allclose(_median(jnp.asarray(ring), i32(count)), np.median(values[-64:]), rtol=1e-6)
+    np.testing.assert_allclose(ring_median(jnp.asarray(ring), i32(count)), np.median(values[-64:]), rtol=1e-6)
 
 
 def test_a_trend_along_the_ramp_ends_by_the_set_point_too():

@@ -38,6 +38,14 @@ class TestRobustZScore:
     def test_is_zero_while_there_are_few(self):
         assert controllers.robust_z_score(f32(5.0), jnp.zeros(10), i32(4)) == 0
 
+    @pytest.mark.parametrize("count", [0, -1])
+    def test_is_zero_without_a_history(self, count):
+        assert controllers.robust_z_score(f32(5.0), jnp.zeros(10), i32(count), min_count=0) == 0
+
+    def test_a_history_has_room_for_a_value(self):
+        with pytest.raises(ValueError, match=r"history must be f32\[W\] with W at least 1"):
+            controllers.robust_z_score(f32(5.0), jnp.zeros(0), i32(0))
+
     @pytest.mark.parametrize(("value", "z"), [(2.0, 0.0), (2.5, 10.0), (-9.0, -10.0)])
     def test_stays_finite_on_a_constant_history(self, value, z):
         assert controllers.robust_z_score(f32(value), jnp.full(10, 2.0), i32(10)) == z
