@@ -5,6 +5,7 @@ known, averaging the parameters does the same, at any step, while training goes 
 """
 
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -112,7 +113,7 @@ def averaged_params(opt_state: Any, params: optax.Params) -> optax.Params:
             f"{type(opt_state).__name__}."
         )
     # By path, never by position: a list that was restored as a mapping has keys that sort as text.
-    means = {_keys(path[1:]): mean for path, mean in states[0].items() if path[0] == "averaging_params"}
+    means = {path[1:]: mean for path, mean in states[0].items() if path[0] == "averaging_params"}
 
     known = sorted("/".join(keys) for keys in means)
     seen = set()
@@ -120,7 +121,7 @@ def averaged_params(opt_state: Any, params: optax.Params) -> optax.Params:
     def average(path: Any, leaf: Any) -> Any:
         if not _trains(leaf):
             return leaf
-        keys = _keys(tuple(jax.tree_util.keystr((key,), simple=True) for key in path))
+        keys = _found(tuple(jax.tree_util.keystr((key,), simple=True) for key in path), means)
         if keys not in means:
             raise ValueError(
                 f"params must be those that polynomial_averaging averages, {known}, got {'/'.join(keys)!r}."
@@ -131,7 +132,8 @@ def averaged_params(opt_state: Any, params: optax.Params) -> optax.Params:
                 f"{jnp.shape(means[keys])} for {'/'.join(keys)!r}, got {leaf.shape}."
             )
         seen.add(keys)
-        return jnp.asarray(means[keys], leaf.dtype)
+        # A copy: the state may be donated to the next step.
+        return jnp.array(means[keys], leaf.dtype, copy=True)
 
     averaged = jax.tree_util.tree_map_with_path(average, params)
     if missing := means.keys() - seen:
@@ -152,6 +154,7 @@ def _wide(leaf: Any) -> Any:
     return leaf.dtype if leaf.dtype.itemsize >= 4 else jnp.float32
 
 
-def _keys(path: tuple[str, ...]) -> tuple[str, ...]:
-    """The keys to a parameter, without the last key of an nnx state, which leads to the variable's value."""
-    return path[:-1] if path and path[-1] == "value" else path
+def _found(keys: tuple[str, ...], means: Mapping[tuple[str, ...], Any]) -> tuple[str, ...]:
+    """The keys of the same parameter: in an nnx state one more, "value", leads to a variable's value."""
+    shorter = keys[:-1] if keys[-1:] == ("value",) else keys
+    return next((each for each in (keys, shorter, (*keys, "value")) if each in means), keys)

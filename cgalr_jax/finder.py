@@ -24,6 +24,7 @@ _SHARE = 2 / 3
 _BETWEEN_NETWORKS = 3.0
 # The optimizer steps of a run whose ramp is the longest that `calibrated` climbs.
 _STEPS = 600
+_SMALLEST_SHARE = 1e-6
 
 
 class LearningRateCurve(NamedTuple):
@@ -103,7 +104,7 @@ def find_learning_rate(
             `state["params"]`, or the first entry of a tuple, or the state itself: the first of these that
             there is.
         every: steps between measurements; at least 1.
-        lowest: first rate; positive.
+        lowest: first rate; positive, and at least a millionth of `highest`.
         highest: the ramp ends there at the latest; greater than `lowest`.
         measurements: deprecated, without effect: the ramp ends by itself.
 
@@ -133,6 +134,13 @@ def find_learning_rate(
     highest = _checks.check(
         "highest", highest, lambda x: lowest < x < math.inf, f"finite and above lowest = {lowest}"
     )
+    # The controller's scale is a share of the highest rate, and the smallest share is a millionth.
+    share = max(lowest / highest, _SMALLEST_SHARE)
+    if lowest < highest * _SMALLEST_SHARE * (1 - 1e-6):  # the default is at the limit, but for rounding
+        raise ValueError(
+            f"lowest must be at least a millionth of highest = {highest}, got {lowest}; climb from there to "
+            "another highest rate first."
+        )
     if measurements is not None:
         warn_deprecated(
             "measurements= has no effect any more, since the ramp ends by itself, and will go with the next "
@@ -150,8 +158,7 @@ def find_learning_rate(
     parameters = _parameters if params is None else params
     if signal.reads_params:
         _check_parameters(parameters, state)
-    # The controller's scale is a share of the highest rate.
-    controller = controllers.calibrated(optax.constant_schedule(1.0), steps=_STEPS, start=lowest / highest)
+    controller = controllers.calibrated(optax.constant_schedule(1.0), steps=_STEPS, start=share)
     most = controller.early // every + 1
 
     def read(state: Any) -> Any:
@@ -168,7 +175,8 @@ def find_learning_rate(
         steps = jnp.where(first, 0, every)
         after = jax.lax.fori_loop(0, steps, lambda _, state: step(state, ramp.rate), ramp.state)
         reading = read(after)
-        distance = signal.compare(ramp.reading, reading) / signal.set_point_at(every)
+        distance = jnp.asarray(signal.compare(ramp.reading, reading), jnp.float32)
+        distance = distance / signal.set_point_at(every)
         distance = jnp.where(first, 0.0, distance)
         measurement = controllers.Measurement(distance, every * ramp.readings)
         scale, control = controller.update(measurement, ramp.control)

@@ -157,10 +157,11 @@ def update(
     rate = () if learning_rate is None else _rate(learning_rate, state.cg_step) * state.cg_scale
     scale = state.cg_scale
     if instrument.max_share is not None and params is not None:
-        scaled = jax.tree.map(functools.partial(_scaled, scale), updates)
+        scaled = jax.tree.map(functools.partial(_product, scale), updates)
         share = largest_share(scaled, params) / instrument.max_share
-        # A share that is not finite is not cut: the user is to see that the update is not finite.
-        is_cut = (share > 1) & (share < jnp.inf)
+        # An infinite share is that of a finite update, and the step is left out. That of an update that is
+        # not finite is NaN, and nothing is cut: the user is to see it.
+        is_cut = share > 1
         scale = scale / jnp.where(is_cut, share, 1.0)
         cut = jnp.where(is_cut, optax.safe_increment(state.cg_cut), state.cg_cut)
         state = state._replace(cg_cut=cut)
@@ -227,10 +228,16 @@ def _scaled(scale: jax.Array, update: Any) -> Any:
     """An update times the scale, in the update's dtype; a leaf that is no array of numbers is unchanged."""
     if not _leaves.is_array(update) or jnp.result_type(update) == jax.dtypes.float0:
         return update
+    return _product(scale, update).astype(jnp.result_type(update))
+
+
+def _product(scale: jax.Array, update: Any) -> Any:
+    """The same of a narrow type in float32, in which it does not overflow."""
+    if not _leaves.is_array(update) or jnp.result_type(update) == jax.dtypes.float0:
+        return update
     update = jnp.asarray(update)
-    # The product of a narrow type is computed in float32, and rounded once, at the end.
     wide = update.dtype if update.dtype.itemsize >= 4 and _leaves.is_inexact(update) else jnp.float32
-    return (update.astype(wide) * scale.astype(wide)).astype(update.dtype)
+    return update.astype(wide) * scale.astype(wide)
 
 
 def _all_finite(tree: Any) -> jax.Array:

@@ -73,7 +73,8 @@ def connectome_schedule(
         example: see `scale_by_connectome`.
         controller: default `calibrated(learning_rate)` with a schedule and `calibrated()` with a number.
         signal: default `signals.frobenius()`.
-        **kwargs: the other arguments of `scale_by_connectome`.
+        **kwargs: the other arguments of `scale_by_connectome`, but for `max_share`: a schedule sees no
+            updates that it could bound.
 
     Returns:
         An Optax `StatefulSchedule`.
@@ -101,5 +102,10 @@ def connectome_schedule(
         )
     if controller is None:
         controller = controllers.calibrated(learning_rate if callable(learning_rate) else None)
+    if kwargs.setdefault("max_share", None) is not None:
+        raise ValueError(
+            "max_share must be left out, because Optax passes no updates to a schedule, got "
+            f"{_checks.shown(kwargs['max_share'])}; clip the gradients before the optimizer."
+        )
     block = transform.scale_by_connectome(example, controller=controller, signal=signal, **kwargs)
     return ConnectomeSchedule(block, learning_rate)

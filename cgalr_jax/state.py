@@ -130,7 +130,8 @@ def _shown(state: Mapping[Path, Any]) -> dict[str, Any]:
         values["learning_rate"] = state["cg_rate",]
     refused = []
     for path, leaf in state.items():
-        if path[0] != "cg_control" or jnp.shape(leaf) != ():
+        # One number for each run, as the step counter has: a state may be one of many, under vmap.
+        if path[0] != "cg_control" or jnp.shape(leaf) != jnp.shape(state["cg_step",]):
             continue
         if path[-1] == "refused":
             refused.append(leaf)

@@ -60,7 +60,8 @@ def levelled(distances: jax.typing.ArrayLike, *, window: int = 5, tolerance: flo
     tolerance = _checks.check("tolerance", tolerance, lambda x: 0 < x < 1, "in (0, 1)")
     found = np.zeros(series.shape, dtype=bool)
     if series.shape[-1] >= 2 * window:
-        mean = np.lib.stride_tricks.sliding_window_view(series, window, axis=-1).mean(axis=-1)
+        finite = np.where(np.isfinite(series), series, np.nan)  # an infinite peak would never be fallen from
+        mean = np.lib.stride_tricks.sliding_window_view(finite, window, axis=-1).mean(axis=-1)
         peak = np.fmax.accumulate(mean, axis=-1)
         now = mean[..., window:]
         # These comparisons are false for NaN: a distance that could not be measured never stops a run.

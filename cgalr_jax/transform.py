@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Hashable
 from typing import Any
 
+import jax
 import optax
 
 from cgalr_jax import _checks, _deprecated, arguments, cadence, controllers, layers, signals
@@ -12,6 +13,8 @@ from cgalr_jax.instrument import Instrument, init, update
 from cgalr_jax.signals.base import check_signal
 
 __all__ = ["cgalr", "scale_by_connectome"]
+
+_MOMENTUM = 0.9  # of the default optimizer
 
 
 def scale_by_connectome(
@@ -80,7 +83,8 @@ def scale_by_connectome(
         max_share: the share of its largest singular value by which one step may change a matrix, see
             `signals.largest_share`; positive. If one matrix would change by more, the step of all parameters
             is scaled down. Without this bound, training with a squared loss can diverge between two
-            measurements. None for no bound.
+            measurements. None for no bound. There is none either where `update` is called without `params`,
+            as it may be with `activations` and a signal that reads nothing else.
         bounds: deprecated, see `controllers.envelope`.
         window: deprecated, see `hysteresis_gate`.
 
@@ -125,7 +129,7 @@ def cgalr(
     example: Any = None,
     *,
     optimizer: Callable[[optax.ScalarOrSchedule], optax.GradientTransformation] | None = None,
-    momentum: float | None = 0.9,
+    momentum: float | None = _MOMENTUM,
     samples: Any = None,
     steps: int | None = None,
     every: int | None = None,
@@ -181,7 +185,7 @@ def cgalr(
         momentum = _checks.check("momentum", momentum, lambda x: 0 <= x < 1, "None or in [0, 1)")
     if optimizer is None:
         optimizer = functools.partial(optax.sgd, momentum=momentum)
-    elif momentum != 0.9:  # the default
+    elif not _is_default(momentum):
         raise ValueError(
             "momentum is that of the default optimizer and must be left out beside optimizer=, which has its "
             f"own: functools.partial(optax.sgd, momentum={momentum}); got momentum={momentum}."
@@ -219,6 +223,13 @@ def cgalr(
 # ------------------------------------------------------------------------------------------------------------
 # Helpers of these functions
 # ------------------------------------------------------------------------------------------------------------
+
+
+def _is_default(momentum: Any) -> bool:
+    """Whether nobody chose it: `optax.inject_hyperparams` hands out the default as an array, or traced."""
+    if momentum is None or isinstance(momentum, jax.core.Tracer):
+        return momentum is not None
+    return math.isclose(momentum, _MOMENTUM, rel_tol=1e-6)
 
 
 def _instrument(

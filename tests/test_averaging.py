@@ -125,3 +125,36 @@ def test_averaged_params_wants_exactly_one(count):
     tx = optax.chain(optax.sgd(1.0), *(cgalr_jax.polynomial_averaging() for _ in range(count)))
     with pytest.raises(ValueError, match=f"one state of polynomial_averaging, got {count}"):
         cgalr_jax.averaged_params(tx.init(jnp.ones(2)), jnp.ones(2))
+
+
+def test_the_average_outlives_the_state_that_kept_it():
+    tx = optax.chain(optax.sgd(0.1), cgalr_jax.polynomial_averaging())
+
+    def step(params, state):
+        updates, state = tx.update(params, state, params)
+        return optax.apply_updates(params, updates), state
+
+    donated = jax.jit(step, donate_argnums=(0, 1))
+    params = {"w": jnp.ones(3)}
+    params, state = donated(params, tx.init(params))
+    average = cgalr_jax.averaged_params(state, params)
+    params, state = donated(params, state)
+    assert np.all(np.isfinite(average["w"]))
+    donated(average, state)  # two arguments, no buffer in both
+
+
+def test_a_parameter_may_be_called_value():
+    nnx = pytest.importorskip("flax.nnx")
+
+    class Model(nnx.Module):
+        def __init__(self):
+            self.value = nnx.Param(jnp.ones(3))
+            self.other = nnx.Param(jnp.ones(2))
+
+    model = Model()
+    tx = cgalr_jax.polynomial_averaging()
+    params = nnx.state(model, nnx.Param)
+    state = tx.init(params)
+    for given in (params, nnx.to_pure_dict(params)):
+        shapes = jax.tree.map(jnp.shape, cgalr_jax.averaged_params(state, given))
+        assert shapes == jax.tree.map(jnp.shape, given)

@@ -180,3 +180,29 @@ class TestReadOff:
 def test_refuses(argument, value):
     with pytest.raises(ValueError, match=f"^{argument} must be"):
         find(**{argument: value})
+
+
+def test_a_range_that_the_ramp_cannot_span_is_refused():
+    climb = functools.partial(
+        cgalr_jax.find_learning_rate, lambda p, r: p, PARAMS, lambda p: {"h": X @ p["w"]}
+    )
+    with pytest.raises(ValueError, match=r"lowest must be at least a millionth of highest = 10.0, got 1e-12"):
+        climb(lowest=1e-12, highest=10.0)
+    with pytest.raises(ValueError, match=r"start must be in \[1e-6, 1\], got 1e-09"):
+        calibrated(start=1e-9)
+
+
+def test_a_signal_of_doubles():
+    reading = signals.Signal(
+        lambda layers, params: {name: jnp.mean(layer, 0) for name, layer in layers.items()},
+        lambda before, after: sum(jnp.abs(before[name] - after[name]).mean() for name in before),
+        0.1,
+    )
+
+    def step(params, rate):
+        return jax.tree.map(lambda p, g: p - rate * g, params, jax.grad(loss)(params))
+
+    with jax.enable_x64(True):
+        params = jax.tree.map(lambda p: jnp.asarray(p, jnp.float64), PARAMS)
+        curve = cgalr_jax.find_learning_rate(step, params, lambda p: {"h": X @ p["w"]}, signal=reading)
+    assert np.isfinite(curve.rate)

@@ -94,3 +94,12 @@ def test_what_is_refused_is_counted_wherever_it_was():
     found = cgalr_jax.metrics(state)
     assert found["cgalr/refused"] == 3  # the first reading is compared with nothing
     assert found["cgalr/scale"] == 0.5
+
+
+def test_metrics_of_runs_under_vmap_have_a_value_for_each():
+    tx = cgalr_jax.cgalr(SCHEDULE, signal=cgalr_jax.signals.update_norm(), steps=200)
+    several = jax.vmap(tx.init)(jax.tree.map(lambda x: jnp.stack([x] * 3), PARAMS))
+    one, found = cgalr_jax.metrics(tx.init(PARAMS)), cgalr_jax.metrics(several)
+    assert set(found) == set(one)
+    assert {jnp.shape(value) for value in found.values()} == {(3,)}
+    assert cgalr_jax.is_measurement_step(1, steps=200, opt_state=several)

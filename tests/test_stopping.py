@@ -111,3 +111,10 @@ def test_two_windows_are_enough_and_no_tolerance_is_none():
     assert stopping.levelled([8, 1], window=1).shape == (2,)
     with pytest.raises(ValueError, match=r"^tolerance must be in \(0, 1\), got 0"):
         stopping.levelled([1.0], tolerance=0)
+
+
+@pytest.mark.parametrize("lost", [np.nan, np.inf, -np.inf])
+def test_a_distance_that_was_not_measured_is_no_peak(lost):
+    distances = [8, 8, lost, 8, 8, 8, 8]
+    assert not stopping.levelled(distances, window=1).any()
+    assert stopping.levelled([8, lost, 8, 1, 1], window=1).tolist() == [False, False, False, False, True]

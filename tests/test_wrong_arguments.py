@@ -386,7 +386,15 @@ TABLE: dict[str, dict[str, Row]] = {
                 call=lambda v, name=name: cgalr_jax.connectome_schedule(0.1, **{"example": EXAMPLE, name: v})
             )
             for name, row in TRANSFORMATION.items()
+            if name != "max_share"
         },
+        "max_share": Row(
+            lambda v: cgalr_jax.connectome_schedule(0.1, EXAMPLE, max_share=v),
+            "must be left out",
+            NUMBERS,
+            ("nothing",),
+            (None,),
+        ),
     },
     "calibrated": {
         "schedule": functions(
@@ -396,7 +404,7 @@ TABLE: dict[str, dict[str, Row]] = {
             (optax.constant_schedule(1.0),),
         ),
         "target": numbers(lambda v: cgalr_jax.calibrated(target=v), "positive and finite", ("a fraction",)),
-        "start": numbers(lambda v: cgalr_jax.calibrated(start=v), "in (0, 1]"),
+        "start": numbers(lambda v: cgalr_jax.calibrated(start=v), "in [1e-6, 1]"),
         "steps": integers(lambda v: cgalr_jax.calibrated(steps=v), 1)._replace(fine=("nothing",)),
     },
     "hysteresis_gate": {

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import inspect
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Unpack
 
@@ -23,6 +24,7 @@ _STILL = (
     (linen.Dropout, "deterministic", True),
     (linen.MultiHeadDotProductAttention, "deterministic", True),
 )
+_RUNS = itertools.count()
 _RECURRENT = (linen.RNN, linen.RNNCellBase)
 _LAYERS = (
     linen.Dense,
@@ -237,18 +239,24 @@ def _run(
             functools.partial(module.sow, "intermediates"),
         )
 
+    # A class under nn.jit keeps its traces, in which nobody listens again, by what may change: with a
+    # collection that is of this run only, and empty, each run has a trace of its own.
+    own = f"cgalr:{next(_RUNS)}"
     with linen.intercept_methods(heard):
         output, changed = model.apply(
             variables,
             samples,
             # Flax draws missing streams from that of 'params', so that one constant key serves all.
             rngs={"params": jax.random.key(0)} if still else rngs,
-            mutable=core.DenyList(("params",)) if still else [*mutable, "intermediates"],
+            mutable=core.DenyList(("params", own)) if still else [*mutable, "intermediates", own],
             method=lambda model, samples: choices.run(choice, model, samples),
         )
     ranks = {path: _ranks(_subtree(variables["params"], path)) for path in listener.paths}
     activations = outputs.collect(changed.get("intermediates", {}), ranks, listener, output)
-    return output, activations, {key: value for key, value in changed.items() if key in mutable}
+    kept = {key: value for key, value in changed.items() if key in mutable}
+    if "intermediates" in kept:
+        kept["intermediates"] = outputs.without_notes(kept["intermediates"])
+    return output, activations, kept
 
 
 def _hold_still(

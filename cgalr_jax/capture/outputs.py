@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cgalr_jax import _checks, _leaves
 from cgalr_jax.capture import choice as choices
 from cgalr_jax.capture.choice import Activations, Choice
 
@@ -99,7 +100,12 @@ class Listener:
 
 def units_last(output: Any, recurrent: bool, features: int) -> jax.Array:
     """The output array of a module, its last `features` axes merged; if recurrent, of (carry, output)."""
-    leaves = jax.tree.leaves(output)
+    leaves = [jnp.asarray(x) for x in jax.tree.leaves(output) if _leaves.is_array(x) and jnp.ndim(x)]
+    if not leaves:
+        raise ValueError(
+            f"layers must return an array [N, ..., F], got one that returns {_checks.shown(output)}; choose "
+            "others."
+        )
     value = leaves[-1] if recurrent else leaves[0]
     return value.reshape(*value.shape[:-features], math.prod(value.shape[-features:]))
 
@@ -238,6 +244,14 @@ def _check_found(found: set[str], listener: Listener, sown: Any) -> None:
     wanted = wanted if layers is None else missing or layers
     there = sorted({*listener.names, *own})
     raise ValueError(f"layers must match some of {there}, got no match for {wanted}.")
+
+
+def without_notes(collection: Any) -> Any:
+    """A collection of sown values without those that listening has added."""
+    if not isinstance(collection, Mapping):
+        return collection
+    kept = {key: without_notes(value) for key, value in collection.items() if not _is_note((key,))}
+    return {key: value for key, value in kept.items() if not isinstance(value, Mapping) or value}
 
 
 def _sown_entries(sown: Any, path: Path = ()) -> Iterator[tuple[Path, list[jax.Array]]]:

@@ -75,13 +75,24 @@ def check_controller(name: str, controller: Any) -> Controller:
     changed = [
         (old, new)
         for old, new in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True)
-        if old.shape != new.shape
+        if _loses(old, new)
     ]
     if changed:
         raise ValueError(
-            f"{name}.update must keep the shapes of its state, got {changed[0][1]} for {changed[0][0]}."
+            f"{name}.update must keep the shapes and the kinds of numbers of its state, got {changed[0][1]} "
+            f"for {changed[0][0]}; {name}.init may have to return 1.0 instead of 1."
         )
     return controller
+
+
+def _loses(old: Any, new: Any) -> bool:
+    """Whether a new value does not fit into the place of the old one: another shape, or a richer kind."""
+    kinds = (jnp.bool_, jnp.integer, jnp.floating, jnp.complexfloating)
+    ranks = [[jnp.issubdtype(x.dtype, kind) for kind in kinds] for x in (old, new)]
+    if not all(any(rank) for rank in ranks):  # random keys, for instance
+        return (old.shape, old.dtype) != (new.shape, new.dtype)
+    before, after = (rank.index(True) for rank in ranks)
+    return old.shape != new.shape or after > before
 
 
 def _shapes(function: str, answer: Any) -> Any:

@@ -117,7 +117,7 @@ def calibrated(
             tenth of them, but at least 7 and at most 60; the fast part before it takes a few steps more. The
             ramp is a warm-up, too: slower ramps found better rates and ended at smaller errors.
         target: distance to aim at, in set-points of the signal; positive.
-        start: first scale; in (0, 1]. Small by default: a few steps at too small a rate do no harm, first
+        start: first scale; in [1e-6, 1]. Small by default: a few steps at too small a rate do no harm, first
             steps at too large a rate do.
         gain: deprecated, without effect, like the next two: the ramp works differently now.
         patience: deprecated.
@@ -154,7 +154,7 @@ def calibrated(
     if steps is not None:
         steps = _checks.check_integer("steps", steps, 1)
     target = _checks.check("target", target, lambda x: 0 < x < math.inf, "positive and finite")
-    start = _checks.check("start", start, lambda x: 0 < x <= 1, "in (0, 1]")
+    start = _checks.check("start", start, lambda x: _SMALLEST_SCALE <= x <= 1, "in [1e-6, 1]")
     # Optimizer steps of the slow part. A short ramp leaves more of a short run to training; a long one
     # measures a network that has settled, and serves as a warm-up.
     ramp_steps = 100.0 if steps is None else min(max(0.1 * steps, 7.0), 60.0)

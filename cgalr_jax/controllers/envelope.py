@@ -1,5 +1,6 @@
 """Bounds for the scale of any controller, such as those of the paper; the scale stays finite and positive."""
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -30,13 +31,24 @@ class EnvelopeState(NamedTuple):
         return jnp.asarray(getattr(self.controller, "calibrating", False))
 
 
+@dataclasses.dataclass(frozen=True)
+class _Guarded:
+    """The `update` of an envelope: the type says that what it returns is finite and positive already."""
+
+    function: Callable[[Measurement, EnvelopeState], tuple[jax.Array, EnvelopeState]]
+
+    def __call__(self, measurement: Measurement, state: EnvelopeState) -> tuple[jax.Array, EnvelopeState]:
+        """The next scale and state."""
+        return self.function(measurement, state)
+
+
 def envelope(controller: Controller, bounds: Bounds | None = None) -> Controller:
     """Wraps a controller so that its scale is always finite, positive and within bounds.
 
     A scale that is not finite and positive is refused: the last good scale and the controller's state at that
     time stay. Bounds that are not `0 < low <= high < inf` at some step are refused likewise, and the last
     scale stays. Both are counted, see `cgalr/refused` in `cgalr_jax.metrics`. `scale_by_connectome` wraps
-    every controller in an envelope without bounds, unless it has one; add one only for bounds.
+    every controller in an envelope without bounds, unless it is one; add one only for bounds.
 
     The bounds are computed at the step of each measurement and hold until the next one.
 
@@ -58,7 +70,7 @@ def envelope(controller: Controller, bounds: Bounds | None = None) -> Controller
         0.5
     """
     check_controller("controller", controller)
-    if bounds is None and isinstance(jax.eval_shape(controller.init)[1], EnvelopeState):
+    if bounds is None and isinstance(controller.update, _Guarded):
         return controller  # one without bounds would add nothing
     if bounds is not None:
         _checks.check_function("bounds", bounds, "step -> (low, high)", 1)
@@ -104,7 +116,7 @@ def envelope(controller: Controller, bounds: Bounds | None = None) -> Controller
             refused = jnp.where(one, jnp.asarray(optax.safe_increment(refused)), refused)
         return scale, EnvelopeState(scale, refused, inner)
 
-    return Controller(init, update, controller.early)
+    return Controller(init, _Guarded(update), controller.early)
 
 
 def robbins_monro_bounds(lower: float, upper: float, *, tau: float, exponent: float = 1.0) -> Bounds:

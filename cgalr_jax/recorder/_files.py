@@ -1,6 +1,7 @@
 """Files that are read with care, and replaced whole or not at all."""
 
 import contextlib
+import errno
 import io
 import os
 import secrets
@@ -22,7 +23,10 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         mode = os.stat(target).st_mode
         if not stat.S_ISREG(mode):
             raise ValueError(f"path must be a file, got {os.fspath(path)}, which is none.")
-    aside = os.path.join(os.path.dirname(target), f".{secrets.token_hex(8)}.tmp")
+    folder = os.path.dirname(target)
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(errno.ENOENT, f"there is no folder {folder}", os.fspath(path))
+    aside = os.path.join(folder, f".{secrets.token_hex(8)}.tmp")
     try:
         with open(aside, "xb") as file:
             yield file
@@ -72,10 +76,11 @@ def _trace_in(content: bytes) -> np.ndarray:
         if "trace.npy" not in names:
             raise _UnreadableError(f"it holds no array 'trace', only {names[:8]}")
         with archive.open("trace.npy") as file:
+            # NumPy's limit of a header, 10,000 characters, is that of some 350 keys; ours is what is there.
             try:
-                trace = np.lib.format.read_array(file, allow_pickle=False)
+                trace = np.lib.format.read_array(file, allow_pickle=False, max_header_size=len(content) * 100)
             except ValueError as error:
-                if "allow_pickle" in str(error):
+                if "Object arrays" in str(error):
                     raise _UnreadableError("its 'trace' is pickled, and nothing is unpickled") from error
                 raise
             file.read()  # to the end, where the checksum is compared

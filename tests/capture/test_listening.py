@@ -183,3 +183,55 @@ def test_two_layers_of_one_name_are_an_error_and_none_is_lost(kind):
     )
     with pytest.raises(ValueError, match=f"layers must have different names, got two called '{name}'"):
         run()
+
+
+@linen.jit
+class Compiled(linen.Module):
+    """A class under jit: Flax keeps what it has traced."""
+
+    @linen.compact
+    def __call__(self, x, train=False):
+        x = linen.BatchNorm(use_running_average=not train)(linen.Dense(8)(x))
+        return linen.Dense(8)(linen.Dropout(0.1, deterministic=not train)(x))
+
+
+class AroundCompiled(linen.Module):
+    @linen.compact
+    def __call__(self, x):
+        return linen.Dense(2)(Compiled(name="block")(x))
+
+
+def test_a_trace_that_flax_has_kept_is_not_listened_to():
+    net, x = AroundCompiled(), jax.random.normal(jax.random.key(0), (16, 5))
+    variables = net.init(jax.random.key(1), x)
+    for mutable in (["intermediates"], ["batch_stats", "intermediates"]):
+        net.apply(variables, x, mutable=mutable)  # the user's own, before ours
+    layers = {"block/Dense_0", "block/Dense_1"}
+    for _ in range(2):
+        assert set(capture.example(net, variables["params"], x)) == layers
+        assert set(capture.linen_probe(net)(variables["params"], x)) == layers
+        assert set(capture.linen_probe(net, layers=["block/Dense_1"])(variables["params"], x)) == {
+            "block/Dense_1"
+        }
+        _, heard, changed = capture.linen_forward(net, variables, x, mutable=["intermediates", "batch_stats"])
+        assert set(heard) == layers
+        assert jax.tree.leaves(changed["intermediates"]) == []  # what we have sown is not the user's
+        assert jax.tree.structure(changed["batch_stats"]) == jax.tree.structure(variables["batch_stats"])
+
+
+def test_a_chosen_module_that_returns_no_array_is_named():
+    class Silent(linen.Module):
+        @linen.compact
+        def __call__(self, x):
+            linen.Dense(3)(x)
+
+    class Net(linen.Module):
+        @linen.compact
+        def __call__(self, x):
+            Silent()(x)
+            return linen.Dense(4)(x)
+
+    x = jnp.ones((4, 3))
+    params = Net().init(jax.random.key(0), x)["params"]
+    with pytest.raises(ValueError, match="layers must return an array .* got one that returns None"):
+        capture.linen_probe(Net(), layers=[Silent])(params, x)

@@ -65,3 +65,26 @@ def test_a_wrong_controller_is_refused_when_it_is_made(message):
 
 def test_a_measurement_without_a_bound_has_no_cut_steps():
     assert Measurement(scale(), jnp.int32(1)).cut == 0
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "kept"),
+    [
+        (1, lambda s: s * 0.5, False),
+        (True, lambda s: s.astype(jnp.int32), False),
+        (1.0, lambda s: s.astype(jnp.complex64), False),
+        (1, lambda s: s + 1, True),
+        (1.0, lambda s: s * 0.5, True),
+        (1.0, lambda s: jnp.int32(2), True),
+    ],
+)
+def test_a_state_whose_numbers_become_richer_is_no_state(first, then, kept):
+    """It would be cut to what it was: a half to zero."""
+    controller = Controller(lambda: (f32(1.0), first), lambda measurement, state: (f32(1.0), then(state)))
+    if kept:
+        check_controller("controller", controller)
+    else:
+        with pytest.raises(
+            ValueError, match=r"controller.update must keep the shapes and the kinds of numbers"
+        ):
+            check_controller("controller", controller)

@@ -147,3 +147,15 @@ def test_damaged_files_are_read_right_or_refused(tmp_path):
         else:
             assert same(loaded.arrays(), trace.arrays())
     assert refused > 0.8 * len(cut + flipped)
+
+
+def test_many_keys_are_loaded_again(tmp_path):
+    rows = [{f"layer_{k}/grad_norm": float(k) for k in range(1000)}]
+    filled(rows).save(tmp_path / "run.npz")
+    assert same(recorder.TraceRecorder.load(tmp_path / "run.npz").arrays(), filled(rows).arrays())
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    path = tmp_path / "missing" / "run.npz"
+    with pytest.raises(FileNotFoundError, match=re.escape(str(path))):
+        filled([{"loss": 1.0}]).save(path)

@@ -1,6 +1,7 @@
 import contextlib
 import json
 import math
+import os
 import struct
 import subprocess
 import sys
@@ -198,3 +199,10 @@ def test_a_kill_loses_no_row(tmp_path):
     program += "[trace.record(loss=float(k)) for k in range(3)]; os.kill(os.getpid(), signal.SIGKILL)"
     subprocess.run([sys.executable, "-c", program, str(tmp_path / "run.jsonl")], check=False)
     assert [row["loss"] for row in lines(tmp_path / "run.jsonl")] == [0, 1, 2]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_a_pipe_is_no_file_of_json_lines(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ValueError, match="jsonl must be a file, got .*pipe, which is none"):
+        recorder.TraceRecorder(jsonl=tmp_path / "pipe")

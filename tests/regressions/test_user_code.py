@@ -264,3 +264,69 @@ def test_a_reading_whose_shape_depends_on_the_number_of_samples_is_named():
     state = tx.init(PARAMS)
     with pytest.raises(ValueError, match="signal of your own .* depend on the number of samples"):
         tx.update(PARAMS, state, PARAMS, probe=probe, measure=True)
+
+
+# --- A controller that is made of an envelope's parts is no envelope.
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -1.0, 0.0])
+def test_a_controller_around_an_envelope_is_bounded_again(wrong):
+    inner = envelope(hysteresis_gate(), controllers.robbins_monro_bounds(0.1, 1.0, tau=100))
+
+    def update(measurement, state):
+        scale, state = inner.update(measurement, state)
+        return scale * wrong, state
+
+    tx = cgalr_jax.scale_by_connectome(
+        signal=signals.update_norm(), controller=Controller(inner.init, update), every=1
+    )
+    updates, state = trained(tx)
+    metrics = cgalr_jax.metrics(state)
+    assert 0 < metrics["cgalr/scale"] < np.inf
+    assert metrics["cgalr/refused"] > 0
+    assert np.all(np.isfinite(updates["w"]))
+
+
+# --- The bound on one step, of updates whose squares are not finite any more.
+
+
+@pytest.mark.parametrize("size", [1e15, 1e19, 1e25, 1e38])
+def test_the_largest_finite_updates_are_bounded_too(size):
+    tx = cgalr_jax.cgalr(1.0, signal=signals.update_norm(), momentum=None)
+    updates, state = tx.update({"w": jnp.full((4, 6), size)}, tx.init(PARAMS), PARAMS)
+    assert cgalr_jax.metrics(state)["cgalr/cut"] == 1
+    assert signals.update.largest_share(updates, PARAMS) <= 0.1001
+
+
+def test_an_update_that_is_not_finite_stays_so():
+    tx = cgalr_jax.cgalr(1.0, signal=signals.update_norm(), momentum=None)
+    for bad in (np.nan, np.inf):
+        updates, _ = tx.update({"w": jnp.ones((4, 6)).at[1, 1].set(bad)}, tx.init(PARAMS), PARAMS)
+        assert not np.isfinite(updates["w"][1, 1])
+
+
+def test_a_narrow_update_is_bounded_before_it_is_rounded():
+    large = Controller(lambda: (jnp.float32(100), ()), lambda measurement, state: (jnp.float32(100), state))
+    tx = cgalr_jax.scale_by_connectome(signal=signals.update_norm(), controller=large)
+    params = {"w": jnp.ones((8, 8), jnp.float16)}
+    updates, state = tx.update({"w": jnp.full((8, 8), 1000, jnp.float16)}, tx.init(params), params)
+    assert updates["w"].dtype == jnp.float16
+    assert np.all(np.isfinite(updates["w"]))
+    assert cgalr_jax.metrics(state)["cgalr/cut"] == 1
+    assert 0.09 < signals.update.largest_share(updates, params) < 0.101
+
+
+def test_a_schedule_that_sees_no_updates_bounds_none():
+    with pytest.raises(ValueError, match=r"max_share must be left out.* got 0.1"):
+        cgalr_jax.connectome_schedule(1.0, EXAMPLE, max_share=0.1)
+
+
+# --- Arguments that Optax hands out again.
+
+
+def test_a_momentum_that_nobody_chose_is_none_of_the_users():
+    made = optax.inject_hyperparams(cgalr_jax.cgalr, static_args=("optimizer", "max_units", "max_share"))
+    tx = made(0.1, signal=signals.update_norm(), optimizer=optax.adamw)
+    state = jax.jit(tx.init)(PARAMS)
+    updates, state = jax.jit(tx.update)(PARAMS, state, PARAMS)
+    assert np.all(np.isfinite(updates["w"]))
