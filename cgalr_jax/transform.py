@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Hashable
 from typing import Any
 
-import jax
+import jax.core
 import optax
 
 from cgalr_jax import _checks, _deprecated, arguments, cadence, controllers, layers, signals

@@ -274,6 +274,14 @@ TASKS: dict[str, Task] = {
     ),
     "cifar": Task(_cifar, epochs=20, batch=50, sgd=0.03, adam=1e-3, chance=0.9, points=20, one_by_one=True),
     "shakespeare": Task(
-        _shakespeare, epochs=5, batch=32, sgd=0.1, adam=3e-3, chance=4.17, points=5, unit="nats"
+        _shakespeare,
+        epochs=5,
+        batch=32,
+        sgd=0.1,
+        adam=3e-3,
+        chance=4.17,
+        points=5,
+        one_by_one=True,
+        unit="nats",
     ),
 }
