@@ -77,7 +77,8 @@ def calibrated(
     the averaged parameters then, see `polynomial_averaging`: averaging does the rest of the annealing, and
     the run can end at any step.
 
-    **What always holds**, and is tested with disturbances drawn at every measurement:
+    **What always holds**, and is tested with disturbances drawn at every measurement of networks whose
+    motion is proportional to their rate:
 
     - One bad measurement never decides, nor do two in a row. A measurement in which nothing moved gives no
       sensitivity. A sensitivity that differs from the last one by more than a factor of five is a jump. While

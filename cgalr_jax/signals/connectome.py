@@ -21,7 +21,7 @@ _SAMPLED = 0.3
 
 
 def births(over: Over = "pooled", *, sample: int | None = None, set_point: float | None = None) -> Signal:
-    """The TOP distance of the births of connected components (0-dimensional persistence), as in the paper.
+    """The TOP distance of the births of connected components (0-dimensional persistence).
 
     The wider a layer, the heavier the edges of its spanning tree, and the less their weights change. The
     set-point of whole layers was measured on some thirty units and does not hold for wider layers. With
@@ -134,7 +134,7 @@ def barcode(over: Over = "pooled", *, set_point: float | None = None, normalise:
 
 
 def frobenius(over: Over = "min", *, set_point: float | None = None) -> Signal:
-    """The root mean square change of all correlations: no topology, half the noise of births.
+    """The root mean square change of all correlations: no topology.
 
     The minimum over the layers is the distance of the slowest layer: a wide dense layer moves at rates at
     which a first convolution hardly does.

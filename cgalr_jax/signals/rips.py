@@ -16,8 +16,8 @@ def wasserstein(over: Over = "pooled", *, set_point: float | None = None) -> Sig
     while the device waits. The time grows faster than the cube of P and depends on the number of cycles: keep
     `max_units` small and `every` large, and measure the time. Under vmap each lane pays this cost at every
     step, since a mapped `lax.cond` takes both branches. Under jit over several devices or processes, the host
-    of the first device computes and sends the number to all; under shard_map each computes it. We have
-    measured no advantage over `births()`.
+    of the first device computes and sends the number to all; under shard_map each computes it. In the
+    paper's configuration we have seen no advantage over `deaths()`.
 
     Args:
       over: as for `births`.

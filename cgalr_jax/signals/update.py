@@ -25,9 +25,8 @@ def update_norm(*, set_point: float | None = None) -> Signal:
     """The relative norm of the update of all parameters: the baseline for comparisons, without a connectome.
 
     `|params_t - params_{t - every}| / |params_{t - every}|`, from a fixed sub-sample of at most 4096
-    entries. It needs no probe and no activations. Its set-point was found on layers of some thirty units and
-    does not hold for larger ones: at real size it lets the rate grow 2 to 14 times too large; use
-    `relative_update` there. Frozen parameters count in the denominator: if most parameters are frozen, the
+    entries. It needs no probe and no activations. Its set-point was found on layers of some thirty units, and
+    `relative_update` is made to depend less on the width. Frozen parameters count in the denominator: if most parameters are frozen, the
     distance is far too small. If all parameters start at zero, it is far too large.
 
     Args:
