@@ -49,8 +49,8 @@ def train(data, steps, seed, rate, with_cgalr):
     schedule = optax.cosine_decay_schedule(rate, steps)
     tx = optax.sgd(schedule, momentum=0.9)
     if with_cgalr:
-        example = jax.eval_shape(probe, params, x[:64])
-        tx = cgalr_jax.cgalr(schedule, example, samples=x[:64], steps=steps)
+        example = jax.eval_shape(probe, params, x[:32])
+        tx = cgalr_jax.cgalr(schedule, example, samples=x[:32], steps=steps)
     tx = optax.with_extra_args_support(tx)  # plain SGD takes no probe
     opt_state = tx.init(params)
 

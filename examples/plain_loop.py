@@ -53,9 +53,9 @@ def train(data, steps, seed, rate, with_cgalr):
     schedule = optax.warmup_cosine_decay_schedule(rate / 100, rate, steps // 20, steps)
     tx = optax.adamw(schedule)
     if with_cgalr:
-        example = jax.eval_shape(probe, init(jax.random.key(0)), x[:64])
+        example = jax.eval_shape(probe, init(jax.random.key(0)), x[:32])
         controller = cgalr_jax.calibrated(schedule, steps=steps)
-        behind = cgalr_jax.scale_by_connectome(example, samples=x[:64], every=5, controller=controller)
+        behind = cgalr_jax.scale_by_connectome(example, samples=x[:32], every=5, controller=controller)
         tx = optax.chain(tx, behind)
     tx = optax.with_extra_args_support(tx)  # plain AdamW takes no probe
     params = init(jax.random.key(seed))
