@@ -122,16 +122,25 @@ def _table(label: str, lines: dict[str, Line]) -> str:
     task, seeds = tasks.TASKS[label], len(next(iter(lines.values())).chosen.test)
     rows = [
         f"### {label}, {seeds} paired seeds, {task.epochs} epochs\n",
-        f"| method | base rate | test {task.unit} | RED against {REFERENCE} | {OURS} against it |",
-        "|---|---|---|---|---|",
+        f"| method | base rate | test {task.unit} | RED against {REFERENCE} | {OURS} against it "
+        "| at the six rates |",
+        "|---|---|---|---|---|---|",
     ]
     for name, line in lines.items():
         edge = " (edge)" if line.best in (0, len(line.rates) - 1) else ""
         test = line.chosen.test
-        value = f"{100 * test.mean():.2f} %" if task.unit == "error" else f"{test.mean():.3f}"
+        factor, unit = (100, " %") if task.unit == "error" else (1, "")
+        value = f"{factor * test.mean():.{2 if unit else 3}f}{unit}"
+        grid = methods.METHODS[name].rates(task, lambda rate: None)
+        each = ", ".join(
+            f"{factor * outcome.test.mean():.{1 if unit else 2}f}"
+            for rate, outcome in zip(line.rates, line.outcomes, strict=True)
+            if rate in grid
+        )
         against = _red(lines, name, REFERENCE)
         beside = _red(lines, OURS, name)
-        rows.append(f"| {name} | {line.rates[line.best]:.2g}{edge} | {value} | {against} | {beside} |")
+        rate = f"{line.rates[line.best]:.2g}{edge}"
+        rows.append(f"| {name} | {rate} | {value} | {against} | {beside} | {each} |")
     gates = [f"{name} {100 * _at_the_top(task, lines[name]):.0f} %" for name in GATES if name in lines]
     if gates:
         rows += [
