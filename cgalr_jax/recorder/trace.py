@@ -139,7 +139,8 @@ class TraceRecorder:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes an npz file with one structured array, which pandas takes as it is.
 
-        `np.load(path)["trace"]["loss"]` is one series; `load` gives the recorder back. A file that is there
+        `np.load(path)["trace"]["loss"]` is one series; `load` gives the recorder back. (Of some 350 keys or more
+        NumPy asks for `np.load(path, max_header_size=...)`, at least their length.) A file that is there
         already is replaced when the new one is whole: a full disk or a kill on the way leaves it as it was.
 
         Args:
