@@ -128,12 +128,20 @@ def measured_layers(activations: Any, layout: Layout, axis_name: Hashable | None
             f"units]; got shapes {shapes}."
         )
     measured = {
-        name: leaf
-        if len(layout.chosen[name]) == layout.widths[name]
-        else jnp.take(leaf, layout.chosen[name], axis=-1)
+        name: leaf if len(layout.chosen[name]) == layout.widths[name] else _taken(leaf, layout.chosen[name])
         for name, leaf in leaves.items()
     }
     return Layers(jax.lax.stop_gradient(jax.tree.map(jnp.asarray, measured)), axis_name)
+
+
+def _taken(leaf: jax.typing.ArrayLike, units: np.ndarray) -> jax.Array:
+    """Some units of a layer; on an Explicit mesh its other axes stay split as they are."""
+    leaf = jnp.asarray(leaf)
+    kind = jax.typeof(leaf).sharding
+    if jax.sharding.AxisType.Explicit not in kind.mesh.axis_types:
+        return jnp.take(leaf, units, axis=-1)
+    spec = jax.sharding.PartitionSpec(*kind.spec[: leaf.ndim - 1], None)
+    return leaf.at[..., units].get(out_sharding=jax.sharding.NamedSharding(kind.mesh, spec))
 
 
 def layer_units(activation: jax.typing.ArrayLike, max_samples: int = 8192) -> jax.Array:

@@ -1,8 +1,8 @@
 """Complete configurations by name: the paper's, as far as it is known, in one call.
 
-The abstract and summaries of the paper (He & Songdechakraiwut, "Connectome-Guided Automatic Learning Rates for
-Deep Networks", arXiv 2510.23781) describe the parts, but do not give all numbers. Where the public
-code of its group (topo-fcnn, topo-clustering) has a number, it is used here. The other numbers are ours, and
+The abstract and summaries of the paper (He & Songdechakraiwut, "Connectome-Guided Automatic Learning Rates
+for Deep Networks", arXiv 2510.23781) describe the parts, but do not give all numbers. Where the public code
+of its group (topo-fcnn, topo-clustering) has a number, it is used here. The other numbers are ours, and
 marked so.
 """
 

@@ -89,7 +89,9 @@ def is_wanted(choice: Choice, name: str, module: Any, default: tuple[type, ...])
 
 def may_sow(choice: Choice, name: str) -> bool:
     """Whether a name in `layers` may match a value that this module itself sows."""
-    return any(fnmatch.fnmatch(name, pattern.rpartition("/")[0]) for pattern in patterns(choice))
+    # The last piece of a pattern names the value, unless it may itself cross a slash.
+    pieces = (pattern.rpartition("/") for pattern in patterns(choice))
+    return any(fnmatch.fnmatch(name, module) or set(last) & set("*?[") for module, _, last in pieces)
 
 
 def run(choice: Choice, model: Any, samples: Any) -> Any:

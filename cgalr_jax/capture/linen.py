@@ -288,7 +288,8 @@ def _units_last(module: Any, output: Any) -> jax.Array:
     if isinstance(module, linen.WeightNorm):
         return _units_last(module.layer_instance, output)
     features = np.size(module.features) if isinstance(module, linen.DenseGeneral) else 1
-    return outputs.units_last(output, isinstance(module, _RECURRENT), features)
+    value = outputs.units_last(output, isinstance(module, _RECURRENT), features)
+    return jnp.swapaxes(value, 0, 1) if getattr(module, "time_major", False) else value
 
 
 def _ranks(parameters: Any) -> list[int]:

@@ -105,7 +105,16 @@ def _heard(cls: type) -> type:
         ear = vars(self).get(_EAR)
         if ear is None:  # a module created in the forward pass, which is not part of the model
             return run()
-        sow = functools.partial(self.sow, nnx.Intermediate)
+
+        def sow(name: str, value: Any) -> Any:
+            if not self._pytree__state.trace_state.is_valid():
+                raise ValueError(
+                    f"layers must be reachable, got {outputs.join(ear.path)!r} inside a jax.vmap, "
+                    "jax.checkpoint, jax.lax.scan or the like around a module of the model; use nnx.vmap, "
+                    "nnx.remat, nnx.scan, or choose other layers."
+                )
+            return self.sow(nnx.Intermediate, name, value)
+
         return ear.listener.call(ear.path, self, lambda: ranks(self), run, sow)
 
     names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__call__": call}

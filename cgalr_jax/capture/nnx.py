@@ -68,11 +68,11 @@ def nnx_probe(model: nnx.Module, samples: Any = None, **choice: Unpack[Choice]) 
             )
         inputs, variables = frozen.given_samples(samples, batch)
         copy = nnx.merge(graphdef, state, copy=True)
-        nnx.update(copy, params)
         if variables is not None:
             there = nnx.state(copy, _MOVING)
             nnx.replace_by_pure_dict(there, variables)
             nnx.update(copy, there)
+        nnx.update(copy, params)  # last: variables of other kinds may be trained, too
         _hold_still(copy)
         return _run(copy, inputs, choice, still=True)[1]
 
@@ -186,4 +186,5 @@ def _run(model: nnx.Module, samples: Any, choice: Choice, *, still: bool = False
 def _units_last(module: Any, output: Any) -> jax.Array:
     """The array that a module returned, its features merged into one last axis."""
     features = np.size(module.out_features) if isinstance(module, nnx.LinearGeneral) else 1
-    return outputs.units_last(output, isinstance(module, _RECURRENT), features)
+    value = outputs.units_last(output, isinstance(module, _RECURRENT), features)
+    return jnp.swapaxes(value, 0, 1) if getattr(module, "time_major", False) else value

@@ -155,9 +155,9 @@ def collect(sown: Any, ranks: Mapping[Path, list[int]], listener: Listener, outp
         ]
         if calls:
             found.append(_Layer(max(call for call, _ in calls), path, [arrays for _, arrays in calls]))
+    found = found if choice.get("logits") else _without_logits(found, choice, output)
     # A single unit has no connectome.
     found = [layer for layer in found if layer.width > 1 or choices.is_named(choice, layer.name)]
-    found = found if choice.get("logits") else _without_logits(found, choice, output)
 
     for path, values in own.items():
         module = path[:-1]
@@ -214,7 +214,8 @@ def _unstack(name: str, value: jax.Array, note: Note, extra: int, ranks: list[in
 
 def _without_logits(found: list[_Layer], choice: Choice, output: Any) -> list[_Layer]:
     """Leaves out the last layer if it is as wide as an output of the model and not chosen by name."""
-    widths = {jnp.shape(leaf)[-1] for leaf in jax.tree.leaves(output) if jnp.ndim(leaf)}
+    # The only axis of a vector is that of the samples.
+    widths = {jnp.shape(leaf)[-1] for leaf in jax.tree.leaves(output) if jnp.ndim(leaf) > 1}
     last = max(found, default=None, key=lambda layer: layer.last)
     if last is None or choices.is_named(choice, last.name):
         return found
@@ -222,15 +223,16 @@ def _without_logits(found: list[_Layer], choice: Choice, output: Any) -> list[_L
 
 
 def _finish(calls: list[jax.Array], choice: Choice) -> jax.Array:
-    """Joins the calls of one layer (an unrolled loop over time) as positions; then activation and pooling."""
-    value = calls[0]
-    if len({call.shape for call in calls}) > 1:
-        value = jnp.concatenate([call.reshape(-1, call.shape[-1]) for call in calls])
-    elif len(calls) > 1:
-        value = jnp.stack(calls, axis=1)
+    """Activation and pooling of each call of a layer; then its calls (an unrolled loop in time) joined."""
     activation = choice.get("activation")
-    value = value if activation is None else activation(value)
-    return jnp.mean(value, axis=tuple(range(1, value.ndim - 1))) if choice.get("pooled") else value
+    if activation is not None:
+        calls = [activation(call) for call in calls]
+    if choice.get("pooled"):  # in float32: a mean in a narrow type has few values
+        each = [jnp.mean(call, tuple(range(1, call.ndim - 1)), dtype=jnp.float32) for call in calls]
+        return sum(each[1:], each[0]) / len(each)
+    if len({call.shape for call in calls}) > 1:
+        return jnp.concatenate([call.reshape(-1, call.shape[-1]) for call in calls])
+    return jnp.stack(calls, axis=1) if len(calls) > 1 else calls[0]
 
 
 def _check_found(found: set[str], listener: Listener, sown: Any) -> None:

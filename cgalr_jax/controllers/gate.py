@@ -63,7 +63,7 @@ def schmitt_trigger(mode: jax.Array, z: jax.Array, *, enter: float, leave: float
           z > enter                  z < -enter
     HOLD ------------> SLOW    HOLD ------------> FAST
          <------------              <------------
-          z < leave                  z > -leave
+          z <= leave                 z >= -leave
     ```
 
     SLOW: the connectome changes faster than it used to. FAST: it changes more slowly than it used to. A z
@@ -90,7 +90,7 @@ def schmitt_trigger(mode: jax.Array, z: jax.Array, *, enter: float, leave: float
     z = jnp.asarray(_checks.real_scalar("z", z), jnp.float32)
     enter = _checks.check("enter", enter, lambda x: 0 < x < math.inf, "positive and finite")
     leave = _checks.check("leave", leave, lambda x: 0 <= x <= enter, f"in [0, enter] = [0, {enter}]")
-    left = jnp.where(mode == SLOW, z < leave, z > -leave)
+    left = jnp.where(mode == SLOW, z <= leave, z >= -leave)
     mode = jnp.where(left, HOLD, mode)
     return jnp.where(z > enter, SLOW, jnp.where(z < -enter, FAST, mode)).astype(jnp.int32)
 
@@ -126,7 +126,8 @@ def hysteresis_gate(
     choose the base rate as you would without the gate, or use `calibrated`.
 
     Special cases: before five measurements, or if the connectome does not move at all, z = 0 and the scale
-    is held. A distance that is not finite multiplies the scale by `down` and sets the mode to HOLD.
+    is held; a distance without motion does not join the others. A distance that is not finite multiplies the
+    scale by `down` and sets the mode to HOLD.
 
     Args:
         enter: |z| above which the mode changes to SLOW or FAST; positive. Higher values react less often.
@@ -170,15 +171,17 @@ def hysteresis_gate(
         return jnp.ones((), jnp.float32), state
 
     def update(measurement: Measurement, state: GateState) -> tuple[jax.Array, GateState]:
-        # 1. The z-score of the distance; 0 if the distance could not be measured.
+        # 1. The z-score of the distance; 0 if the distance could not be measured, or nothing moved: a network
+        #    that stands still, whose updates are skipped for instance, says nothing of a rate.
         finite = jnp.isfinite(measurement.distance)
+        moved = finite & (measurement.distance > _SMALLEST_DISTANCE)
         known = jnp.where(finite, measurement.distance, 1.0)
         logarithm = jnp.log(jnp.maximum(known, _SMALLEST_DISTANCE))
         z = robust_z_score(logarithm, state.history, state.measurements)
-        z = jnp.where(finite, z, 0.0)
+        z = jnp.where(moved, z, 0.0)
         # 2. The mode, and from it the scale.
         mode = schmitt_trigger(state.phase, z, enter=enter, leave=leave)
-        mode = jnp.where(finite, mode, HOLD)
+        mode = jnp.where(moved, mode, HOLD)
         factor = jnp.where(mode == SLOW, down, jnp.where(mode == FAST, up, 1.0))
         factor = jnp.where(finite, factor, down)
         scale = jnp.clip(state.scale * factor, floor, ceiling)
@@ -191,8 +194,8 @@ def hysteresis_gate(
             scale=scale.astype(jnp.float32),
             phase=mode.astype(jnp.int32),
             z=z.astype(jnp.float32),
-            history=jnp.where(finite, pushed, state.history),
-            measurements=count + finite.astype(jnp.int32),
+            history=jnp.where(moved, pushed, state.history),
+            measurements=count + moved.astype(jnp.int32),
         )
         return state.scale, state
 

@@ -84,7 +84,8 @@ def plot_training_trace(
         if len(run.step):
             ax.set_xlim(run.step[0], max(run.step[-1], run.step[0] + 1))
     for ax in axes[:3]:
-        if any(np.any(np.asarray(line.get_ydata()) > 0) for line in ax.lines):
+        drawn = (np.asarray(line.get_ydata(), dtype=np.float64) for line in ax.lines)
+        if any(np.any(np.isfinite(values) & (values > 0)) for values in drawn):
             ax.set_yscale("log", nonpositive="mask")
         if ax.get_legend_handles_labels()[0]:
             ax.legend(fontsize="x-small", frameon=False, ncols=3, handlelength=1.5, loc="best")

@@ -26,6 +26,7 @@ class Facts(NamedTuple):
     has_calibration: bool
     ended: int | None  # as in `cgalr/ended`; None where it is not known
     ended_at: int | None  # step
+    opened_again: int  # times
     found: float  # the calibrated rate, or scale; NaN if there is none
     found_is_rate: bool
     measurements: int | None
@@ -65,20 +66,23 @@ def facts_of(
 
     # When the calibration ended, what it had found.
     if f"{prefix}/ended" in trace:
-        over = series("ended") > controllers.UNFINISHED  # NaN is not
+        known, over = np.isfinite(series("ended")), series("ended") > controllers.UNFINISHED
     else:
-        over = series("phase") == controllers.ANNEALING
-    row = int(np.argmax(over)) if over.any() else rows - 1
+        known, over = np.isfinite(series("phase")), series("phase") == controllers.ANNEALING
+    # A calibration that proves wrong is opened again: what counts is the last one, if it is over.
+    turns = np.flatnonzero(known)[np.diff(over[known], prepend=False)]  # rows where it ends, or opens again
+    is_over = len(turns) % 2 == 1
+    row = int(turns[-1]) if is_over else rows - 1
     rate, anchor = missing, series("anchor")
     if base is not None:
         rate = np.broadcast_to(np.asarray(base, dtype=np.float64), (rows,)) * anchor
     elif f"{prefix}/learning_rate" in trace:
         scale = series("scale")
         rate = series("learning_rate") * anchor / np.where(scale == 0, np.nan, scale)
-    found_is_rate = bool(over.any() and math.isfinite(rate[row]))
-    found = (rate if found_is_rate else anchor)[row] if over.any() else math.nan
+    found_is_rate = bool(is_over and math.isfinite(rate[row]))
+    found = (rate if found_is_rate else anchor)[row] if is_over else math.nan
     ended = int(last("ended")) if math.isfinite(last("ended")) else None
-    if ended is None and f"{prefix}/anchor" in trace and not over.any():
+    if ended is None and known.any() and not is_over and f"{prefix}/anchor" in trace:
         ended = controllers.UNFINISHED
     step_of = trace.get(f"{prefix}/step", np.arange(rows))
     distance = series("distance")
@@ -92,7 +96,8 @@ def facts_of(
         lost=_lost(losses) if loss in trace else 0,
         has_calibration=f"{prefix}/anchor" in trace or f"{prefix}/ended" in trace,
         ended=ended,
-        ended_at=int(step_of[row]) if over.any() and math.isfinite(step_of[row]) else None,
+        ended_at=int(step_of[row]) if is_over and math.isfinite(step_of[row]) else None,
+        opened_again=len(turns) // 2,
         found=float(found),
         found_is_rate=found_is_rate,
         measurements=int(last("measurements")) if math.isfinite(last("measurements")) else None,

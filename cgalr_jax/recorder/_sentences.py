@@ -51,6 +51,8 @@ def story(facts: Facts) -> str:
         ends = f"from {_number(facts.first_loss)} to {_number(facts.last_loss)}"
         ends = f"at {_number(facts.last_loss)}" if went == "stayed" else ends
         text += f"The {html.escape(facts.loss)} {went} {ends}. "
+    if facts.opened_again:
+        text += f"The calibration was opened again ({_count(facts.opened_again, 'time')}). "
     if facts.ended_at is not None and facts.has_calibration:
         how = "reached its set-point and " if facts.ended == controllers.REACHED else ""
         how += f"ended {ENDED.get(facts.ended or controllers.UNFINISHED, '')}".rstrip()

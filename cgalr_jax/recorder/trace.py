@@ -139,9 +139,9 @@ class TraceRecorder:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes an npz file with one structured array, which pandas takes as it is.
 
-        `np.load(path)["trace"]["loss"]` is one series; `load` gives the recorder back. (Of some 350 keys or more
-        NumPy asks for `np.load(path, max_header_size=...)`, at least their length.) A file that is there
-        already is replaced when the new one is whole: a full disk or a kill on the way leaves it as it was.
+        `np.load(path)["trace"]["loss"]` is one series; `load` gives the recorder back. (With some 350 keys
+        or more NumPy asks for `np.load(path, max_header_size=...)`.) A file that is there already is replaced
+        when the new one is whole: a full disk or a kill on the way leaves it as it was.
 
         Args:
           path: the file, exactly; a missing suffix is not added.

@@ -25,9 +25,10 @@ def update_norm(*, set_point: float | None = None) -> Signal:
     """The relative norm of the update of all parameters: the baseline for comparisons, without a connectome.
 
     `|params_t - params_{t - every}| / |params_{t - every}|`, from a fixed sub-sample of at most 4096
-    entries. It needs no probe and no activations. Its set-point was found on layers of some thirty units, and
-    `relative_update` is made to depend less on the width. Frozen parameters count in the denominator: if most parameters are frozen, the
-    distance is far too small. If all parameters start at zero, it is far too large.
+    entries. It needs no probe and no activations. Its set-point was found on layers of some thirty units;
+    that of `relative_update` depends less on the width. Frozen parameters count in the denominator: if most
+    parameters are frozen, the distance is far too small. If all parameters start at zero, it is far too
+    large.
 
     Args:
         set_point: relative change that is fast enough; positive. Default: 0.36.
@@ -44,8 +45,9 @@ def update_norm(*, set_point: float | None = None) -> Signal:
         return _sample_entries(params)
 
     def compare(before: jax.Array, after: jax.Array) -> jax.Array:
-        norm = jnp.linalg.norm(before)
-        return jnp.linalg.norm(after - before) / jnp.where(norm == 0, 1.0, norm)
+        unit = _unit(before, after)
+        norm = jnp.linalg.norm(before * unit)
+        return jnp.linalg.norm(after * unit - before * unit) / jnp.where(norm == 0, 1.0, norm)
 
     return Signal(read, compare, positive(set_point, 0.36), reads_activations=False, reads_params=True)
 
@@ -153,14 +155,17 @@ def largest_share(updates: Any, params: Any) -> jax.Array:
     shares = [_share(u, w, *_sides(w.shape)) for u, w in pairs if w.ndim >= 2]
     if not shares and pairs:
         update, size = (jnp.sqrt(sum(_norm(x) ** 2 for x in each)) for each in zip(*pairs, strict=True))
-        outputs = sum(w.size for _, w in pairs)
-        shares = [update / jnp.maximum(size, math.sqrt(outputs))]
+        shares = [update / _at_least(size, sum(w.size for _, w in pairs))]
     return jnp.max(jnp.stack(shares)) if shares else jnp.zeros((), jnp.float32)
 
 
 def _share(update: jax.Array, matrix: jax.Array, inputs: int, outputs: int) -> jax.Array:
-    size = jnp.maximum(_norm(matrix), math.sqrt(outputs))
-    return _rank_one(inputs, outputs) * _norm(update) / size
+    return _rank_one(inputs, outputs) * _norm(update) / _at_least(_norm(matrix), outputs)
+
+
+def _at_least(size: jax.Array, outputs: int) -> jax.Array:
+    """The norm that counts: not below sqrt(outputs), and that where it is not known (a mask of -inf)."""
+    return jnp.maximum(jnp.where(size < jnp.inf, size, 0.0), math.sqrt(outputs))
 
 
 def _rank_one(inputs: int, outputs: int) -> float:
@@ -171,7 +176,7 @@ def _rank_one(inputs: int, outputs: int) -> float:
 def _norm(x: jax.Array) -> jax.Array:
     """The norm, f32[]; infinite if it is finite but its square may not be, NaN if an entry is not finite."""
     size = jnp.abs(x)
-    size = size.astype(jnp.promote_types(size.dtype, jnp.float32))
+    size = size if size.dtype.itemsize > 4 else size.astype(jnp.float32)
     # In one pass: entries are cut so that the sum of their squares is finite, and 0 times infinity is NaN.
     largest = 1e18 / math.sqrt(x.size)
     total = jnp.sum((jnp.square(jnp.minimum(size, largest)) + 0 * size).astype(jnp.float32))
@@ -190,9 +195,19 @@ class _Matrices(NamedTuple):
 
 def _motions(before: _Matrices, after: _Matrices) -> jax.Array:
     """How far each matrix moved, f32[matrices]."""
-    size = jnp.linalg.norm(before.entries, axis=1)
-    moved = jnp.linalg.norm(after.entries - before.entries, axis=1)
-    return after.factors * moved / jnp.maximum(size, 1.0)
+    unit = _unit(before.entries, after.entries)
+    size = jnp.linalg.norm(before.entries * unit, axis=1)
+    moved = jnp.linalg.norm(after.entries * unit - before.entries * unit, axis=1)
+    return after.factors * moved / jnp.maximum(size, unit[:, 0])
+
+
+def _unit(before: jax.Array, after: jax.Array) -> jax.Array:
+    """A factor for entries whose squares would overflow or vanish, f32[..., 1]; 1 for ordinary ones."""
+    peak = jnp.maximum(
+        jnp.max(jnp.abs(before), -1, keepdims=True), jnp.max(jnp.abs(after), -1, keepdims=True)
+    )
+    ordinary = (peak == 0) | ((peak > 1e-15) & (peak < 1e15))
+    return jnp.where(ordinary | ~jnp.isfinite(peak), 1.0, 1 / jnp.clip(peak, 2.0**-126, 2.0**126))
 
 
 def _matrices(params: Any) -> _Matrices:

@@ -45,7 +45,8 @@ def functional_connectome(
             over an Auto or an Explicit mesh; the result is then replicated.
         axis_name: the mapped axis (or a tuple of them) over which the samples are split, inside `shard_map`,
             `pmap` or `vmap`; the result is the connectome of the samples of all devices, from gathered
-            moments. None under plain `jit`, where arrays are global. Static.
+            moments, so that squares of the units must be normal numbers (1e-18 to 1e18). None under plain
+            `jit`, where arrays are global. Static.
 
     Returns:
         f32[P, P] in [0, 1], symmetric. The row and column of a dead unit, which does not vary (standard

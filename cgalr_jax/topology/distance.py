@@ -92,8 +92,8 @@ def top_distance(
             f"normalise must be True for arrays of different lengths {a.size} and {b.size}, got False."
         )
     if order == np.inf:
-        return jnp.max(gaps)
-    return _root(jnp.sum(weights * gaps ** int(order)), order)
+        return _or_nan(jnp.max(gaps))
+    return _or_nan(_root(jnp.sum(weights * gaps ** int(order)), order))
 
 
 def barcode_distance(
@@ -178,7 +178,12 @@ def frobenius_distance(
     if b.shape != a.shape:
         raise ValueError(f"connectome_b must have connectome_a's shape {a.shape}, got {b.shape}.")
     edges = a.shape[0] * (a.shape[0] - 1) / 2
-    return jnp.sqrt(jnp.sum(jnp.triu(a - b, k=1) ** 2) / edges)
+    return _or_nan(jnp.sqrt(jnp.sum(jnp.triu(a - b, k=1) ** 2) / edges))
+
+
+def _or_nan(distance: jax.Array) -> jax.Array:
+    """NaN for what is not finite, as the distance from an infinite value is: 0 times infinity is NaN."""
+    return distance + 0 * distance
 
 
 def _check_options(order: float, normalise: bool) -> float:

@@ -119,17 +119,23 @@ def diagram_distance(
     if np.array_equal(a, b):
         return 0.0  # an optimal matching may swap points that differ by a rounding error, at that cost
     # The nearest point of the diagonal is ((birth + death) / 2, (birth + death) / 2) in every norm.
+    # In units of the longest bar: their powers neither overflow nor vanish.
+    unit = max((float(np.max(x[:, 1] - x[:, 0])) for x in (a, b) if len(x)), default=0.0)
+    if unit == 0:
+        return 0.0
+    a, b = a / unit, b / unit
     to_diagonal_a, to_diagonal_b = (
         ((x[:, 1] - x[:, 0]) * 2.0 ** (1 / internal_p - 1)) ** order for x in (a, b)
     )
-    across = np.linalg.norm(a[:, None] - b[None, :], ord=internal_p, axis=-1) ** order
+    with np.errstate(over="ignore"):  # points so far apart are not matched
+        across = np.linalg.norm(a[:, None] - b[None, :], ord=internal_p, axis=-1) ** order
     saved = to_diagonal_a[:, None] + to_diagonal_b[None, :] - across
     rows, columns = scipy.optimize.linear_sum_assignment(np.maximum(saved, 0), maximize=True)
     matched = saved[rows, columns] > 0
     rows, columns = rows[matched], columns[matched]
     to_diagonal_a[rows], to_diagonal_b[columns] = 0, 0
     total = across[rows, columns].sum() + to_diagonal_a.sum() + to_diagonal_b.sum()
-    return float(total ** (1 / order))
+    return unit * float(total ** (1 / order))
 
 
 def wasserstein_distance(

@@ -4,6 +4,7 @@ import threading
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from flax import linen, nnx
 
@@ -235,3 +236,147 @@ def test_a_chosen_module_that_returns_no_array_is_named():
     params = Net().init(jax.random.key(0), x)["params"]
     with pytest.raises(ValueError, match="layers must return an array .* got one that returns None"):
         capture.linen_probe(Net(), layers=[Silent])(params, x)
+
+
+class Wrapped(nnx.Module):
+    """A layer inside one of JAX's own transformations, or of Flax's."""
+
+    def __init__(self, how):
+        self.p, self.o = nnx.Linear(3, 8, rngs=nnx.Rngs(0)), nnx.Linear(8, 2, rngs=nnx.Rngs(1))
+        self.how = how
+
+    def __call__(self, x):
+        return self.o(self.how(self.p, x))
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        lambda layer, x: jax.checkpoint(lambda x: layer(x))(x),
+        lambda layer, x: jax.vmap(layer)(x),
+        lambda layer, x: jax.lax.map(layer, x),
+        lambda layer, x: jax.jit(lambda x: layer(x))(x),
+    ],
+)
+def test_a_layer_that_jax_itself_transforms_is_named(how):
+    model, x = Wrapped(how), jnp.ones((4, 3))
+    for run in (
+        lambda: capture.example(model, x),
+        lambda: capture.nnx_probe(model)(nnx.state(model, nnx.Param), x),
+        lambda: jax.jit(capture.nnx_probe(model))(nnx.state(model, nnx.Param), x),
+    ):
+        with pytest.raises(ValueError, match="layers must be reachable, got 'p' inside a jax.vmap"):
+            run()
+
+
+@pytest.mark.parametrize("flax", [nnx.remat, nnx.jit])
+def test_a_layer_that_flax_transforms_is_heard(flax):
+    model = Wrapped(lambda layer, x: flax(lambda layer, x: layer(x))(layer, x))
+    assert jax.tree.map(jnp.shape, capture.example(model, jnp.ones((4, 3)))) == {"p": (4, 8)}
+
+
+class Critic(nnx.Module):
+    def __init__(self):
+        self.a, self.b, self.out = (
+            nnx.Linear(n, m, rngs=nnx.Rngs(n)) for n, m in ((3, 32), (32, 64), (64, 1))
+        )
+
+    def __call__(self, x):
+        features = jnp.tanh(self.b(jnp.tanh(self.a(x))))
+        return self.out(features).squeeze(-1)
+
+
+@pytest.mark.parametrize("samples", [1, 16, 32, 64])
+def test_which_layers_there_are_does_not_depend_on_the_number_of_samples(samples):
+    assert set(capture.example(Critic(), jnp.ones((samples, 3)))) == {"a", "b"}
+
+
+def test_the_layer_before_a_single_output_is_no_logits():
+    class Both(Critic):
+        def __call__(self, x):
+            features = jnp.tanh(self.b(jnp.tanh(self.a(x))))
+            return self.out(features), features
+
+    assert set(capture.example(Both(), jnp.ones((5, 3)))) == {"a", "b"}
+
+
+def test_calls_of_different_lengths_are_pooled_each():
+    class Shared(nnx.Module):
+        def __init__(self):
+            self.p, self.o = nnx.Linear(3, 8, rngs=nnx.Rngs(0)), nnx.Linear(8, 2, rngs=nnx.Rngs(1))
+
+        def __call__(self, x):
+            return self.o(self.p(x).mean(1) + self.p(x[:, :3]).mean(1))
+
+    model, x = Shared(), jax.random.normal(jax.random.key(0), (4, 5, 3))
+    _, pooled = capture.nnx_forward(model, x, pooled=True)
+    right = (model.p(x).mean(1) + model.p(x[:, :3]).mean(1)) / 2
+    np.testing.assert_allclose(pooled["p"], right, rtol=1e-5)
+
+
+def test_the_samples_of_a_time_major_layer_are_its_second_axis():
+    class Recurrent(nnx.Module):
+        def __init__(self):
+            self.r = nnx.RNN(nnx.GRUCell(3, 8, rngs=nnx.Rngs(0)), time_major=True)
+            self.o = nnx.Linear(8, 2, rngs=nnx.Rngs(1))
+
+        def __call__(self, x):
+            return self.o(self.r(x)[-1])
+
+    model, x = Recurrent(), jax.random.normal(jax.random.key(0), (5, 4, 3))
+    assert capture.example(model, x)["r"].shape == (4, 5, 8)
+    _, pooled = capture.nnx_forward(model, x, pooled=True)
+    np.testing.assert_allclose(pooled["r"], model.r(x).mean(0), rtol=1e-5)
+
+
+def test_a_narrow_layer_is_pooled_in_float32():
+    model = nnx.Sequential(
+        nnx.Conv(1, 4, (3, 3), dtype=jnp.bfloat16, rngs=nnx.Rngs(0)), nnx.Linear(4, 2, rngs=nnx.Rngs(1))
+    )
+    x = jax.random.normal(jax.random.key(0), (8, 12, 12, 1))
+    _, pooled = capture.nnx_forward(model, x, pooled=True)
+    _, whole = capture.nnx_forward(model, x)
+    assert pooled["layers/0"].dtype == jnp.float32
+    np.testing.assert_allclose(
+        pooled["layers/0"], whole["layers/0"].astype(jnp.float32).mean((1, 2)), rtol=1e-5, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("pattern", ["block/hidden", "*/hidden", "*hidden", "b*n", "block?hidden"])
+def test_a_pattern_may_cross_the_slash_before_a_sown_value(pattern):
+    class Block(nnx.Module):
+        def __init__(self):
+            self.l = nnx.Linear(3, 8, rngs=nnx.Rngs(0))
+
+        def __call__(self, x):
+            self.sow(nnx.Intermediate, "hidden", hidden := self.l(x))
+            return hidden
+
+    class Top(nnx.Module):
+        def __init__(self):
+            self.block, self.o = Block(), nnx.Linear(8, 2, rngs=nnx.Rngs(1))
+
+        def __call__(self, x):
+            return self.o(self.block(x))
+
+    assert set(capture.example(Top(), jnp.ones((4, 3)), layers=[pattern])) == {"block/hidden"}
+
+
+def test_a_trained_variable_of_another_kind_moves():
+    class Scale(nnx.Variable):
+        pass
+
+    class Scaled(nnx.Module):
+        def __init__(self):
+            self.p, self.o = nnx.Linear(3, 8, rngs=nnx.Rngs(0)), nnx.Linear(8, 2, rngs=nnx.Rngs(1))
+            self.g = Scale(jnp.float32(1.0))
+
+        def __call__(self, x):
+            return self.o(self.p(x * self.g.get_value()))
+
+    model, x = Scaled(), jnp.ones((4, 3))
+    stored, trained = capture.nnx_samples(model, x), nnx.state(model, nnx.Any(nnx.Param, Scale))
+    moved = jax.tree.map(lambda leaf: leaf, trained)
+    moved["g"].set_value(jnp.float32(5.0))
+    probe = capture.nnx_probe(model)
+    assert not np.allclose(probe(moved, stored)["p"], probe(trained, stored)["p"])

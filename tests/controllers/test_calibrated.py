@@ -503,8 +503,8 @@ def test_the_state_keeps_its_form_and_shares_no_buffer():
     ("arguments", "message"),
     [
         ({"target": 0.0}, "target must be positive and finite, got 0.0"),
-        ({"start": 0.0}, r"start must be in \(0, 1\], got 0.0"),
-        ({"start": 2.0}, r"start must be in \(0, 1\], got 2.0"),
+        ({"start": 0.0}, r"start must be in \[1e-6, 1\], got 0.0"),
+        ({"start": 2.0}, r"start must be in \[1e-6, 1\], got 2.0"),
         ({"steps": 0}, "steps must be an integer of at least 1, got 0"),
         ({"steps": 100.0}, "steps must be an integer"),
         ({"schedule": 0.1}, "schedule must be a function"),

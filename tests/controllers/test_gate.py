@@ -157,3 +157,28 @@ class TestHysteresisGate:
     def test_refuses(self, argument, value):
         with pytest.raises(ValueError, match=f"^{argument} must be .* got {value!r}"):
             controllers.hysteresis_gate(**{argument: value})
+
+
+class TestStandstill:
+    """A network that does not move says nothing of its rate."""
+
+    def scales(self, distances):
+        gate = controllers.hysteresis_gate()
+        scale, state = gate.init()
+        found = []
+        for distance in distances:
+            scale, state = gate.update(measured(distance), state)
+            found.append(float(scale))
+        return found, state
+
+    def test_the_scale_is_held(self):
+        lively = [1, 1.1, 0.9, 1, 1.05, 0.95]
+        found, state = self.scales([*lively, *[0.0] * 30])
+        assert found[len(lively) :] == [found[len(lively) - 1]] * 30
+        assert state.phase == HOLD
+        assert state.measurements == len(lively)  # what did not move is not compared with
+
+    def test_a_single_outlier_does_not_slow_for_ever(self):
+        found, state = self.scales([*[1.0] * 6, 5.0, *[1.0] * 15])
+        assert state.phase == HOLD
+        assert found[-1] > 0.5
