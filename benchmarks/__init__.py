@@ -10,5 +10,6 @@ Run from the root of the repository::
     python -m benchmarks.mutation         # would the tests see a wrong sign?
     python -m benchmarks.speed.kernels    # how fast are the kernels?
     python -m benchmarks.speed.step       # what does it add to a training step?
+    python -m benchmarks.speed.first_step # how long does one wait for the first step?
     python -m benchmarks.speed.growth     # how does that grow with the network?
 """

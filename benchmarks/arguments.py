@@ -75,9 +75,12 @@ def output_file(text: str) -> pathlib.Path:
 
 
 def output_folder(text: str) -> pathlib.Path:
-    """An argument that names a folder which files can be written into; it is made."""
+    """An argument that names a folder which files can be written into; it is made when there is a file."""
     path = pathlib.Path(text)
+    made = [each for each in (path, *path.parents) if not each.exists()]
     output_file(str(path / ".writable"))
+    for each in made:  # whoever writes makes it again
+        each.rmdir()
     return path
 
 

@@ -334,7 +334,7 @@ def main(given=None):
         tasks, tuning = {name: TASKS[name]._replace(size=short) for name in TUNED_ON}, range(2)
     try:
         data = {task.data: load(task.data, options.data) for task in tasks.values()}
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         parser.error(f"argument --data: {error}")
 
     def outcomes_of(task, seeds):

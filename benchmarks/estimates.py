@@ -36,6 +36,8 @@ def red(ours: np.ndarray, baseline: np.ndarray, salt: int = 0) -> Estimate:
 
 def mean_red(pairs: list[tuple[np.ndarray, np.ndarray]], salt: int = 0) -> Estimate:
     """The mean over tasks of `red`, seeds resampled within each task: an interval over seeds, not tasks."""
+    if any(len(ours) != len(baseline) for ours, baseline in pairs):
+        raise ValueError(f"pairs must be of the same seeds, got {[tuple(map(len, pair)) for pair in pairs]}.")
     values, boots = [], []
     for number, (ours, baseline) in enumerate(pairs):
         rows = _resamples(len(ours), salt + number)

@@ -19,6 +19,8 @@ def publish(
     page: pathlib.Path, text: str, plots: Sequence[pathlib.Path], rows: Sequence[arguments.Record]
 ) -> None:
     """Writes the tables of PAGE.md between their marks, plots as PAGE_NAME and a summary as PAGE.json."""
+    if missing := [str(plot) for plot in plots if not plot.exists()]:
+        raise SystemExit(f"Not published: {', '.join(missing)} must be there.")
     before, rest = page.read_text().split(mark(page, "begin"))
     _, after = rest.split(mark(page, "end"))
     page.write_text(f"{before}{mark(page, 'begin')}\n\n{text}\n\n{mark(page, 'end')}{after}")

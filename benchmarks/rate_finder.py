@@ -252,7 +252,7 @@ def main(given: list[str] | None = None) -> None:
     chosen = networks(tuning=options.tuning, quick=options.quick)
     try:
         problems = {name: task.load(options.data or pathlib.Path()) for name, task in chosen.items()}
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         parser.error(f"argument --data: {error}")
 
     groups = {}

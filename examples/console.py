@@ -32,6 +32,12 @@ def load(command: argparse.ArgumentParser, loader: Callable[..., _Data], *argume
         command.error(str(error))
 
 
+def need_no_data(command: argparse.ArgumentParser, folder: pathlib.Path | None, option: str) -> None:
+    """Ends with a sentence if a folder was given that this choice of data does not read."""
+    if folder is not None:
+        command.error(f"--data {folder} would not be read: say {option}, too")
+
+
 def steps(count: int, name: str) -> Iterator[int]:
     """Counts the steps of a run, and says how far it is."""
     start, part = time.monotonic(), max(count // 4, 1)
@@ -54,22 +60,32 @@ def whole(text: str) -> int:
 
 
 def positive(text: str) -> float:
-    """A positive, finite number."""
+    """A positive number that float32 can hold."""
     try:
         number = float(text)
     except ValueError:
         number = math.nan
-    if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f"must be a positive number, got {text!r}")
+    if not 1e-37 <= number <= 1e37:
+        raise argparse.ArgumentTypeError(
+            f"must be a positive number, got {text!r} (float32 holds 1e-37 to 1e37)"
+        )
     return number
 
 
 def folder(text: str) -> pathlib.Path:
     """A folder that is there."""
     path = pathlib.Path(text).expanduser()
-    if not path.is_dir():
+    if not _is(pathlib.Path.is_dir, path):
         raise argparse.ArgumentTypeError(f"must be a folder that is there, got {text!r}")
     return path
+
+
+def _is(question: Callable[[pathlib.Path], bool], path: pathlib.Path) -> bool:
+    """The answer; no where it cannot be known: a name that is too long, a folder that is not ours."""
+    try:
+        return question(path)
+    except (OSError, ValueError):
+        return False
 
 
 def new_folder(text: str) -> pathlib.Path:
@@ -88,7 +104,20 @@ def new_folder(text: str) -> pathlib.Path:
 def picture(text: str) -> pathlib.Path:
     """A picture to be written, in a folder that is there."""
     path = pathlib.Path(text).expanduser()
-    if path.suffix.lower() not in PICTURES or path.is_dir() or not path.parent.is_dir():
-        kinds = " or ".join(PICTURES)
+    kinds = " or ".join(PICTURES)
+    if (
+        path.suffix.lower() not in PICTURES
+        or _is(pathlib.Path.is_dir, path)
+        or not _is(pathlib.Path.is_dir, path.parent)
+    ):
         raise argparse.ArgumentTypeError(f"must be a {kinds} file in a folder that is there, got {text!r}")
+    try:
+        existed = path.exists()
+        path.open("ab").close()
+        if not existed:
+            path.unlink()
+    except OSError as error:
+        raise argparse.ArgumentTypeError(
+            f"must be a file that can be written, got {text!r}: {error}"
+        ) from None
     return path

@@ -88,6 +88,7 @@ def main(argv=None):
     parser.add_argument("--learning-rate", type=console.positive, default=1e-3, help="of SGD (default 0.001)")
     args = parser.parse_args(argv)
     if args.graph == "karate":
+        console.need_no_data(parser, args.data, "--graph cora or citeseer")
         data = karate_club()
     else:
         data = console.load(parser, datasets.planetoid, args.data, args.graph)

@@ -98,6 +98,7 @@ def main(argv=None):
     )
     args = parser.parse_args(argv)
     if args.images == "digits":
+        console.need_no_data(parser, args.data, f"--images {' or '.join(SETS)}")
         data = datasets.digits(args.seed)
     else:
         data = console.load(parser, SETS[args.images], args.data)

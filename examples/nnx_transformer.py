@@ -113,6 +113,7 @@ def main(argv=None):
     args = parser.parse_args(argv)
     size, steps = ((32, 32), 200) if args.quick else ((64, 64), 1000)
     if args.text == "python":
+        console.need_no_data(parser, args.data, "--text shakespeare")
         text = datasets.python_source(1_000_000)
     else:
         text = console.load(parser, datasets.tiny_shakespeare, args.data)

@@ -61,7 +61,8 @@ def run(folder, steps, seed, kill_at):
         return state.apply_gradients(grads=jax.grad(loss_fn)(state.params), probe=probe, samples=x)
 
     options = ocp.CheckpointManagerOptions(max_to_keep=2, save_interval_steps=5)
-    folder = pathlib.Path(folder).resolve()
+    # A run of other settings is another run.
+    folder = pathlib.Path(folder).resolve() / f"{steps}_steps_of_seed_{seed}"
     handler = ocp.StandardCheckpointHandler()  # with it the manager can tell what is in a step
     with ocp.CheckpointManager(folder, item_handlers=handler, options=options) as manager:
         arrays = {"params": state.params, "opt_state": state.opt_state}
@@ -151,8 +152,8 @@ def main(argv=None):
     steps = (150 if args.quick else 300) if args.steps is None else args.steps
     if steps < 10:
         parser.error(f"--steps must be at least 10, got {steps}")
-    if args.kill_at is not None and args.run is None:
-        parser.error("--kill-at needs --run FOLDER")
+    if args.kill_at is not None and (args.run is None or args.kill_at >= steps):
+        parser.error(f"--kill-at needs --run FOLDER, and a step below {steps}; got {args.kill_at}")
     if args.run is None:
         return demonstrate(steps, args.seed)
     print(run(args.run, steps, args.seed, args.kill_at))

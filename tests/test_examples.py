@@ -168,6 +168,14 @@ def test_an_example_runs_as_a_script():
         ("plain_loop", ["--learning-rate", "0"], "--learning-rate: must be a positive number, got '0'"),
         ("plain_loop", ["--learning-rate", "nan"], "--learning-rate: must be a positive number, got 'nan'"),
         ("plain_loop", ["--learning-rate", "fast"], "--learning-rate: must be a positive number"),
+        ("plain_loop", ["--learning-rate", "1e-50"], "--learning-rate: must be a positive number"),
+        ("graph_network", ["--learning-rate", "1e39"], "--learning-rate: must be a positive number"),
+        ("graph_network", ["--data", ".."], "--data .. would not be read: say --graph cora or citeseer, too"),
+        ("linen_cnn", ["--data", ".."], "--data .. would not be read: say --images mnist or"),
+        ("nnx_transformer", ["--data", ".."], "--data .. would not be read: say --text shakespeare, too"),
+        ("linen_cnn", ["--data", 300 * "a"], "--data: must be a folder that is there"),
+        ("quickstart", ["--out", f"{300 * 'a'}/x.png"], "--out: must be a .pdf or .png or .svg file"),
+        ("quickstart", ["--out", f"{300 * 'a'}.png"], "--out: must be a file that can be written"),
         ("linen_cnn", ["--images", "cifar10"], "this data set needs --data FOLDER"),
         ("linen_cnn", ["--images", "cifar10", "--data", "absent"], "--data: must be a folder that is there"),
         ("linen_cnn", ["--images", "fashion", "--data", ".."], "You find it at https://github.com/zalando"),
@@ -190,6 +198,7 @@ def test_an_example_runs_as_a_script():
         ("resume", ["--run", f"{__file__}/run"], "--run: must be a folder that can be written into, got"),
         ("resume", ["--steps", "3"], "--steps must be at least 10, got 3"),
         ("resume", ["--kill-at", "20"], "--kill-at needs --run FOLDER"),
+        ("resume", ["--run", "..", "--steps", "10", "--kill-at", "10"], "and a step below 10; got 10"),
     ],
 )
 def test_wrong_arguments_end_in_a_sentence(script, arguments, message, capsys):

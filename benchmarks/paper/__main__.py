@@ -32,7 +32,6 @@ class Job(NamedTuple):
     method: str
     rate: float
     seeds: tuple[int, ...]
-    path: pathlib.Path
 
 
 def _options(given: list[str] | None) -> argparse.Namespace:
@@ -50,6 +49,9 @@ def _options(given: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--publish", action="store_true", help="put the report into docs/results")
     parser.add_argument("--one-core", action="store_true", help="leave the other cores to others")
     options = parser.parse_args(given)
+    part = options.quick or options.tasks or options.methods or options.seeds
+    if options.publish and part:
+        parser.error("argument --publish: puts the whole report, it goes with no choice of a part of it")
     options.tasks = options.tasks or list(QUICK_TASKS if options.quick else tasks.TASKS)
     options.methods = options.methods or list(QUICK_METHODS if options.quick else methods.METHODS)
     options.seeds = options.seeds or (QUICK_SEEDS if options.quick else None)
@@ -60,7 +62,7 @@ def _options(given: list[str] | None) -> argparse.Namespace:
             one_core.keep()  # before JAX starts its threads
         try:
             options.problems = {name: tasks.TASKS[name].load(options.data) for name in options.tasks}
-        except (FileNotFoundError, ValueError) as error:
+        except (OSError, ValueError) as error:
             parser.error(f"argument --data: {error}")
     return options
 
@@ -82,13 +84,8 @@ def missing(folder: pathlib.Path, task: str, names: list[str], seeds: int | None
         )
         for name in names
     }
-    every = (
-        Job(task, name, rate, batch, store.path_of(folder, task, name, rate, batch))
-        for batch in groups
-        for name in names
-        for rate in rates[name]
-    )
-    return [job for job in every if not job.path.exists()]
+    every = (Job(task, name, rate, batch) for batch in groups for name in names for rate in rates[name])
+    return [job for job in every if store.load(folder, *job) is None]
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -102,7 +99,8 @@ def _train(options: argparse.Namespace) -> None:
                 for job in todo[name]:
                     shown = progress.fitted(f"{name}: {job.method} at {job.rate:.2g}", 44)
                     bar.update(meter, description=shown)
-                    store.save(job.path, trainer.train(methods.METHODS[job.method], job.rate, job.seeds))
+                    outcome = trainer.train(methods.METHODS[job.method], job.rate, job.seeds)
+                    store.save(options.out, *job, outcome)
                     bar.advance(meter)
                 todo[name] = missing(options.out, name, options.methods, options.seeds)
                 bar.update(meter, total=bar.tasks[meter].total + len(todo[name]))
@@ -112,8 +110,14 @@ def main(given: list[str] | None = None) -> None:
     options = _options(given)
     if not options.report:
         _train(options)
-    groups = {task: batches(task, options.seeds) for task in options.tasks}
+    there = options.report and options.seeds is None  # whatever seeds there are results of
+    groups = {
+        task: store.batches(options.out, task) if there else batches(task, options.seeds)
+        for task in options.tasks
+    }
     found = report.collect(options.out, options.methods, groups)
+    if not any(found.values()):
+        raise SystemExit(f"Nothing to report: no method has results at all base rates in {options.out}.")
     text = report.text(found)
     print(text)
     (options.out / "report.md").write_text(text)

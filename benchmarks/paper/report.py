@@ -91,8 +91,6 @@ def validation(
 def text(found: Found) -> str:
     """What the paper claims, then a table for each task."""
     found = {label: lines for label, lines in found.items() if lines}
-    if not found:
-        return "Nothing to report.\n"
     parts = [_claims(found), *(_table(label, lines) for label, lines in found.items())]
     return "\n".join(part for part in parts if part)
 

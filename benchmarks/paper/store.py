@@ -5,33 +5,56 @@ import re
 
 import numpy as np
 
+import cgalr_jax
 from benchmarks import arrays
-from benchmarks.paper import runner
+from benchmarks.paper import methods, runner, tasks
+
+Seeds = tuple[int, ...]
 
 
-def path_of(
-    folder: pathlib.Path, task: str, method: str, rate: float, seeds: tuple[int, ...]
-) -> pathlib.Path:
+def path_of(folder: pathlib.Path, task: str, method: str, rate: float, seeds: Seeds) -> pathlib.Path:
     """Where an outcome lies."""
     name = f"{rate:.2e}_seeds{seeds[0]}-{seeds[-1]}.npz"
     return folder / task / re.sub(r"\W+", "_", method) / name
 
 
-def save(path: pathlib.Path, outcome: runner.Outcome) -> None:
+def settings_of(task: str, method: str) -> str:
+    """The numbers that an outcome depends on, but for what its path says."""
+    numbers = tasks.TASKS[task]._replace(load=None, seeds=None)
+    return repr((tuple(numbers), tuple(methods.METHODS[method]), cgalr_jax.__version__))
+
+
+def save(
+    folder: pathlib.Path, task: str, method: str, rate: float, seeds: Seeds, outcome: runner.Outcome
+) -> None:
     """Writes it; a file that exists is whole."""
-    arrays.save(path, outcome)
+    arrays.save(path_of(folder, task, method, rate, seeds), outcome, settings_of(task, method))
 
 
-def load(path: pathlib.Path) -> runner.Outcome | None:
-    """The outcome, or None if there is none yet."""
-    return arrays.load(path, runner.Outcome)
+def load(folder: pathlib.Path, task: str, method: str, rate: float, seeds: Seeds) -> runner.Outcome | None:
+    """The outcome, or None if there is none yet, or one of other settings."""
+    return arrays.load(path_of(folder, task, method, rate, seeds), runner.Outcome, settings_of(task, method))
+
+
+def batches(folder: pathlib.Path, task: str) -> list[Seeds]:
+    """The batches of seeds that there are files of, the longest first where two overlap."""
+    names = (path.stem for path in (folder / task).glob("*/*_seeds*.npz"))
+    found = {
+        tuple(range(int(first), int(last) + 1))
+        for first, last in (re.findall(r"\d+", name)[-2:] for name in names)
+    }
+    kept: list[Seeds] = []
+    for batch in sorted(found, key=lambda batch: (-len(batch), batch)):
+        if not set(batch) & set().union(*kept):
+            kept.append(batch)
+    return sorted(kept)
 
 
 def load_all(
-    folder: pathlib.Path, task: str, method: str, rate: float, batches: list[tuple[int, ...]]
+    folder: pathlib.Path, task: str, method: str, rate: float, batches: list[Seeds]
 ) -> runner.Outcome | None:
     """The outcomes of these batches of seeds as one, or None where one is not there yet."""
-    outcomes = [load(path_of(folder, task, method, rate, batch)) for batch in batches]
+    outcomes = [load(folder, task, method, rate, batch) for batch in batches]
     there = [outcome for outcome in outcomes if outcome is not None]
     if len(there) < len(outcomes):
         return None

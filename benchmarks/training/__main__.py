@@ -100,12 +100,16 @@ def _tune(options: argparse.Namespace) -> None:
     chosen = {name: method for each in options.tune for name, method in tuning.EXPERIMENTS[each].items()}
     chosen |= {name: methods.BASELINES[name] for name in map(protocols.reference_of, chosen)}
     labels = options.tasks or [label for label, task in tasks.catalogue().items() if not task.variant]
-    folder = options.out / "tuning"
+    # A folder of its own for each number of seeds: what is compared is of the same seeds.
+    folder = options.out / f"experiments_{options.tuning_seeds}_seeds"
     if not options.report:
         seeds = tuple(range(options.tuning_seeds))
         _train(folder, dict.fromkeys(labels, chosen), seeds, options.processes)
+    records = tuning.records(folder, labels, options.tune)
+    if not records:
+        raise SystemExit(f"Nothing to report: there are no results of {' '.join(options.tune)} in {folder}.")
     print(tuning.table(folder, labels, options.tune))
-    arguments.write(options.json, tuning.records(folder, labels, options.tune))
+    arguments.write(options.json, records)
 
 
 def _compare(options: argparse.Namespace) -> None:
@@ -130,7 +134,10 @@ def _compare(options: argparse.Namespace) -> None:
 
 def main(given: list[str] | None = None) -> None:
     options = _options(given)
-    (_tune if options.tune else _compare)(options)
+    try:
+        (_tune if options.tune else _compare)(options)
+    except KeyboardInterrupt:
+        raise SystemExit("Stopped; what is done is kept, and the same command goes on.") from None
 
 
 if __name__ == "__main__":

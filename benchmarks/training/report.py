@@ -16,7 +16,7 @@ def write(folder: pathlib.Path, plan: protocols.Plan) -> str:
     """Writes report.md and the plots into the folder; returns the text."""
     table = protocols.read(folder, plan)
     if not table.records:
-        return f"Nothing to report: there are no results of {protocols.REFERENCE} in {folder}."
+        raise SystemExit(f"Nothing to report: there are no results of {protocols.REFERENCE} in {folder}.")
     sections = [
         _targets(table),
         _against_baselines(table),

@@ -6,7 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+import cgalr_jax
 from benchmarks import arrays
+from benchmarks.training import methods, tasks
 
 
 class Record(NamedTuple):
@@ -34,14 +36,23 @@ def load(folder: pathlib.Path, task: str, method: str) -> Record | None:
     return arrays.load(path_of(folder, task, method), Record)
 
 
-def holds(
-    folder: pathlib.Path, task: str, method: str, rates: tuple[float, ...], seeds: tuple[int, ...]
-) -> bool:
-    """Whether there is a record of these rates and seeds."""
-    record = load(folder, task, method)
-    return record is not None and tuple(record.seeds) == seeds and np.allclose(record.rates, rates)
+def settings_of(task: tasks.Task, method: methods.Method) -> str:
+    """The numbers that a record depends on."""
+    return repr((task.steps, task.batch, tuple(method), cgalr_jax.__version__))
 
 
-def save(folder: pathlib.Path, task: str, method: str, record: Record) -> None:
+def holds(folder: pathlib.Path, task: str, name: str, method: methods.Method, seeds: tuple[int, ...]) -> bool:
+    """Whether there is a record of these settings and seeds."""
+    settings = settings_of(tasks.catalogue()[task], method)
+    record = arrays.load(path_of(folder, task, name), Record, settings)
+    return (
+        record is not None
+        and tuple(record.seeds) == seeds
+        and len(record.rates) == len(method.rates)
+        and np.allclose(record.rates, method.rates)
+    )
+
+
+def save(folder: pathlib.Path, task: str, name: str, method: methods.Method, record: Record) -> None:
     """Writes the record; a file that exists is whole."""
-    arrays.save(path_of(folder, task, method), record)
+    arrays.save(path_of(folder, task, name), record, settings_of(tasks.catalogue()[task], method))

@@ -4,6 +4,7 @@ import concurrent.futures
 import multiprocessing
 import os
 import pathlib
+import signal
 import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -32,7 +33,7 @@ def pending(
     for label, chosen in plan.items():
         missing: dict[str, dict[str, methods.Method]] = {}
         for name, method in chosen.items():
-            if not store.holds(folder, label, name, method.rates, seeds):
+            if not store.holds(folder, label, name, method, seeds):
                 missing.setdefault(method.family, {})[name] = method
         jobs += [Job(folder, label, family, members, seeds) for family, members in missing.items()]
     return jobs
@@ -51,12 +52,15 @@ def run(jobs: Sequence[Job], processes: int) -> Iterator[Job]:
     numbers: multiprocessing.Queue = context.Queue()
     for number in range(processes):
         numbers.put(number)
-    with concurrent.futures.ProcessPoolExecutor(processes, context, _keep_to_one_core, (numbers,)) as pool:
+    pool = concurrent.futures.ProcessPoolExecutor(processes, context, _keep_to_one_core, (numbers,))
+    try:
         for wave in (first, last):
             futures = {pool.submit(execute, job): job for job in wave}
             for future in concurrent.futures.as_completed(futures):
                 future.result()
                 yield futures[future]
+    finally:
+        pool.shutdown(cancel_futures=True)  # whatever stops it, the rest of the queue is not for now
 
 
 def cores() -> int:
@@ -65,7 +69,8 @@ def cores() -> int:
 
 
 def _keep_to_one_core(numbers: multiprocessing.Queue) -> None:
-    """XLA has as many threads as there are cores to run on."""
+    """XLA has as many threads as there are cores to run on. Ctrl-C ends a worker at once."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     number = numbers.get()
     if hasattr(os, "sched_setaffinity"):  # Linux
         allowed = sorted(os.sched_getaffinity(0))
@@ -101,5 +106,5 @@ def execute(job: Job) -> None:
             part.distance[..., :: store.THINNING].astype(np.float32),
             seconds,
         )
-        store.save(job.folder, job.task, name, record)
+        store.save(job.folder, job.task, name, method, record)
     jax.clear_caches()

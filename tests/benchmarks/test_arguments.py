@@ -67,9 +67,12 @@ def test_the_training_benchmark_refuses(given, said, tmp_path, capsys):
     assert said in capsys.readouterr().err
 
 
-def test_a_report_of_nothing_says_so(tmp_path, capsys):
-    training.main(["--report", "--out", str(tmp_path)])
-    assert "Nothing to report" in capsys.readouterr().out
+@pytest.mark.parametrize("more", [[], ["--tune", "probe"]])
+def test_a_report_of_nothing_says_so(more, tmp_path):
+    for folder in (tmp_path, tmp_path / "mistyped" / "twice"):
+        with pytest.raises(SystemExit, match="Nothing to report"):
+            training.main(["--report", "--out", str(folder), *more])
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("module", MODULES)

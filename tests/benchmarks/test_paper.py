@@ -233,8 +233,7 @@ def test_a_batch_of_seeds_that_a_method_lacks_is_left_out_of_all(tmp_path, small
     for name, held in (("SGD cosine", batches), ("SGD step", batches[:1])):
         for rate in methods.METHODS[name].rates(TASK, untried):
             for batch in held:
-                path = store.path_of(tmp_path, "small", name, rate, batch)
-                store.save(path, outcome([0.2, 0.2], [0.2, 0.2]))
+                store.save(tmp_path, "small", name, rate, batch, outcome([0.2, 0.2], [0.2, 0.2]))
     found = report.collect(tmp_path, ["SGD cosine", "SGD step", "Prodigy"], {"small": batches})
     assert {name: len(line.chosen.test) for name, line in found["small"].items()} == {
         "SGD cosine": 2,
@@ -275,9 +274,58 @@ def test_it_refuses(given, said, tmp_path, capsys):
     assert said in " ".join(capsys.readouterr().err.split())
 
 
-def test_nothing_to_report(tmp_path, capsys):
-    paper.main(["--report", "--out", str(tmp_path)])
-    assert "Nothing to report" in capsys.readouterr().out
+def test_nothing_to_report(tmp_path):
+    for folder in (tmp_path, tmp_path / "mistyped"):
+        with pytest.raises(SystemExit, match="Nothing to report"):
+            paper.main(["--report", "--out", str(folder)])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_report_takes_the_seeds_that_there_are(tmp_path, small, capsys):
+    for rate in methods.METHODS["SGD cosine"].rates(TASK, untried):
+        for batch in ((0, 1), (0, 1, 2), (3, 4)):
+            values = np.full(len(batch), 0.2)
+            store.save(tmp_path, "small", "SGD cosine", rate, batch, outcome(values, values))
+    assert store.batches(tmp_path, "small") == [(0, 1, 2), (3, 4)]
+    paper.main(["--report", "--out", str(tmp_path), "--tasks", "small"])
+    assert "### small, 5 paired seeds" in capsys.readouterr().out
+
+
+def test_results_of_other_settings_are_not_taken(tmp_path, small, monkeypatch):
+    given = tmp_path, "small", "SGD cosine", 0.03, (0, 1)
+    store.save(*given, outcome([0.2, 0.2], [0.2, 0.2]))
+    assert store.load(*given) is not None
+    monkeypatch.setitem(tasks.TASKS, "small", TASK._replace(epochs=8))
+    assert store.load(*given) is None
+    monkeypatch.setitem(tasks.TASKS, "small", TASK)
+    monkeypatch.setitem(methods.METHODS, "SGD cosine", methods.METHODS["SGD step"])
+    assert store.load(*given) is None
+
+
+def test_a_damaged_result_is_named(tmp_path, small):
+    given = tmp_path, "small", "SGD cosine", 0.03, (0, 1)
+    store.save(*given, outcome([0.2, 0.2], [0.2, 0.2]))
+    path = store.path_of(*given)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(SystemExit, match="cannot be read .* delete it"):
+        store.load(*given)
+
+
+def test_a_part_is_not_published(tmp_path, capsys):
+    before = report.PAGE.read_text()
+    for part in (["--tasks", "cora"], ["--seeds", "3"], ["--quick"], ["--methods", "SGD cosine"]):
+        with pytest.raises(SystemExit) as stopped:
+            paper.main(["--report", "--publish", "--out", str(tmp_path), *part])
+        assert stopped.value.code == 2
+        assert "--publish: puts the whole report" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="Nothing to report"):
+        paper.main(["--report", "--publish", "--out", str(tmp_path)])
+    page = tmp_path / "paper.md"
+    page.write_text("".join(pages.mark(page, end) for end in ("begin", "end")))
+    with pytest.raises(SystemExit, match="missing.png must be there"):
+        pages.publish(page, "text", [tmp_path / "missing.png"], [])
+    assert "text" not in page.read_text()
+    assert report.PAGE.read_text() == before
 
 
 @pytest.mark.slow

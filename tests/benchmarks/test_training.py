@@ -15,7 +15,18 @@ pytest.importorskip("matplotlib")
 
 from benchmarks import estimates, pages
 from benchmarks.training import __main__ as training
-from benchmarks.training import controllers, figures, methods, report, runner, seconds, tasks, tuning
+from benchmarks.training import (
+    controllers,
+    figures,
+    methods,
+    report,
+    runner,
+    seconds,
+    store,
+    tasks,
+    tuning,
+    workers,
+)
 from cgalr_jax import controllers as library
 
 
@@ -238,3 +249,30 @@ def test_quick_run_writes_records_tables_and_plots(tmp_path, monkeypatch):
     stamps = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npz")}
     training.main(arguments)
     assert stamps == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npz")}
+
+
+def test_a_record_of_other_settings_is_not_taken(tmp_path):
+    method, seeds = methods.METHODS["SGD cosine"], (0, 1)
+    shape = len(seeds), len(method.rates)
+    record = store.Record(
+        np.array(seeds),
+        np.float32(method.rates),
+        *(np.zeros((*shape, 1)[: 2 + (n > 0)]) for n in range(4)),
+        np.float32(0),
+    )
+    store.save(tmp_path, "cancer", "SGD cosine", method, record)
+    plan = {"cancer": {"SGD cosine": method}}
+    assert workers.pending(tmp_path, plan, seeds) == []
+    for other in (
+        method._replace(shape="step"),
+        method._replace(family="adamw"),
+        method._replace(rates=method.rates[:3]),
+        method._replace(settings={"target": 2.0}),
+    ):
+        assert len(workers.pending(tmp_path, {"cancer": {"SGD cosine": other}}, seeds)) == 1
+    assert len(workers.pending(tmp_path, plan, (0, 1, 2))) == 1
+
+
+def test_pairs_are_of_the_same_seeds():
+    with pytest.raises(ValueError, match="pairs must be of the same seeds"):
+        estimates.red(np.ones(2), np.ones(8))

@@ -205,3 +205,48 @@ def test_a_report_that_cannot_be_made_leaves_the_last_one(tmp_path, options, mes
     with pytest.raises(ValueError, match=message):
         filled(a_run()).report(path, **options)
     assert path.read_text() == "the last one"
+
+
+def history(ended, anchors, **more):
+    """Rows of a run by what `cgalr/ended` and `cgalr/anchor` were at each tenth step."""
+    return [
+        {
+            "cgalr/step": 10 * row,
+            "cgalr/ended": end,
+            "cgalr/anchor": anchor,
+            "cgalr/scale": anchor,
+            "loss": 1.0,
+        }
+        | {"cgalr/learning_rate": 0.1 * anchor}
+        | {key: values[row] for key, values in more.items()}
+        for row, (end, anchor) in enumerate(zip(ended, anchors, strict=True))
+    ]
+
+
+def test_of_a_calibration_that_was_opened_again_the_last_one_counts(tmp_path):
+    text = reported(tmp_path / "run.html", history([0, 1, 1, 0, 0, 1, 1], [1, 8, 8, 1, 1, 0.5, 0.5])).text
+    assert "was opened again (1 time)" in text
+    assert "at step 50, at a learning rate of 0.05" in text
+    assert "0.8" not in text.split("What happened")[-1]
+
+
+def test_one_that_is_still_open_has_not_ended(tmp_path):
+    text = reported(tmp_path / "run.html", history([0, 1, 1, 0, 0], [1, 8, 8, 1, 1])).text
+    assert "was opened again (1 time)" in text
+    assert "The calibration is unfinished" in text
+    assert "at step 10" not in text
+
+
+@pytest.mark.parametrize("ended", [None, math.nan])
+def test_how_it_ended_is_not_said_where_nobody_recorded_it(tmp_path, ended):
+    rows = [{"cgalr/step": step, "cgalr/anchor": 1.0, "loss": 1.0} for step in range(5)]
+    rows = rows if ended is None else [row | {"cgalr/ended": ended} for row in rows]
+    assert "unfinished" not in reported(tmp_path / "run.html", rows).text
+
+
+def test_a_run_that_was_lost_from_the_first_step_has_a_page(tmp_path):
+    rows = [
+        {"cgalr/step": step, "cgalr/scale": 1e-3, "cgalr/distance": math.inf, "loss": math.inf}
+        for step in range(20)
+    ]
+    assert "not a finite number" in reported(tmp_path / "run.html", rows).text
