@@ -4,7 +4,9 @@ What is wrong with an argument is said at once, by `argparse`, never by a traceb
 """
 
 import argparse
+import contextlib
 import json
+import os
 import pathlib
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -77,10 +79,12 @@ def output_file(text: str) -> pathlib.Path:
 def output_folder(text: str) -> pathlib.Path:
     """An argument that names a folder which files can be written into; it is made when there is a file."""
     path = pathlib.Path(text)
-    made = [each for each in (path, *path.parents) if not each.exists()]
+    whole = pathlib.Path(os.path.abspath(text))
+    made = [each for each in (whole, *whole.parents) if not each.exists()]
     output_file(str(path / ".writable"))
-    for each in made:  # whoever writes makes it again
-        each.rmdir()
+    with contextlib.suppress(OSError):  # another run may have begun to write there
+        for each in made:  # whoever writes makes it again
+            each.rmdir()
     return path
 
 

@@ -250,6 +250,7 @@ CONTROLS: dict[str, Method] = {
 }
 
 METHODS = BASELINES | CONNECTOME | CONTROLS
+DEFAULT = "CG-ALR hybrid"  # the library's defaults; the yoked control replays its scales
 
 
 def configurations(task: tasks.Task, chosen: list[Method], seeds: int) -> Config:

@@ -14,7 +14,7 @@ from benchmarks import estimates
 from benchmarks.training import methods, store, tasks
 
 REFERENCE = "SGD cosine"
-OURS = "CG-ALR hybrid"  # the library's defaults
+OURS = methods.DEFAULT
 Plan = dict[str, dict[str, methods.Method]]
 
 
@@ -108,7 +108,7 @@ def read(folder: pathlib.Path, plan: Plan) -> Table:
     """Everything of the plan that is on disk."""
     records = {}
     for label, chosen in plan.items():
-        held = {name: store.load(folder, label, name) for name in chosen}
+        held = {name: store.load(folder, label, name, method) for name, method in chosen.items()}
         held = {name: record for name, record in held.items() if record is not None}
         if REFERENCE in held:
             records[label] = held

@@ -31,20 +31,21 @@ def path_of(folder: pathlib.Path, task: str, method: str) -> pathlib.Path:
     return folder / re.sub(r"[^\w.%-]+", "_", task) / (re.sub(r"[^\w.%-]+", "_", method) + ".npz")
 
 
-def load(folder: pathlib.Path, task: str, method: str) -> Record | None:
-    """The record, or None if there is none yet."""
-    return arrays.load(path_of(folder, task, method), Record)
+def settings_of(label: str, method: methods.Method) -> str:
+    """The numbers that a record depends on; of one that replays the scales of ours, those of ours, too."""
+    task = tasks.catalogue()[label]
+    replayed = tuple(methods.METHODS[methods.DEFAULT]) if method.family == "yoked" else ()
+    return repr((task.steps, task.batch, tuple(method), replayed, cgalr_jax.__version__))
 
 
-def settings_of(task: tasks.Task, method: methods.Method) -> str:
-    """The numbers that a record depends on."""
-    return repr((task.steps, task.batch, tuple(method), cgalr_jax.__version__))
+def load(folder: pathlib.Path, task: str, name: str, method: methods.Method) -> Record | None:
+    """The record, or None if there is none yet, or one of other settings."""
+    return arrays.load(path_of(folder, task, name), Record, settings_of(task, method))
 
 
 def holds(folder: pathlib.Path, task: str, name: str, method: methods.Method, seeds: tuple[int, ...]) -> bool:
     """Whether there is a record of these settings and seeds."""
-    settings = settings_of(tasks.catalogue()[task], method)
-    record = arrays.load(path_of(folder, task, name), Record, settings)
+    record = load(folder, task, name, method)
     return (
         record is not None
         and tuple(record.seeds) == seeds
@@ -55,4 +56,4 @@ def holds(folder: pathlib.Path, task: str, name: str, method: methods.Method, se
 
 def save(folder: pathlib.Path, task: str, name: str, method: methods.Method, record: Record) -> None:
     """Writes the record; a file that exists is whole."""
-    arrays.save(path_of(folder, task, name), record, settings_of(tasks.catalogue()[task], method))
+    arrays.save(path_of(folder, task, name), record, settings_of(task, method))

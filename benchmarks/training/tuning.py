@@ -216,12 +216,14 @@ EXPERIMENTS: dict[str, dict[str, methods.Method]] = {
 
 
 def _found(
-    folder: pathlib.Path, labels: list[str], name: str
+    folder: pathlib.Path, labels: list[str], name: str, method: methods.Method
 ) -> dict[str, tuple[store.Record, store.Record]]:
     """A setting's record and its reference's, by task, where both are there."""
     found = {}
     for label in labels:
-        record, reference = (store.load(folder, label, each) for each in (name, protocols.reference_of(name)))
+        other = protocols.reference_of(name)
+        record = store.load(folder, label, name, method)
+        reference = store.load(folder, label, other, methods.BASELINES[other])
         if record is not None and reference is not None:
             found[label] = record, reference
     return found
@@ -231,8 +233,8 @@ def records(folder: pathlib.Path, labels: list[str], experiments: list[str]) -> 
     """One flat record for each setting and task: RED with its interval, as fractions, and its spread."""
     rows = []
     for experiment in experiments:
-        for name in EXPERIMENTS[experiment]:
-            for label, (record, reference) in _found(folder, labels, name).items():
+        for name, method in EXPERIMENTS[experiment].items():
+            for label, (record, reference) in _found(folder, labels, name, method).items():
                 found = estimates.red(record.score.mean(1), estimates.at_oracle(reference.score))
                 rows.append(
                     {
@@ -261,8 +263,8 @@ def table(folder: pathlib.Path, labels: list[str], experiments: list[str]) -> st
     lines = []
     for experiment in experiments:
         lines += [f"\n### {experiment}\n", "| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
-        for name in EXPERIMENTS[experiment]:
-            found = _found(folder, labels, name)
+        for name, method in EXPERIMENTS[experiment].items():
+            found = _found(folder, labels, name, method)
             if not found:
                 continue
             pairs = [

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from benchmarks.training import methods, protocols, runner, store, tasks, tuning
+from benchmarks.training import methods, runner, store, tasks, tuning
 
 
 class Job(NamedTuple):
@@ -82,7 +82,8 @@ def execute(job: Job) -> None:
     task, members = tasks.catalogue()[job.task], list(job.methods.values())
     configs = methods.configurations(task, members, len(job.seeds))
     if job.family == "yoked":
-        record = store.load(job.folder, job.task, protocols.OURS)
+        ours = methods.METHODS[methods.DEFAULT]
+        record = store.load(job.folder, job.task, methods.DEFAULT, ours)
         if record is None:
             return
         # Each seed is given the scales of the next one at the same base rate.

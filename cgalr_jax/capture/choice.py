@@ -89,9 +89,14 @@ def is_wanted(choice: Choice, name: str, module: Any, default: tuple[type, ...])
 
 def may_sow(choice: Choice, name: str) -> bool:
     """Whether a name in `layers` may match a value that this module itself sows."""
-    # The last piece of a pattern names the value, unless it may itself cross a slash.
-    pieces = (pattern.rpartition("/") for pattern in patterns(choice))
-    return any(fnmatch.fnmatch(name, module) or set(last) & set("*?[") for module, _, last in pieces)
+    if name == "":
+        return bool(patterns(choice))
+    # The beginning of the pattern matches the module; a wildcard may cross the slash behind it.
+    return any(
+        fnmatch.fnmatch(f"{name}/", pattern[:end])
+        for pattern in patterns(choice)
+        for end in range(1, len(pattern) + 1)
+    )
 
 
 def run(choice: Choice, model: Any, samples: Any) -> Any:

@@ -237,6 +237,7 @@ def _run(
             lambda: _ranks(module.variables.get("params", {})),
             lambda: method(*args, **kwargs),
             functools.partial(module.sow, "intermediates"),
+            kwargs,
         )
 
     # A class under nn.jit keeps its traces, in which nobody listens again, by what may change: with a
@@ -283,13 +284,13 @@ def _hold_still(
     return args, kwargs
 
 
-def _units_last(module: Any, output: Any) -> jax.Array:
+def _units_last(module: Any, output: Any, kwargs: Mapping[str, Any]) -> jax.Array:
     """The array that a module returned, its features merged into one last axis."""
     if isinstance(module, linen.WeightNorm):
-        return _units_last(module.layer_instance, output)
+        return _units_last(module.layer_instance, output, kwargs)
     features = np.size(module.features) if isinstance(module, linen.DenseGeneral) else 1
     value = outputs.units_last(output, isinstance(module, _RECURRENT), features)
-    return jnp.swapaxes(value, 0, 1) if getattr(module, "time_major", False) else value
+    return outputs.samples_first(value, module, kwargs) if isinstance(module, linen.RNN) else value
 
 
 def _ranks(parameters: Any) -> list[int]:

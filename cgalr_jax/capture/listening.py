@@ -108,6 +108,8 @@ def _heard(cls: type) -> type:
 
         def sow(name: str, value: Any) -> Any:
             if not self._pytree__state.trace_state.is_valid():
+                if not outputs.Note.read(name).measured:
+                    return False
                 raise ValueError(
                     f"layers must be reachable, got {outputs.join(ear.path)!r} inside a jax.vmap, "
                     "jax.checkpoint, jax.lax.scan or the like around a module of the model; use nnx.vmap, "
@@ -115,7 +117,7 @@ def _heard(cls: type) -> type:
                 )
             return self.sow(nnx.Intermediate, name, value)
 
-        return ear.listener.call(ear.path, self, lambda: ranks(self), run, sow)
+        return ear.listener.call(ear.path, self, lambda: ranks(self), run, sow, kwargs)
 
     names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__call__": call}
     names["_cgalr_own"] = cls

@@ -183,8 +183,8 @@ def _run(model: nnx.Module, samples: Any, choice: Choice, *, still: bool = False
     return output, outputs.collect(nnx.to_pure_dict(captured), ranks, listener, output)
 
 
-def _units_last(module: Any, output: Any) -> jax.Array:
+def _units_last(module: Any, output: Any, kwargs: Mapping[str, Any]) -> jax.Array:
     """The array that a module returned, its features merged into one last axis."""
     features = np.size(module.out_features) if isinstance(module, nnx.LinearGeneral) else 1
     value = outputs.units_last(output, isinstance(module, _RECURRENT), features)
-    return jnp.swapaxes(value, 0, 1) if getattr(module, "time_major", False) else value
+    return outputs.samples_first(value, module, kwargs) if isinstance(module, nnx.RNN) else value

@@ -55,11 +55,11 @@ class Listener:
     """Records what the modules of one forward pass return."""
 
     def __init__(
-        self, choice: Choice, default: tuple[type, ...], units_last: Callable[[Any, Any], jax.Array]
+        self, choice: Choice, default: tuple[type, ...], units_last: Callable[[Any, Any, Any], jax.Array]
     ):
         self.choice = choice
         self.default = default  # the types that are measured if `layers` is None
-        self.units_last = units_last  # (module, its output) -> array [N, ..., F]
+        self.units_last = units_last  # (module, its output, keyword arguments of its call) -> [N, ..., F]
         self.paths: list[Path] = []  # of all modules called
         self.measured: set[Path] = set()  # of the modules whose output was sown
         self.calls = 0
@@ -71,7 +71,13 @@ class Listener:
         return sorted({join(path) for path in self.paths} - {""})
 
     def call(
-        self, path: Path, module: Any, ranks: Callable[[], list[int]], run: Callable[[], Any], sow: Any
+        self,
+        path: Path,
+        module: Any,
+        ranks: Callable[[], list[int]],
+        run: Callable[[], Any],
+        sow: Any,
+        kwargs: Mapping[str, Any],
     ) -> Any:
         """Runs one module. Sows its output if it is measured, a scalar if only values that it sows may be."""
         name = join(path)
@@ -84,7 +90,7 @@ class Listener:
             output = run()
         finally:
             self.inside = False
-        value = self.units_last(module, output) if wanted else jnp.zeros(())
+        value = self.units_last(module, output, kwargs) if wanted else jnp.zeros(())
         note = Note(self.calls, value.ndim, sum(ranks()), int(wanted))
         self.calls += 1
         if sow(note.name(), value) is False and wanted:
@@ -108,6 +114,12 @@ def units_last(output: Any, recurrent: bool, features: int) -> jax.Array:
         )
     value = leaves[-1] if recurrent else leaves[0]
     return value.reshape(*value.shape[:-features], math.prod(value.shape[-features:]))
+
+
+def samples_first(value: jax.Array, module: Any, kwargs: Mapping[str, Any]) -> jax.Array:
+    """The output of an RNN whose first axis is that of the samples, as its call or the module says."""
+    called = kwargs.get("time_major")
+    return jnp.swapaxes(value, 0, 1) if (module.time_major if called is None else called) else value
 
 
 class _Layer(NamedTuple):
@@ -216,10 +228,13 @@ def _without_logits(found: list[_Layer], choice: Choice, output: Any) -> list[_L
     """Leaves out the last layer if it is as wide as an output of the model and not chosen by name."""
     # The only axis of a vector is that of the samples.
     widths = {jnp.shape(leaf)[-1] for leaf in jax.tree.leaves(output) if jnp.ndim(leaf) > 1}
-    last = max(found, default=None, key=lambda layer: layer.last)
-    if last is None or choices.is_named(choice, last.name):
-        return found
-    return [layer for layer in found if layer is not last] if last.width in widths else found
+    for layer in sorted(found, key=lambda layer: -layer.last):
+        if choices.is_named(choice, layer.name) or layer.width not in widths:
+            return found
+        if layer.width > 1:
+            return [other for other in found if other is not layer]
+        # A head of one unit, such as a critic's, is no layer to measure: that of the logits may be before it.
+    return found
 
 
 def _finish(calls: list[jax.Array], choice: Choice) -> jax.Array:
@@ -227,12 +242,18 @@ def _finish(calls: list[jax.Array], choice: Choice) -> jax.Array:
     activation = choice.get("activation")
     if activation is not None:
         calls = [activation(call) for call in calls]
-    if choice.get("pooled"):  # in float32: a mean in a narrow type has few values
-        each = [jnp.mean(call, tuple(range(1, call.ndim - 1)), dtype=jnp.float32) for call in calls]
-        return sum(each[1:], each[0]) / len(each)
+    if choice.get("pooled"):
+        calls = [jnp.mean(call, tuple(range(1, call.ndim - 1)), dtype=_wide(call.dtype)) for call in calls]
+        if len({call.shape for call in calls}) == 1:
+            return sum(calls[1:], calls[0]) / len(calls)
     if len({call.shape for call in calls}) > 1:
         return jnp.concatenate([call.reshape(-1, call.shape[-1]) for call in calls])
     return jnp.stack(calls, axis=1) if len(calls) > 1 else calls[0]
+
+
+def _wide(dtype: Any) -> Any:
+    """The type of a mean: one in a narrow type has few values."""
+    return dtype if dtype.itemsize >= 4 and jnp.issubdtype(dtype, jnp.inexact) else jnp.float32
 
 
 def _check_found(found: set[str], listener: Listener, sown: Any) -> None:

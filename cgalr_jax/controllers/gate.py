@@ -17,7 +17,7 @@ FAST, HOLD, SLOW = -1, 0, 1
 
 # 1 / Phi^-1(3/4): for normal numbers, the median absolute deviation times this is the standard deviation.
 _MAD_TO_DEVIATION = 1.4826
-# A distance below this many set-points counts as this many: the logarithm of zero is not finite.
+# A distance of at most this many set-points is none: the network stands still.
 _SMALLEST_DISTANCE = 1e-8
 
 
@@ -73,7 +73,7 @@ def schmitt_trigger(mode: jax.Array, z: jax.Array, *, enter: float, leave: float
         mode: i32[], FAST (-1), HOLD (0) or SLOW (1).
         z: f32[], finite.
         enter: SLOW is entered above this threshold, FAST below its negative; positive.
-        leave: SLOW is left below this threshold, FAST above its negative; in [0, enter].
+        leave: SLOW is left at this threshold or below, FAST at its negative or above; in [0, enter].
 
     Returns:
         i32[], the next mode.
@@ -131,7 +131,7 @@ def hysteresis_gate(
 
     Args:
         enter: |z| above which the mode changes to SLOW or FAST; positive. Higher values react less often.
-        leave: |z| below which the mode changes back to HOLD; in [0, enter].
+        leave: |z| at or below which the mode changes back to HOLD; in [0, enter].
         up: factor per measurement in FAST; at least 1.
         down: factor per measurement in SLOW; in (0, 1].
         floor: smallest scale; in (0, 1].

@@ -97,7 +97,7 @@ def facts_of(
         has_calibration=f"{prefix}/anchor" in trace or f"{prefix}/ended" in trace,
         ended=ended,
         ended_at=int(step_of[row]) if is_over and math.isfinite(step_of[row]) else None,
-        opened_again=len(turns) // 2,
+        opened_again=len(turns) // 2 if f"{prefix}/anchor" in trace or f"{prefix}/ended" in trace else 0,
         found=float(found),
         found_is_rate=found_is_rate,
         measurements=int(last("measurements")) if math.isfinite(last("measurements")) else None,

@@ -47,7 +47,7 @@ def update_norm(*, set_point: float | None = None) -> Signal:
     def compare(before: jax.Array, after: jax.Array) -> jax.Array:
         unit = _unit(before, after)
         norm = jnp.linalg.norm(before * unit)
-        return jnp.linalg.norm(after * unit - before * unit) / jnp.where(norm == 0, 1.0, norm)
+        return jnp.linalg.norm(after * unit - before * unit) / jnp.where(norm == 0, unit[0], norm)
 
     return Signal(read, compare, positive(set_point, 0.36), reads_activations=False, reads_params=True)
 
@@ -164,7 +164,7 @@ def _share(update: jax.Array, matrix: jax.Array, inputs: int, outputs: int) -> j
 
 
 def _at_least(size: jax.Array, outputs: int) -> jax.Array:
-    """The norm that counts: not below sqrt(outputs), and that where it is not known (a mask of -inf)."""
+    """The norm that counts: not below sqrt(outputs), and that where it is not finite (a mask of -inf)."""
     return jnp.maximum(jnp.where(size < jnp.inf, size, 0.0), math.sqrt(outputs))
 
 

@@ -291,13 +291,50 @@ def test_which_layers_there_are_does_not_depend_on_the_number_of_samples(samples
     assert set(capture.example(Critic(), jnp.ones((samples, 3)))) == {"a", "b"}
 
 
-def test_the_layer_before_a_single_output_is_no_logits():
-    class Both(Critic):
+def test_the_logits_are_left_out_beside_a_head_of_one_unit():
+    class Actor(Critic):
         def __call__(self, x):
-            features = jnp.tanh(self.b(jnp.tanh(self.a(x))))
-            return self.out(features), features
+            features = jnp.tanh(self.a(x))
+            return self.b(features), self.out(jnp.tanh(self.b(features)))
 
-    assert set(capture.example(Both(), jnp.ones((5, 3)))) == {"a", "b"}
+    assert set(capture.example(Actor(), jnp.ones((5, 3)))) == {"a"}
+
+
+@pytest.mark.parametrize("others", [(4,), (1,)])
+def test_calls_of_other_numbers_of_samples_are_pooled_side_by_side(others):
+    class Shared(linen.Module):
+        @linen.compact
+        def __call__(self, x):
+            dense = linen.Dense(5, name="dense")
+            return [dense(x).sum(), dense(x[: others[0]]).sum()]
+
+    net, x = Shared(), jnp.ones((8, 2, 3))
+    params = net.init(jax.random.key(0), x)["params"]
+    found = capture.linen_probe(net, pooled=True, layers=["dense"])(params, x)
+    assert found["dense"].shape == (8 + others[0], 5)
+
+
+def test_a_complex_layer_is_pooled_as_it_is():
+    class Net(linen.Module):
+        @linen.compact
+        def __call__(self, x):
+            return linen.Dense(5, param_dtype=jnp.complex64, dtype=jnp.complex64, name="dense")(x).sum()
+
+    x = jnp.ones((8, 2, 3), jnp.complex64)
+    params = Net().init(jax.random.key(0), x)["params"]
+    assert capture.linen_probe(Net(), pooled=True)(params, x)["dense"].dtype == jnp.complex64
+
+
+def test_modules_that_a_pattern_cannot_mean_are_left_alone():
+    class Model(nnx.Module):
+        def __init__(self):
+            self.enc0, self.enc1, self.dec = (nnx.Linear(3, 3, rngs=nnx.Rngs(n)) for n in range(3))
+
+        def __call__(self, x):
+            return jax.checkpoint(lambda y: self.dec(y))(self.enc1(self.enc0(x)))
+
+    for pattern in ("enc*", "*0"):
+        assert set(capture.example(Model(), jnp.ones((4, 3)), layers=[pattern])) <= {"enc0", "enc1"}
 
 
 def test_calls_of_different_lengths_are_pooled_each():
@@ -323,7 +360,17 @@ def test_the_samples_of_a_time_major_layer_are_its_second_axis():
         def __call__(self, x):
             return self.o(self.r(x)[-1])
 
+    class Called(nnx.Module):
+        def __init__(self, made, called):
+            self.r = nnx.RNN(nnx.GRUCell(3, 8, rngs=nnx.Rngs(0)), time_major=made)
+            self.o, self.called = nnx.Linear(8, 2, rngs=nnx.Rngs(1)), called
+
+        def __call__(self, x):
+            return self.o(self.r(x, time_major=self.called)[:, -1])
+
     model, x = Recurrent(), jax.random.normal(jax.random.key(0), (5, 4, 3))
+    assert capture.example(Called(False, True), x)["r"].shape == (4, 5, 8)
+    assert capture.example(Called(True, False), x)["r"].shape == (5, 4, 8)
     assert capture.example(model, x)["r"].shape == (4, 5, 8)
     _, pooled = capture.nnx_forward(model, x, pooled=True)
     np.testing.assert_allclose(pooled["r"], model.r(x).mean(0), rtol=1e-5)
