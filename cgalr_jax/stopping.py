@@ -8,10 +8,11 @@ neural training with dynamic connectomes", arXiv 2508.06817), of which we know t
 taken from it.
 
 Benefit, on 180 labelled samples of data that were not used in designing the rule
-(`benchmarks.early_stopping`, the mean of three tasks, 40 seeds): 9.3 % less test error [6.1, 12.3] than
+(`benchmarks.early_stopping`, the mean of three tasks, 40 seeds): 9.3 % less test error [6.0, 12.1] than
 patience on a validation loss, for which a fifth of the samples is held back, after 21 epochs instead of 36.
-This does not show that a connectome is needed: the same rule on the relative update norm of each epoch does
-as well or slightly better. `levelled` takes any such series.
+On 6000 images of Fashion-MNIST, of whose labels a fifth were random, it was 22 % more: hold samples back if
+labels may be wrong and there are many of them. None of this shows that a connectome is needed: the same rule
+on the relative update norm of each epoch does as well or slightly better. `levelled` takes any such series.
 """
 
 import jax.typing
