@@ -159,8 +159,8 @@ def update(
     if instrument.max_share is not None and params is not None:
         scaled = jax.tree.map(functools.partial(_product, scale), updates)
         share = largest_share(scaled, params) / instrument.max_share
-        # An infinite share is that of a finite update, and the step is left out. That of an update that is
-        # not finite is NaN, and nothing is cut: the user is to see it.
+        # An infinite share may be that of a finite update whose square is not: the step is left out. Where an
+        # update is infinite it becomes NaN, which the user is to see, as the NaN that nothing cuts.
         is_cut = share > 1
         scale = scale / jnp.where(is_cut, share, 1.0)
         cut = jnp.where(is_cut, optax.safe_increment(state.cg_cut), state.cg_cut)
