@@ -174,7 +174,7 @@ def _rank_one(inputs: int, outputs: int) -> float:
 
 
 def _norm(x: jax.Array) -> jax.Array:
-    # One pass and one use of x: with a second use XLA writes it, and each step of a large MLP takes a fifth longer.
+    # One use of x: with a second one XLA writes it, and each step of a large MLP takes a fifth longer.
     return jnp.sqrt(jnp.sum(jnp.square(jnp.abs(x).astype(jnp.float32))))
 
 
