@@ -42,7 +42,7 @@ WINGS = {
         ("rips",),
     ),
     "signals": (("base",), ("connectome", "update"), ("combined", "rips")),
-    "controllers": (("base", "sensitivity"), ("calibrated", "gate", "envelope")),
+    "controllers": (("_ring", "base", "sensitivity"), ("calibrated", "gate", "envelope")),
     "plotting": (("_style", "_inputs"), ("trees", "barcodes", "runs", "rates"), ("connectomes",)),
     "recorder": (
         ("_summary", "_streams", "_files", "_facts", "_pictures"),
