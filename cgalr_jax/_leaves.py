@@ -17,3 +17,8 @@ def is_array(leaf: Any) -> bool:
 def is_inexact(leaf: Any) -> bool:
     """Whether a leaf is a real or complex floating array (or Python number), like parameters that train."""
     return is_array(leaf) and jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
+
+
+def wide(dtype: Any) -> Any:
+    """The type that products and means of this one are computed in: a narrow one rounds and overflows."""
+    return dtype if dtype.itemsize >= 4 and jnp.issubdtype(dtype, jnp.inexact) else jnp.float32

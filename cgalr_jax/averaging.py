@@ -63,7 +63,9 @@ def polynomial_averaging(eta: float = 8.0) -> optax.GradientTransformationExtraA
 
     def init_fn(params: optax.Params) -> AveragingState:
         # A copy, so that the parameters and the state can both be donated.
-        average = jax.tree.map(lambda x: jnp.array(x, _wide(x), copy=True) if _trains(x) else None, params)
+        average = jax.tree.map(
+            lambda x: jnp.array(x, _leaves.wide(x.dtype), copy=True) if _trains(x) else None, params
+        )
         return AveragingState(jnp.zeros((), jnp.int32), average)
 
     def update_fn(
@@ -147,11 +149,6 @@ def averaged_params(opt_state: Any, params: optax.Params) -> optax.Params:
 def _trains(leaf: Any) -> bool:
     """Whether a leaf is averaged; integers and functions are not."""
     return hasattr(leaf, "dtype") and _leaves.is_inexact(leaf)
-
-
-def _wide(leaf: Any) -> Any:
-    """The dtype of the average: float32, or the parameter's own dtype if that is wider or complex."""
-    return leaf.dtype if leaf.dtype.itemsize >= 4 else jnp.float32
 
 
 def _found(keys: tuple[str, ...], means: Mapping[tuple[str, ...], Any]) -> tuple[str, ...]:

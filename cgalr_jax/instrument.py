@@ -226,9 +226,8 @@ def _rate(learning_rate: optax.ScalarOrSchedule, step: jax.Array) -> jax.Array:
 
 def _scaled(scale: jax.Array, update: Any) -> Any:
     """An update times the scale, in the update's dtype; a leaf that is no array of numbers is unchanged."""
-    if not _leaves.is_array(update) or jnp.result_type(update) == jax.dtypes.float0:
-        return update
-    return _product(scale, update).astype(jnp.result_type(update))
+    product = _product(scale, update)
+    return update if product is update else product.astype(jnp.result_type(update))
 
 
 def _product(scale: jax.Array, update: Any) -> Any:
@@ -236,7 +235,7 @@ def _product(scale: jax.Array, update: Any) -> Any:
     if not _leaves.is_array(update) or jnp.result_type(update) == jax.dtypes.float0:
         return update
     update = jnp.asarray(update)
-    wide = update.dtype if update.dtype.itemsize >= 4 and _leaves.is_inexact(update) else jnp.float32
+    wide = _leaves.wide(update.dtype)
     return update.astype(wide) * scale.astype(wide)
 
 

@@ -72,10 +72,9 @@ def collect(folder: pathlib.Path, names: list[str], groups: dict[str, list[tuple
 
 def _line(folder: pathlib.Path, label: str, name: str, batches: list[tuple[int, ...]]) -> Line | None:
     """A method at the base rates that all these seeds were tried at; None where its grid is not whole."""
-    error = functools.partial(validation, folder, label, name, batches)
-    wanted = methods.METHODS[name].rates(tasks.TASKS[label], error)
-    tried = {rate: store.load_all(folder, label, name, rate, batches) for rate in wanted}
-    there = {rate: outcome for rate, outcome in tried.items() if outcome is not None}
+    outcome_at = functools.cache(lambda rate: store.load_all(folder, label, name, rate, batches))
+    wanted = methods.METHODS[name].rates(tasks.TASKS[label], lambda rate: _validation(outcome_at(rate)))
+    there = {rate: outcome for rate in wanted if (outcome := outcome_at(rate)) is not None}
     first, last = methods.GRID
     return Line(tuple(there), tuple(there.values())) if len(there) >= last - first else None
 
@@ -84,7 +83,10 @@ def validation(
     folder: pathlib.Path, label: str, name: str, batches: list[tuple[int, ...]], rate: float
 ) -> float | None:
     """The mean validation error of a method at a base rate, or None where it was not tried yet."""
-    outcome = store.load_all(folder, label, name, rate, batches)
+    return _validation(store.load_all(folder, label, name, rate, batches))
+
+
+def _validation(outcome: runner.Outcome | None) -> float | None:
     return None if outcome is None else float(outcome.validation.mean())
 
 

@@ -25,6 +25,10 @@ _STILL = (
     (linen.MultiHeadDotProductAttention, "deterministic", True),
 )
 _RUNS = itertools.count()
+_UNREACHABLE = (
+    "an nn.scan or nn.vmap that does not return 'intermediates', or an nn.map_variables (linen.WeightNorm);"
+    " add 'intermediates': 0 to the variable_axes"
+)
 _RECURRENT = (linen.RNN, linen.RNNCellBase)
 _LAYERS = (
     linen.Dense,
@@ -222,7 +226,7 @@ def _run(
     still: bool = True,
 ) -> tuple[Any, Activations, dict[str, Any]]:
     """Runs a linen model and collects what its modules sow; with `still`, as in a probe."""
-    listener = outputs.Listener(choice, _LAYERS, _units_last)
+    listener = outputs.Listener(choice, _LAYERS, _units_last, _UNREACHABLE)
     variables = {"params": {}, **{key: value for key, value in variables.items() if key != "intermediates"}}
 
     def heard(method: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:

@@ -107,15 +107,8 @@ def _heard(cls: type) -> type:
             return run()
 
         def sow(name: str, value: Any) -> Any:
-            if not self._pytree__state.trace_state.is_valid():
-                if not outputs.Note.read(name).measured:
-                    return False
-                raise ValueError(
-                    f"layers must be reachable, got {outputs.join(ear.path)!r} inside a jax.vmap, "
-                    "jax.checkpoint, jax.lax.scan or the like around a module of the model; use nnx.vmap, "
-                    "nnx.remat, nnx.scan, or choose other layers."
-                )
-            return self.sow(nnx.Intermediate, name, value)
+            # Inside a transformation of JAX's own, a sown value would be a tracer that has left it.
+            return self._pytree__state.trace_state.is_valid() and self.sow(nnx.Intermediate, name, value)
 
         return ear.listener.call(ear.path, self, lambda: ranks(self), run, sow, kwargs)
 

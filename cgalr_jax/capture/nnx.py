@@ -14,6 +14,10 @@ from cgalr_jax.capture.choice import Activations, Choice
 
 # Variables, other than parameters, that may change in training; random keys are held fixed instead.
 _MOVING = nnx.Not(nnx.Any(nnx.Param, nnx.RngState))
+_UNREACHABLE = (
+    "a jax.vmap, jax.checkpoint, jax.lax.scan or the like around a module of the model; use nnx.vmap,"
+    " nnx.remat, nnx.scan"
+)
 _RECURRENT = (nnx.RNN, nnx.RNNCellBase)
 _LAYERS = (
     nnx.Linear,
@@ -160,7 +164,7 @@ def _hold_still(model: nnx.Module) -> None:
 
 def _run(model: nnx.Module, samples: Any, choice: Choice, *, still: bool = False) -> tuple[Any, Activations]:
     """Runs an nnx model and collects what its modules sow."""
-    listener = outputs.Listener(choice, _LAYERS, _units_last)
+    listener = outputs.Listener(choice, _LAYERS, _units_last, _UNREACHABLE)
     ranks = {path: listening.ranks(module) for path, module in nnx.iter_modules(model)}
 
     def run(model: nnx.Module, samples: Any) -> Any:

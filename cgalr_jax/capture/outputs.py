@@ -55,11 +55,16 @@ class Listener:
     """Records what the modules of one forward pass return."""
 
     def __init__(
-        self, choice: Choice, default: tuple[type, ...], units_last: Callable[[Any, Any, Any], jax.Array]
+        self,
+        choice: Choice,
+        default: tuple[type, ...],
+        units_last: Callable[[Any, Any, Any], jax.Array],
+        unreachable: str,
     ):
         self.choice = choice
         self.default = default  # the types that are measured if `layers` is None
         self.units_last = units_last  # (module, its output, keyword arguments of its call) -> [N, ..., F]
+        self.unreachable = unreachable  # where no output can be sown, and what to do about it
         self.paths: list[Path] = []  # of all modules called
         self.measured: set[Path] = set()  # of the modules whose output was sown
         self.calls = 0
@@ -95,9 +100,7 @@ class Listener:
         self.calls += 1
         if sow(note.name(), value) is False and wanted:
             raise ValueError(
-                f"layers must be reachable, got {name!r} inside an nn.scan or nn.vmap that does not return"
-                " 'intermediates', or an nn.map_variables (linen.WeightNorm); add 'intermediates': 0 to the"
-                " variable_axes, or choose other layers."
+                f"layers must be reachable, got {name!r} inside {self.unreachable}, or choose other layers."
             )
         if wanted:
             self.measured.add(path)
@@ -243,17 +246,14 @@ def _finish(calls: list[jax.Array], choice: Choice) -> jax.Array:
     if activation is not None:
         calls = [activation(call) for call in calls]
     if choice.get("pooled"):
-        calls = [jnp.mean(call, tuple(range(1, call.ndim - 1)), dtype=_wide(call.dtype)) for call in calls]
+        calls = [
+            jnp.mean(call, tuple(range(1, call.ndim - 1)), dtype=_leaves.wide(call.dtype)) for call in calls
+        ]
         if len({call.shape for call in calls}) == 1:
             return sum(calls[1:], calls[0]) / len(calls)
     if len({call.shape for call in calls}) > 1:
         return jnp.concatenate([call.reshape(-1, call.shape[-1]) for call in calls])
     return jnp.stack(calls, axis=1) if len(calls) > 1 else calls[0]
-
-
-def _wide(dtype: Any) -> Any:
-    """The type of a mean: one in a narrow type has few values."""
-    return dtype if dtype.itemsize >= 4 and jnp.issubdtype(dtype, jnp.inexact) else jnp.float32
 
 
 def _check_found(found: set[str], listener: Listener, sown: Any) -> None:

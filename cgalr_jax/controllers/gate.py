@@ -175,8 +175,7 @@ def hysteresis_gate(
         #    that stands still, whose updates are skipped for instance, says nothing of a rate.
         finite = jnp.isfinite(measurement.distance)
         moved = finite & (measurement.distance > _SMALLEST_DISTANCE)
-        known = jnp.where(finite, measurement.distance, 1.0)
-        logarithm = jnp.log(jnp.maximum(known, _SMALLEST_DISTANCE))
+        logarithm = jnp.log(jnp.where(moved, measurement.distance, 1.0))
         z = robust_z_score(logarithm, state.history, state.measurements)
         z = jnp.where(moved, z, 0.0)
         # 2. The mode, and from it the scale.

@@ -65,6 +65,7 @@ def facts_of(
     ends = (np.median(finite[:part]), np.median(finite[-part:])) if len(finite) else (math.nan, math.nan)
 
     # When the calibration ended, what it had found.
+    has_calibration = f"{prefix}/anchor" in trace or f"{prefix}/ended" in trace
     if f"{prefix}/ended" in trace:
         known, over = np.isfinite(series("ended")), series("ended") > controllers.UNFINISHED
     else:
@@ -94,10 +95,10 @@ def facts_of(
         first_loss=float(ends[0]),
         last_loss=float(ends[1]),
         lost=_lost(losses) if loss in trace else 0,
-        has_calibration=f"{prefix}/anchor" in trace or f"{prefix}/ended" in trace,
+        has_calibration=has_calibration,
         ended=ended,
         ended_at=int(step_of[row]) if is_over and math.isfinite(step_of[row]) else None,
-        opened_again=len(turns) // 2 if f"{prefix}/anchor" in trace or f"{prefix}/ended" in trace else 0,
+        opened_again=len(turns) // 2 if has_calibration else 0,
         found=float(found),
         found_is_rate=found_is_rate,
         measurements=int(last("measurements")) if math.isfinite(last("measurements")) else None,

@@ -118,12 +118,12 @@ def diagram_distance(
     a, b = _as_diagram("diagram_a", diagram_a), _as_diagram("diagram_b", diagram_b)
     if np.array_equal(a, b):
         return 0.0  # an optimal matching may swap points that differ by a rounding error, at that cost
-    # The nearest point of the diagonal is ((birth + death) / 2, (birth + death) / 2) in every norm.
     # In units of the longest bar: their powers neither overflow nor vanish.
     unit = max((float(np.max(x[:, 1] - x[:, 0])) for x in (a, b) if len(x)), default=0.0)
     if unit == 0:
         return 0.0
     a, b = a / unit, b / unit
+    # The nearest point of the diagonal is ((birth + death) / 2, (birth + death) / 2) in every norm.
     to_diagonal_a, to_diagonal_b = (
         ((x[:, 1] - x[:, 0]) * 2.0 ** (1 / internal_p - 1)) ** order for x in (a, b)
     )
