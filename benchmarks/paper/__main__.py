@@ -15,22 +15,24 @@ import functools
 import pathlib
 from typing import NamedTuple
 
+import jax
+
 from benchmarks import arguments, pages, progress
 from benchmarks.paper import figures, methods, report, runner, store, tasks
 from benchmarks.speed import one_core
 from examples import datasets
 
 PLACES = "\n".join(f"    FOLDER/{name:22}{source}" for name, source in datasets.SOURCES.items())
-SEEDS_AT_ONCE = 5
+SEEDS_AT_ONCE = 10
 QUICK_TASKS, QUICK_METHODS, QUICK_SEEDS = ("cora",), ("paper deaths", "gate on noise", "SGD cosine"), 2
 
 
 class Job(NamedTuple):
-    """One outcome: seeds that are trained together, at one base rate."""
+    """Seeds and base rates that are trained together."""
 
     task: str
     method: str
-    rate: float
+    rates: tuple[float, ...]
     seeds: tuple[int, ...]
 
 
@@ -84,12 +86,18 @@ def missing(folder: pathlib.Path, task: str, names: list[str], seeds: int | None
         )
         for name in names
     }
-    every = (Job(task, name, rate, batch) for batch in groups for name in names for rate in rates[name])
-    return [job for job in every if store.load(folder, *job) is None]
+    jobs = []
+    for batch in groups:
+        for name in names:
+            left = tuple(rate for rate in rates[name] if store.load(folder, task, name, rate, batch) is None)
+            together = [left] if runner.side_by_side() else [(rate,) for rate in left]
+            jobs += [Job(task, name, part, batch) for part in together if part]
+    return jobs
 
 
 def _train(options: argparse.Namespace) -> None:
     """Trains what is missing, with a progress bar that knows the time left but for steps beyond a grid."""
+    jax.config.update("jax_default_matmul_precision", "highest")  # a GPU's float32 is that of a CPU
     todo = {name: missing(options.out, name, options.methods, options.seeds) for name in options.tasks}
     with progress.bar() as bar:
         meter = bar.add_task("", total=sum(map(len, todo.values())))
@@ -97,10 +105,11 @@ def _train(options: argparse.Namespace) -> None:
             trainer = runner.Runner(tasks.TASKS[name], options.problems.pop(name))
             while todo[name]:
                 for job in todo[name]:
-                    shown = progress.fitted(f"{name}: {job.method} at {job.rate:.2g}", 44)
-                    bar.update(meter, description=shown)
-                    outcome = trainer.train(methods.METHODS[job.method], job.rate, job.seeds)
-                    store.save(options.out, *job, outcome)
+                    at = ", ".join(f"{rate:.2g}" for rate in job.rates)
+                    bar.update(meter, description=progress.fitted(f"{name}: {job.method} at {at}", 44))
+                    outcomes = trainer.train(methods.METHODS[job.method], job.rates, job.seeds)
+                    for rate, outcome in zip(job.rates, outcomes, strict=True):
+                        store.save(options.out, name, job.method, rate, job.seeds, outcome)
                     bar.advance(meter)
                 todo[name] = missing(options.out, name, options.methods, options.seeds)
                 bar.update(meter, total=bar.tasks[meter].total + len(todo[name]))

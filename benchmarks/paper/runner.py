@@ -1,6 +1,7 @@
-"""Trains a method on a task: vmapped over seeds, scanned over steps, compiled once for a family."""
+"""Trains a method on a task: vmapped over seeds and base rates, scanned over steps, compiled for a family."""
 
 import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -30,8 +31,13 @@ class _Run(NamedTuple):
 _CURVE_SAMPLES = 2000
 
 
+def side_by_side() -> bool:
+    """Whether many runs at once cost little more than one: an accelerator; the caches of a CPU are small."""
+    return jax.default_backend() != "cpu"
+
+
 class Runner:
-    """A task with its data; keeps one compilation for each family and number of seeds."""
+    """A task with its data; keeps one compilation for each family and numbers of seeds and base rates."""
 
     def __init__(self, task: tasks.Task, problem: tasks.Problem):
         self.task, self.problem = task, problem
@@ -40,25 +46,25 @@ class Runner:
         self._shapes = methods.shapes(self.steps, self.steps_per_epoch)
         self._compiled = functools.cache(self._compile)
 
-    def train(self, method: methods.Method, rate: float, seeds: tuple[int, ...]) -> Outcome:
-        """All these seeds at one base rate."""
-        config = {
-            "rate": np.float32(rate),
-            "shape": self._shapes[method.shape],
-            "listen": np.float32(method.listen),
-        }
+    def train(self, method: methods.Method, rates: Sequence[float], seeds: tuple[int, ...]) -> list[Outcome]:
+        """All these seeds at each of these base rates: an outcome a rate."""
+        config = {"shape": self._shapes[method.shape], "listen": np.float32(method.listen)}
         parts = jax.tree.map(lambda *each: np.stack(each), *map(self.problem.split, seeds))
-        outcome = self._compiled(method.family)(self.problem.data, parts, np.array(seeds), config)
-        return jax.tree.map(np.asarray, outcome)
+        train = self._compiled(method.family)
+        outcomes = jax.device_get(train(self.problem.data, parts, np.array(seeds), np.float32(rates), config))
+        return [Outcome(*each) for each in zip(*outcomes, strict=True)]
 
     def _compile(self, family: str) -> Any:
-        def train_all(data: Any, parts: Any, seeds: jax.Array, config: methods.Config) -> Outcome:
-            def train_seed(each: tuple[Any, jax.Array]) -> Outcome:
-                return self._train(methods.FAMILIES[family], data, *each, config)
+        def train_all(data: Any, parts: Any, seeds: jax.Array, rates: jax.Array, config: methods.Config):
+            def train_rate(rate: jax.Array) -> Outcome:
+                def train_seed(each: tuple[Any, jax.Array]) -> Outcome:
+                    return self._train(methods.FAMILIES[family], data, *each, {"rate": rate, **config})
 
-            # A batch as large as there are seeds is a vmap, none a loop.
-            together = None if self.task.one_by_one else len(seeds)
-            return jax.lax.map(train_seed, (parts, seeds), batch_size=together)
+                # A batch as large as there are seeds is a vmap, none a loop.
+                together = None if self.task.one_by_one and not side_by_side() else len(seeds)
+                return jax.lax.map(train_seed, (parts, seeds), batch_size=together)
+
+            return jax.vmap(train_rate)(rates)
 
         return jax.jit(train_all)
 

@@ -63,9 +63,8 @@ def test_what_is_trained_chosen_and_reported_on_does_not_meet():
 @pytest.mark.slow
 def test_a_method_learns(name, epochs):
     method = methods.METHODS[name]
-    found = runner.Runner(TASK._replace(epochs=epochs), problem()).train(
-        method, method.rates(TASK, untried)[2], SEEDS
-    )
+    rate = method.rates(TASK, untried)[2]
+    (found,) = runner.Runner(TASK._replace(epochs=epochs), problem()).train(method, (rate,), SEEDS)
     assert found.test.shape == (2,)
     assert found.test_curve.shape == (2, TASK.points)
     assert found.test.mean() < 0.6
@@ -78,10 +77,36 @@ def test_a_method_learns(name, epochs):
 def test_one_seed_after_the_other_is_the_same():
     method = methods.METHODS["SGD cosine"]
     together, apart = (
-        runner.Runner(task, problem()).train(method, 0.03, SEEDS)
+        runner.Runner(task, problem()).train(method, (0.03,), SEEDS)[0]
         for task in (TASK, TASK._replace(one_by_one=True))
     )
     np.testing.assert_allclose(together.test, apart.test, atol=0.011)  # a sample at the border
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["paper deaths", "our default"])
+def test_base_rates_side_by_side_are_the_same(name):
+    method, rates = methods.METHODS[name], (0.01, 0.03)
+    trainer = runner.Runner(TASK._replace(epochs=8), problem())
+    together = trainer.train(method, rates, SEEDS)
+    for rate, outcome in zip(rates, together, strict=True):
+        (apart,) = trainer.train(method, (rate,), SEEDS)
+        np.testing.assert_allclose(outcome.rate, apart.rate, rtol=1e-3)
+        np.testing.assert_allclose(outcome.test, apart.test, atol=0.011)  # a sample at the border
+
+
+@pytest.mark.parametrize(("accelerator", "jobs"), [(False, 6), (True, 1)])
+def test_an_accelerator_trains_the_base_rates_of_a_method_together(
+    accelerator, jobs, tmp_path, small, monkeypatch
+):
+    monkeypatch.setattr(runner, "side_by_side", lambda: accelerator)
+    found = paper.missing(tmp_path, "small", ["SGD cosine"], 2)
+    assert len(found) == jobs
+    rates = sum((job.rates for job in found), ())
+    assert rates == methods.METHODS["SGD cosine"].rates(tasks.TASKS["small"], untried)
+    held = outcome([0.2, 0.2], [0.2, 0.2])
+    store.save(tmp_path, "small", "SGD cosine", rates[0], (0, 1), held)
+    assert sum((job.rates for job in paper.missing(tmp_path, "small", ["SGD cosine"], 2)), ()) == rates[1:]
 
 
 @pytest.mark.slow
@@ -89,7 +114,7 @@ def test_the_control_that_hears_the_distance_is_the_paper():
     method = methods.METHODS["paper deaths"]
     trainer = runner.Runner(TASK._replace(epochs=8), problem())
     presets, controlled = (
-        trainer.train(each, 0.03, SEEDS) for each in (method, method._replace(family="gate control"))
+        trainer.train(each, (0.03,), SEEDS)[0] for each in (method, method._replace(family="gate control"))
     )
     np.testing.assert_allclose(presets.rate, controlled.rate, rtol=1e-5)
     np.testing.assert_allclose(presets.distance, controlled.distance, rtol=1e-4)
@@ -336,4 +361,4 @@ def test_real_data_where_it_is():
     trainer = runner.Runner(
         tasks.TASKS["fashion-mlp"]._replace(epochs=1, points=1), tasks.TASKS["fashion-mlp"].load(folder)
     )
-    assert trainer.train(methods.METHODS["SGD cosine"], 0.03, (0,)).test[0] < 0.35
+    assert trainer.train(methods.METHODS["SGD cosine"], (0.03,), (0,))[0].test[0] < 0.35
