@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib import ticker
 
 from benchmarks import panels
-from benchmarks.paper import report, runner, tasks
+from benchmarks.paper import lines, runner, tasks
 from cgalr_jax import plotting
 
 # Colours of Okabe and Ito, which the colour-blind tell apart; the dashes are for who prints them in grey.
@@ -28,9 +28,9 @@ MEASURED = {name: LINES[name] for name in ("paper deaths", "our default")} | {
 PLOTS = ("error.png", "rate.png", "distance.png")
 
 
-def draw(folder: pathlib.Path, found: report.Found) -> None:
+def draw(folder: pathlib.Path, found: lines.Found) -> None:
     """Writes `PLOTS` of the tasks that were found."""
-    found = {label: lines for label, lines in found.items() if lines}
+    found = {label: held for label, held in found.items() if held}
     if found:
         error, rate, distance = (folder / plot for plot in PLOTS)
         _plot(error, found, LINES, "test error", lambda outcome: outcome.test_curve)
@@ -40,7 +40,7 @@ def draw(folder: pathlib.Path, found: report.Found) -> None:
 
 def _plot(
     path: pathlib.Path,
-    found: report.Found,
+    found: lines.Found,
     styles: dict[str, tuple[str, str]],
     what: str,
     curve: Callable[[runner.Outcome], np.ndarray],
@@ -48,13 +48,13 @@ def _plot(
     """The median over seeds, a panel for each task; of the distance one seed: a median hides its peaks."""
     chart, axes = panels.grid(len(found), 3.4)
     handles = {}
-    for panel, (label, lines) in zip(axes, found.items(), strict=True):
+    for panel, (label, held) in zip(axes, found.items(), strict=True):
         task = tasks.TASKS[label]
         epochs = np.arange(1, task.points + 1) * (task.epochs // task.points)
         for name, (colour, dashes) in styles.items():
-            if name not in lines:
+            if name not in held:
                 continue
-            values = curve(lines[name].chosen)
+            values = curve(held[name].chosen)
             series = values[0] if what == "distance" else np.median(values, 0)
             shown = series > 0
             (handles[name],) = panel.plot(

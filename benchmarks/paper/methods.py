@@ -173,9 +173,11 @@ def evaluated(state: Any, params: Any) -> Any:
     return params
 
 
-def observe(state: Any) -> tuple[jax.Array, jax.Array]:
-    """Scale and distance; 1 and 0 of an optimizer without a connectome."""
-    return (
-        jnp.asarray(optax.tree.get(state, "cg_scale", default=1.0), jnp.float32),
-        jnp.asarray(optax.tree.get(state, "cg_distance", default=0.0), jnp.float32),
+def observe(state: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Scale, distance and how the calibration ended; 1, 0 and NaN of an optimizer that has none."""
+    names = {"cg_scale": 1.0, "cg_distance": 0.0, "ended": jnp.nan}
+    scale, distance, ended = (
+        jnp.asarray(optax.tree.get(state, name, default=default), jnp.float32)
+        for name, default in names.items()
     )
+    return scale, distance, ended

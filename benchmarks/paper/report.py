@@ -1,13 +1,10 @@
 """The table: test errors at the base rate that validation chose, RED with paired intervals."""
 
-import functools
-import pathlib
-from typing import NamedTuple
-
 import numpy as np
 
-from benchmarks import arguments, estimates, pages
-from benchmarks.paper import methods, runner, store, tasks
+from benchmarks import estimates, pages
+from benchmarks.paper import methods, tasks
+from benchmarks.paper.lines import Found, Line
 
 PAGE = pages.RESULTS / "paper.md"
 REFERENCE = "SGD cosine"
@@ -32,62 +29,6 @@ CLAIMS = {  # of the abstract, and what it is tried against
     "ours: the default": "our default",
     "ours: the update norm, no connectome": "update norm",
 }
-
-
-class Line(NamedTuple):
-    """A method on a task, at all of its base rates."""
-
-    rates: tuple[float, ...]
-    outcomes: tuple[runner.Outcome, ...]  # one a rate, all seeds
-
-    @property
-    def best(self) -> int:
-        """The rate with the least validation error, mean over seeds."""
-        return int(np.argmin([outcome.validation.mean() for outcome in self.outcomes]))
-
-    @property
-    def chosen(self) -> runner.Outcome:
-        """What was reached at that rate."""
-        return self.outcomes[self.best]
-
-
-Found = dict[str, dict[str, Line]]  # task: method: line
-
-
-def collect(folder: pathlib.Path, names: list[str], groups: dict[str, list[tuple[int, ...]]]) -> Found:
-    """What is there of these methods on each task: those batches of its seeds that all their grids have."""
-    found: Found = {}
-    for label, batches in groups.items():
-        begun = {}
-        for name in names:
-            whole = {batch for batch in batches if _line(folder, label, name, [batch])}
-            if whole:
-                begun[name] = whole
-        shared = sorted(set.intersection(*begun.values())) if begun else []
-        found[label] = {
-            name: line for name in begun if shared and (line := _line(folder, label, name, shared))
-        }
-    return found
-
-
-def _line(folder: pathlib.Path, label: str, name: str, batches: list[tuple[int, ...]]) -> Line | None:
-    """A method at the base rates that all these seeds were tried at; None where its grid is not whole."""
-    outcome_at = functools.cache(lambda rate: store.load_all(folder, label, name, rate, batches))
-    wanted = methods.METHODS[name].rates(tasks.TASKS[label], lambda rate: _validation(outcome_at(rate)))
-    there = {rate: outcome for rate in wanted if (outcome := outcome_at(rate)) is not None}
-    first, last = methods.GRID
-    return Line(tuple(there), tuple(there.values())) if len(there) >= last - first else None
-
-
-def validation(
-    folder: pathlib.Path, label: str, name: str, batches: list[tuple[int, ...]], rate: float
-) -> float | None:
-    """The mean validation error of a method at a base rate, or None where it was not tried yet."""
-    return _validation(store.load_all(folder, label, name, rate, batches))
-
-
-def _validation(outcome: runner.Outcome | None) -> float | None:
-    return None if outcome is None else float(outcome.validation.mean())
 
 
 def text(found: Found) -> str:
@@ -161,22 +102,3 @@ def _red(lines: dict[str, Line], first: str, second: str) -> str:
     if first == second or not {first, second} <= set(lines):
         return ""
     return str(estimates.red(lines[first].chosen.test, lines[second].chosen.test))
-
-
-def records(found: Found) -> list[arguments.Record]:
-    """One flat record for each task, method, base rate and seed."""
-    return [
-        {
-            "task": label,
-            "method": name,
-            "rate": float(f"{rate:.3g}"),
-            "chosen": int(number == line.best),
-            "seed": seed,
-            "validation": round(float(outcome.validation[seed]), 5),
-            "test": round(float(outcome.test[seed]), 5),
-        }
-        for label, lines in found.items()
-        for name, line in lines.items()
-        for number, (rate, outcome) in enumerate(zip(line.rates, line.outcomes, strict=True))
-        for seed in range(len(outcome.test))
-    ]

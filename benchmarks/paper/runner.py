@@ -21,6 +21,9 @@ class Outcome(NamedTuple):
     test_curve: np.ndarray  # f32[S, C], of some test samples
     rate: np.ndarray  # f32[S, C], base rate times schedule times scale
     distance: np.ndarray  # f32[S, C], 0 without a connectome
+    ended: (
+        np.ndarray
+    )  # f32[S], how a calibration ended, as in `cgalr_jax.controllers`; NaN where there is none
 
 
 class _Run(NamedTuple):
@@ -124,7 +127,7 @@ class Runner:
 
         def stretch(run: _Run, numbers: jax.Array) -> tuple[_Run, tuple]:
             run, _ = jax.lax.scan(epoch, run, numbers)
-            scale, distance = methods.observe(run.state)
+            scale, distance, _ = methods.observe(run.state)
             last = (numbers[-1] + 1) * self.steps_per_epoch - 1
             rate = config["rate"] * config["shape"][last] * scale
             scores = (score(run, part, _CURVE_SAMPLES) for part in ("validation", "test"))
@@ -133,4 +136,6 @@ class Runner:
         run = _Run(params, optimizer.init(params))
         numbers = jnp.arange(task.epochs).reshape(task.points, -1)
         run, curves = jax.lax.scan(stretch, run, numbers)
-        return Outcome(score(run, "validation"), score(run, "test"), *curves)
+        return Outcome(
+            score(run, "validation"), score(run, "test"), *curves, ended=methods.observe(run.state)[2]
+        )

@@ -2,6 +2,8 @@
 
 import pathlib
 import re
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,33 +14,41 @@ from benchmarks.paper import methods, runner, tasks
 Seeds = tuple[int, ...]
 
 
+class Study(NamedTuple):
+    """What is compared on what, and where the outcomes lie."""
+
+    folder: pathlib.Path
+    tasks: Mapping[str, tasks.Task]
+    methods: Mapping[str, methods.Method]
+
+
 def path_of(folder: pathlib.Path, task: str, method: str, rate: float, seeds: Seeds) -> pathlib.Path:
     """Where an outcome lies."""
     name = f"{rate:.2e}_seeds{seeds[0]}-{seeds[-1]}.npz"
     return folder / task / re.sub(r"\W+", "_", method) / name
 
 
-def settings_of(task: str, method: str) -> str:
+def settings_of(study: Study, task: str, method: str) -> str:
     """The numbers that an outcome depends on, but for what its path says."""
-    numbers = tasks.TASKS[task]._replace(load=None, seeds=None)
-    return repr((tuple(numbers), tuple(methods.METHODS[method]), cgalr_jax.__version__))
+    numbers = study.tasks[task]._replace(load=None, seeds=None)
+    return repr((tuple(numbers), tuple(study.methods[method]), cgalr_jax.__version__))
 
 
-def save(
-    folder: pathlib.Path, task: str, method: str, rate: float, seeds: Seeds, outcome: runner.Outcome
-) -> None:
+def save(study: Study, task: str, method: str, rate: float, seeds: Seeds, outcome: runner.Outcome) -> None:
     """Writes it; a file that exists is whole."""
-    arrays.save(path_of(folder, task, method, rate, seeds), outcome, settings_of(task, method))
+    path = path_of(study.folder, task, method, rate, seeds)
+    arrays.save(path, outcome, settings_of(study, task, method))
 
 
-def load(folder: pathlib.Path, task: str, method: str, rate: float, seeds: Seeds) -> runner.Outcome | None:
+def load(study: Study, task: str, method: str, rate: float, seeds: Seeds) -> runner.Outcome | None:
     """The outcome, or None if there is none yet, or one of other settings."""
-    return arrays.load(path_of(folder, task, method, rate, seeds), runner.Outcome, settings_of(task, method))
+    path = path_of(study.folder, task, method, rate, seeds)
+    return arrays.load(path, runner.Outcome, settings_of(study, task, method))
 
 
-def batches(folder: pathlib.Path, task: str) -> list[Seeds]:
+def batches(study: Study, task: str) -> list[Seeds]:
     """The batches of seeds that there are files of, the longest first where two overlap."""
-    names = (path.stem for path in (folder / task).glob("*/*_seeds*.npz"))
+    names = (path.stem for path in (study.folder / task).glob("*/*_seeds*.npz"))
     found = {
         tuple(range(int(first), int(last) + 1))
         for first, last in (re.findall(r"\d+", name)[-2:] for name in names)
@@ -51,10 +61,10 @@ def batches(folder: pathlib.Path, task: str) -> list[Seeds]:
 
 
 def load_all(
-    folder: pathlib.Path, task: str, method: str, rate: float, batches: list[Seeds]
+    study: Study, task: str, method: str, rate: float, batches: list[Seeds]
 ) -> runner.Outcome | None:
     """The outcomes of these batches of seeds as one, or None where one is not there yet."""
-    outcomes = [load(folder, task, method, rate, batch) for batch in batches]
+    outcomes = [load(study, task, method, rate, batch) for batch in batches]
     there = [outcome for outcome in outcomes if outcome is not None]
     if len(there) < len(outcomes):
         return None

@@ -13,7 +13,17 @@ for needed in ("sklearn", "networkx", "rich", "matplotlib"):
 
 from benchmarks import pages  # noqa: E402
 from benchmarks.paper import __main__ as paper  # noqa: E402  after what they need
-from benchmarks.paper import figures, methods, models, report, runner, store, tasks  # noqa: E402
+from benchmarks.paper import (  # noqa: E402
+    comparison,
+    figures,
+    lines,
+    methods,
+    models,
+    report,
+    runner,
+    store,
+    tasks,
+)
 from benchmarks.training import models as training_models  # noqa: E402
 from examples import datasets  # noqa: E402
 
@@ -45,7 +55,12 @@ def untried(rate):
 def outcome(validation, test):
     curve = np.full((len(test), 2), 0.5, np.float32)
     arrays = (np.float32(validation), np.float32(test))
-    return runner.Outcome(*arrays, curve, curve, curve, curve)
+    return runner.Outcome(*arrays, curve, curve, curve, curve, np.float32(test))
+
+
+def study(folder):
+    """The paper's, with its outcomes in that folder."""
+    return store.Study(folder, tasks.TASKS, methods.METHODS)
 
 
 def test_what_is_trained_chosen_and_reported_on_does_not_meet():
@@ -100,13 +115,16 @@ def test_an_accelerator_trains_the_base_rates_of_a_method_together(
     accelerator, jobs, tmp_path, small, monkeypatch
 ):
     monkeypatch.setattr(runner, "side_by_side", lambda: accelerator)
-    found = paper.missing(tmp_path, "small", ["SGD cosine"], 2)
+    found = comparison.missing(study(tmp_path), "small", ["SGD cosine"], 2)
     assert len(found) == jobs
     rates = sum((job.rates for job in found), ())
     assert rates == methods.METHODS["SGD cosine"].rates(tasks.TASKS["small"], untried)
     held = outcome([0.2, 0.2], [0.2, 0.2])
-    store.save(tmp_path, "small", "SGD cosine", rates[0], (0, 1), held)
-    assert sum((job.rates for job in paper.missing(tmp_path, "small", ["SGD cosine"], 2)), ()) == rates[1:]
+    store.save(study(tmp_path), "small", "SGD cosine", rates[0], (0, 1), held)
+    assert (
+        sum((job.rates for job in comparison.missing(study(tmp_path), "small", ["SGD cosine"], 2)), ())
+        == rates[1:]
+    )
 
 
 @pytest.mark.slow
@@ -206,11 +224,11 @@ def test_a_best_at_the_end_of_the_grid_is_looked_beyond(best, tried, ends):
 
 
 def test_a_rate_is_chosen_on_validation_and_reported_on_test():
-    line = report.Line((0.1, 0.2), (outcome([0.3, 0.3], [0.1, 0.1]), outcome([0.2, 0.2], [0.25, 0.35])))
+    line = lines.Line((0.1, 0.2), (outcome([0.3, 0.3], [0.1, 0.1]), outcome([0.2, 0.2], [0.25, 0.35])))
     assert line.best == 1
     text = report.text({"cora": {"SGD cosine": line}})
     assert "| SGD cosine | 0.2 (edge) | 30.00 %" in text
-    chosen = [record["chosen"] for record in report.records({"cora": {"SGD cosine": line}})]
+    chosen = [record["chosen"] for record in lines.records({"cora": {"SGD cosine": line}})]
     assert chosen == [0, 0, 1, 1]
 
 
@@ -219,13 +237,13 @@ def test_a_claim_is_counted_where_its_interval_tells(monkeypatch):
     for label in labels:
         monkeypatch.setitem(tasks.TASKS, label, TASK)
     good, bad, reference = outcome([0.1], [0.1, 0.1]), outcome([0.1], [0.3, 0.3]), outcome([0.1], [0.2, 0.2])
-    lines = [report.Line((0.1,), (each,)) for each in (good, bad, reference, reference)]
+    held = [lines.Line((0.1,), (each,)) for each in (good, bad, reference, reference)]
     found = {
-        label: {report.OURS: ours, "SGD cosine": lines[2]}
-        for label, ours in zip(labels, (*lines[:3], lines[1]), strict=True)
+        label: {report.OURS: ours, "SGD cosine": held[2]}
+        for label, ours in zip(labels, (*held[:3], held[1]), strict=True)
     }
     del found["alone"]["SGD cosine"]
-    found["won"]["SGD step"] = lines[2]
+    found["won"]["SGD step"] = held[2]
     text = report.text(found)
     assert "| claim | won | lost | equal | alone | tasks |" in text
     assert (
@@ -258,8 +276,8 @@ def test_a_batch_of_seeds_that_a_method_lacks_is_left_out_of_all(tmp_path, small
     for name, held in (("SGD cosine", batches), ("SGD step", batches[:1])):
         for rate in methods.METHODS[name].rates(TASK, untried):
             for batch in held:
-                store.save(tmp_path, "small", name, rate, batch, outcome([0.2, 0.2], [0.2, 0.2]))
-    found = report.collect(tmp_path, ["SGD cosine", "SGD step", "Prodigy"], {"small": batches})
+                store.save(study(tmp_path), "small", name, rate, batch, outcome([0.2, 0.2], [0.2, 0.2]))
+    found = lines.collect(study(tmp_path), ["SGD cosine", "SGD step", "Prodigy"], {"small": batches})
     assert {name: len(line.chosen.test) for name, line in found["small"].items()} == {
         "SGD cosine": 2,
         "SGD step": 2,
@@ -310,14 +328,14 @@ def test_a_report_takes_the_seeds_that_there_are(tmp_path, small, capsys):
     for rate in methods.METHODS["SGD cosine"].rates(TASK, untried):
         for batch in ((0, 1), (0, 1, 2), (3, 4)):
             values = np.full(len(batch), 0.2)
-            store.save(tmp_path, "small", "SGD cosine", rate, batch, outcome(values, values))
-    assert store.batches(tmp_path, "small") == [(0, 1, 2), (3, 4)]
+            store.save(study(tmp_path), "small", "SGD cosine", rate, batch, outcome(values, values))
+    assert store.batches(study(tmp_path), "small") == [(0, 1, 2), (3, 4)]
     paper.main(["--report", "--out", str(tmp_path), "--tasks", "small"])
     assert "### small, 5 paired seeds" in capsys.readouterr().out
 
 
 def test_results_of_other_settings_are_not_taken(tmp_path, small, monkeypatch):
-    given = tmp_path, "small", "SGD cosine", 0.03, (0, 1)
+    given = study(tmp_path), "small", "SGD cosine", 0.03, (0, 1)
     store.save(*given, outcome([0.2, 0.2], [0.2, 0.2]))
     assert store.load(*given) is not None
     monkeypatch.setitem(tasks.TASKS, "small", TASK._replace(epochs=8))
@@ -328,9 +346,9 @@ def test_results_of_other_settings_are_not_taken(tmp_path, small, monkeypatch):
 
 
 def test_a_damaged_result_is_named(tmp_path, small):
-    given = tmp_path, "small", "SGD cosine", 0.03, (0, 1)
+    given = study(tmp_path), "small", "SGD cosine", 0.03, (0, 1)
     store.save(*given, outcome([0.2, 0.2], [0.2, 0.2]))
-    path = store.path_of(*given)
+    path = store.path_of(tmp_path, *given[1:])
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(SystemExit, match="cannot be read .* delete it"):
         store.load(*given)

@@ -1,0 +1,84 @@
+"""What a study has found: a line for each method on a task, at all of its base rates."""
+
+import functools
+from typing import NamedTuple
+
+import numpy as np
+
+from benchmarks import arguments
+from benchmarks.paper import methods, runner, store
+
+
+class Line(NamedTuple):
+    """A method on a task, at all of its base rates."""
+
+    rates: tuple[float, ...]
+    outcomes: tuple[runner.Outcome, ...]  # one a rate, all seeds
+
+    @property
+    def best(self) -> int:
+        """The rate with the least validation error, mean over seeds."""
+        return int(np.argmin([outcome.validation.mean() for outcome in self.outcomes]))
+
+    @property
+    def chosen(self) -> runner.Outcome:
+        """What was reached at that rate."""
+        return self.outcomes[self.best]
+
+
+Found = dict[str, dict[str, Line]]  # task: method: line
+
+
+def collect(study: store.Study, names: list[str], groups: dict[str, list[store.Seeds]]) -> Found:
+    """What is there of these methods on each task: those batches of its seeds that all their grids have."""
+    found: Found = {}
+    for label, batches in groups.items():
+        begun = {}
+        for name in names:
+            whole = {batch for batch in batches if _line(study, label, name, [batch])}
+            if whole:
+                begun[name] = whole
+        shared = sorted(set.intersection(*begun.values())) if begun else []
+        found[label] = {
+            name: line for name in begun if shared and (line := _line(study, label, name, shared))
+        }
+    return found
+
+
+def _line(study: store.Study, label: str, name: str, batches: list[store.Seeds]) -> Line | None:
+    """A method at the base rates that all these seeds were tried at; None where its grid is not whole."""
+    outcome_at = functools.cache(lambda rate: store.load_all(study, label, name, rate, batches))
+    wanted = study.methods[name].rates(study.tasks[label], lambda rate: _validation(outcome_at(rate)))
+    there = {rate: outcome for rate in wanted if (outcome := outcome_at(rate)) is not None}
+    first, last = methods.GRID
+    return Line(tuple(there), tuple(there.values())) if len(there) >= last - first else None
+
+
+def validation(
+    study: store.Study, label: str, name: str, batches: list[store.Seeds], rate: float
+) -> float | None:
+    """The mean validation error of a method at a base rate, or None where it was not tried yet."""
+    return _validation(store.load_all(study, label, name, rate, batches))
+
+
+def _validation(outcome: runner.Outcome | None) -> float | None:
+    return None if outcome is None else float(outcome.validation.mean())
+
+
+def records(found: Found) -> list[arguments.Record]:
+    """One flat record for each task, method, base rate and seed."""
+    return [
+        {
+            "task": label,
+            "method": name,
+            "rate": float(f"{rate:.3g}"),
+            "chosen": int(number == line.best),
+            "seed": seed,
+            "validation": round(float(outcome.validation[seed]), 5),
+            "test": round(float(outcome.test[seed]), 5),
+        }
+        for label, lines in found.items()
+        for name, line in lines.items()
+        for number, (rate, outcome) in enumerate(zip(line.rates, line.outcomes, strict=True))
+        for seed in range(len(outcome.test))
+    ]
