@@ -15,6 +15,7 @@ STUDY = comparison.Comparison(
     __doc__ or "",
     tasks.TASKS,
     methods.METHODS,
+    methods.FAMILIES,
     quick=(("cora",), ("paper deaths", "gate on noise", "SGD cosine"), 2),
     page=report.PAGE,
     text=report.text,

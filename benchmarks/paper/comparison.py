@@ -25,6 +25,7 @@ class Comparison(NamedTuple):
         description: of the command line.
         tasks: all of them, by name.
         methods: all of them, by name.
+        families: what they compute, by name.
         quick: tasks, methods and number of seeds of `--quick`.
         page: that `--publish` puts the report into.
         text: the report's tables.
@@ -36,6 +37,7 @@ class Comparison(NamedTuple):
     description: str
     tasks: Mapping[str, tasks.Task]
     methods: Mapping[str, methods.Method]
+    families: Mapping[str, methods.Family]
     quick: tuple[tuple[str, ...], tuple[str, ...], int]
     page: pathlib.Path
     text: Callable[[lines.Found], str]
@@ -113,14 +115,14 @@ def missing(study: store.Study, task: str, names: list[str], seeds: int | None) 
     return jobs
 
 
-def _train(study: store.Study, options: argparse.Namespace) -> None:
+def _train(of: Comparison, study: store.Study, options: argparse.Namespace) -> None:
     """Trains what is missing, with a progress bar that knows the time left but for steps beyond a grid."""
     jax.config.update("jax_default_matmul_precision", "highest")  # a GPU's float32 is that of a CPU
     todo = {name: missing(study, name, options.methods, options.seeds) for name in options.tasks}
     with progress.bar() as bar:
         meter = bar.add_task("", total=sum(map(len, todo.values())))
         for name in options.tasks:
-            trainer = runner.Runner(study.tasks[name], options.problems.pop(name))
+            trainer = runner.Runner(study.tasks[name], options.problems.pop(name), of.families)
             while todo[name]:
                 for job in todo[name]:
                     at = ", ".join(f"{rate:.2g}" for rate in job.rates)
@@ -138,7 +140,7 @@ def main(of: Comparison, given: list[str] | None = None) -> None:
     options = _options(of, given)
     study = store.Study(options.out, of.tasks, of.methods)
     if not options.report:
-        _train(study, options)
+        _train(of, study, options)
     there = options.report and options.seeds is None  # whatever seeds there are results of
     groups = {
         task: store.batches(study, task) if there else batches(study, task, options.seeds)

@@ -25,6 +25,13 @@ from cgalr_jax import presets, signals
 Config = dict[str, Any]  # "rate": f32[], "shape": f32[steps], "listen": f32[]
 FACTORS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
 GRID = 2, 8  # of these, what every method is tried at
+MIDDLES: dict[str, Callable[[tasks.Task], float]] = {
+    "sgd": lambda task: task.sgd,
+    "adam": lambda task: task.adam,
+    "factor": lambda task: 1.0,  # of what a method finds by itself
+    "lion": lambda task: 0.1 * task.adam,  # its updates are all of size 1
+    "muon": lambda task: 10 * task.adam,  # those of a matrix have a spectral norm of 1
+}
 
 
 class Setting(NamedTuple):
@@ -55,7 +62,7 @@ class Method(NamedTuple):
 
     family: str
     shape: str
-    kind: str = "sgd"  # "sgd", "adam", or "factor": of what the method finds by itself
+    kind: str = "sgd"  # of its base rate, in `MIDDLES`
     listen: float = 1.0  # of a gate: 1 hears the distance, 0 noise, -1 its inverse
 
     def rates(self, task: tasks.Task, error: Callable[[float], float | None]) -> tuple[float, ...]:
@@ -65,8 +72,7 @@ class Method(NamedTuple):
             task: gives the middle.
             error: the validation error at a base rate, or None where it was not tried yet.
         """
-        middle = {"sgd": task.sgd, "adam": task.adam, "factor": 1.0}[self.kind]
-        ladder = [float(np.float32(middle * factor)) for factor in FACTORS]
+        ladder = [float(np.float32(MIDDLES[self.kind](task) * factor)) for factor in FACTORS]
         first, last = GRID
         while True:
             rates = tuple(ladder[first:last])
@@ -118,7 +124,7 @@ def _controlled(setting: Setting) -> optax.GradientTransformation:
     )
 
 
-def _ours(setting: Setting, rows: int | None = None, **rest: Any) -> optax.GradientTransformation:
+def ours(setting: Setting, rows: int | None = None, **rest: Any) -> optax.GradientTransformation:
     """The library's default; of paired samples only the first `rows`."""
     schedule = training.rate_of(setting.config)
     every = max(setting.steps // training.MEASUREMENTS, 1)
@@ -139,9 +145,9 @@ FAMILIES: dict[str, Family] = {
     "paper barcode": _paper("barcode"),
     "paper WD": _paper("wasserstein", max_units=32),  # H1 of more takes seconds a measurement
     "gate control": Family(_controlled, "fixed"),
-    "default": Family(_ours, "paired"),
-    "default of 8": Family(functools.partial(_ours, rows=8), "paired"),
-    "update norm": Family(lambda setting: _ours(setting, signal=signals.update_norm())),
+    "default": Family(ours, "paired"),
+    "default of 8": Family(functools.partial(ours, rows=8), "paired"),
+    "update norm": Family(lambda setting: ours(setting, signal=signals.update_norm())),
 }
 
 METHODS: dict[str, Method] = {
@@ -168,6 +174,8 @@ METHODS: dict[str, Method] = {
 
 def evaluated(state: Any, params: Any) -> Any:
     """The parameters that are scored: the average where the optimizer keeps one."""
+    if isinstance(state, optax.contrib.ScheduleFreeState):
+        return optax.contrib.schedule_free_eval_params(state, params)
     if optax.tree.get_all_with_path(state, "averaging_step"):
         return cgalr_jax.averaged_params(state, params)
     return params

@@ -1,7 +1,8 @@
 """Trains a method on a task: vmapped over seeds and base rates, scanned over steps, compiled for a family."""
 
 import functools
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -32,6 +33,7 @@ class _Run(NamedTuple):
 
 
 _CURVE_SAMPLES = 2000
+_AT_ONCE = 250  # samples that are scored: a convolution's patches are nine times its input
 
 
 def side_by_side() -> bool:
@@ -42,8 +44,13 @@ def side_by_side() -> bool:
 class Runner:
     """A task with its data; keeps one compilation for each family and numbers of seeds and base rates."""
 
-    def __init__(self, task: tasks.Task, problem: tasks.Problem):
-        self.task, self.problem = task, problem
+    def __init__(
+        self,
+        task: tasks.Task,
+        problem: tasks.Problem,
+        families: Mapping[str, methods.Family] = methods.FAMILIES,
+    ):
+        self.task, self.problem, self.families = task, problem, families
         self.steps_per_epoch = len(problem.split(0)["train"]) // task.batch
         self.steps = task.epochs * self.steps_per_epoch
         self._shapes = methods.shapes(self.steps, self.steps_per_epoch)
@@ -61,7 +68,7 @@ class Runner:
         def train_all(data: Any, parts: Any, seeds: jax.Array, rates: jax.Array, config: methods.Config):
             def train_rate(rate: jax.Array) -> Outcome:
                 def train_seed(each: tuple[Any, jax.Array]) -> Outcome:
-                    return self._train(methods.FAMILIES[family], data, *each, {"rate": rate, **config})
+                    return self._train(self.families[family], data, *each, {"rate": rate, **config})
 
                 # A batch as large as there are seeds is a vmap, none a loop.
                 together = None if self.task.one_by_one and not side_by_side() else len(seeds)
@@ -119,9 +126,22 @@ class Runner:
             keys = jax.random.split(jax.random.fold_in(dropout_key, number), self.steps_per_epoch)
             return jax.lax.scan(step, run, (order, keys))
 
+        def evaluated(params: Any, inputs: Any) -> Any:
+            """Outputs of samples, so many at a time; of a graph for all of its nodes."""
+
+            def apply(inputs: Any) -> Any:
+                return problem.model.apply(params, inputs, None)[0]
+
+            if not isinstance(inputs, jax.Array) or len(inputs) <= _AT_ONCE:
+                return apply(inputs)
+            chunks = inputs.reshape(-1, math.gcd(len(inputs), _AT_ONCE), *inputs.shape[1:])
+            return jax.tree.map(
+                lambda leaf: leaf.reshape(len(inputs), *leaf.shape[2:]), jax.lax.map(apply, chunks)
+            )
+
         def score(run: _Run, part: str, samples: int | None = None) -> jax.Array:
             inputs, targets = problem.take(data, part, parts[part][:samples])
-            outputs, _ = problem.model.apply(methods.evaluated(run.state, run.params), inputs, None)
+            outputs = evaluated(methods.evaluated(run.state, run.params), inputs)
             value = problem.score(outputs, targets)
             return jnp.where(value < task.chance, value, task.chance)  # NaN counts as chance too
 

@@ -224,16 +224,18 @@ def _graph(folder: pathlib.Path, name: str, *, sage: bool) -> Problem:
 _CONTEXT = 64
 
 
-def _shakespeare(folder: pathlib.Path) -> Problem:
-    """The next character; 200 thousand characters to train on, in windows that start at any of them."""
+def shakespeare(
+    folder: pathlib.Path, make: Callable[[int], models.Model], windows: int, until: int
+) -> Problem:
+    """The next character: trained on windows that start at any of the first characters."""
     letters, codes = np.unique(datasets.tiny_shakespeare(folder), return_inverse=True)
-    regions = {"train": (0, 200_000), "validation": (900_000, 950_000), "test": (1_000_000, 1_100_000)}
+    regions = {"train": (0, until), "validation": (900_000, 950_000), "test": (1_000_000, 1_100_000)}
     data = jnp.asarray(codes, jnp.int32)
 
     def split(seed: int) -> Parts:
         generator = np.random.default_rng(seed)
         first, last = regions["train"]
-        parts = {"train": generator.integers(first, last - _CONTEXT, 6400).astype(np.int32)}
+        parts = {"train": generator.integers(first, last - _CONTEXT, windows).astype(np.int32)}
         for part in ("validation", "test"):
             parts[part] = np.arange(*regions[part], 4 * _CONTEXT, dtype=np.int32)[:-1]
         return parts | {"probe": parts["train"][:64]}
@@ -246,8 +248,14 @@ def _shakespeare(folder: pathlib.Path) -> Problem:
     def nats(outputs: jax.Array, targets: jax.Array) -> jax.Array:
         return cross_entropy(None, outputs, targets)
 
-    model = models.transformer(len(letters), 64, _CONTEXT, blocks=2)
-    return Problem(data, split, take, model, cross_entropy, nats)
+    return Problem(data, split, take, make(len(letters)), cross_entropy, nats)
+
+
+def _shakespeare(folder: pathlib.Path) -> Problem:
+    def make(letters: int) -> models.Model:
+        return models.transformer(letters, 64, _CONTEXT, blocks=2)
+
+    return shakespeare(folder, make, windows=6400, until=200_000)
 
 
 def _graph_task(name: str, chance: float, *, sage: bool = False) -> Task:

@@ -41,8 +41,7 @@ COLUMNS = {
 def wait(name: str, small: bool, mode: str, cache: str) -> float:
     """Seconds until the first step is done, in a process that has not compiled anything."""
     jax.config.update("jax_compilation_cache_dir", cache)
-    make, large, quick = step.MODELS[name]
-    model = make(*(quick if small else large))
+    model = step.build(name, small)
     tx, run = step.training_step(model, mode, every=10)
     probe = jax.random.normal(jax.random.key(2), (step.PROBE, *model.inputs.shape[1:]))
     state = jax.block_until_ready((model.params, tx.init(model.params)))

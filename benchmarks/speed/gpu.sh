@@ -32,6 +32,8 @@ if [ "$JAX_PLATFORMS" != cpu ]; then
   nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv | tee -a "$folder/device.txt"
 fi
 
-for name in kernels step; do
-  "$PYTHON" -m "benchmarks.speed.$name" "${quick[@]}" --json "$folder/$name.json" | tee "$folder/$name.txt"
+status=0
+for name in kernels step; do # one may fail without the other
+  "$PYTHON" -m "benchmarks.speed.$name" "${quick[@]}" --json "$folder/$name.json" | tee "$folder/$name.txt" || status=1
 done
+exit "$status"

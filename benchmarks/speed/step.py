@@ -23,6 +23,10 @@ median over the steps that measure and the median over those that do not are pri
 `every`, the overhead, with the middle 80 % of what resampling gives; in a second table the steps that do not
 measure by themselves, and how long it took to compile. On a CPU the clock is the CPU time of this process.
 
+On a GPU the networks are larger, and what takes a turn is a stretch of 50 steps, handed over back to back and
+waited for once, as in training: to wait for each would cost as much as what is asked for. The overhead is the
+median of the quotients of stretches; steps that measure are not told from the others.
+
 A step's scratch memory (MLP: 11 MiB) is malloc's. glibc may hand it back to the kernel after each step and
 fault it in again, page by page, for one program and not for another that asks for a few hundred bytes less:
 10 % of a step, and nobody's work. The memory is therefore kept (`--trim`: left to glibc), and faults counted.
@@ -210,8 +214,8 @@ def training_step(
 class Program:
     """A training step, compiled, and where it stands."""
 
-    def __init__(self, model: Model, mode: str, every: int):
-        self.mode, self.every = mode, every
+    def __init__(self, model: Model, mode: str, every: int, stretch: int):
+        self.mode, self.every, self.stretch = mode, every, stretch
         probe = jax.random.normal(jax.random.key(2), (PROBE, *model.inputs.shape[1:]))
         tx, step = training_step(model, mode, every)
         self.state = jax.tree.map(jnp.array, (model.params, tx.init(model.params)))
@@ -231,15 +235,19 @@ class Program:
             )
             self.peak_mib = max(self.peak_mib, _mib(used))
         self.state_mib = _mib(sum(leaf.nbytes for leaf in jax.tree.leaves(self.state[1][1])))
+        self.taken = 0
         self.faults: list[int] = []
 
     def train(self) -> tuple:
-        """One step, and how many page faults there were."""
+        """A stretch of steps, waited for at its end, and how many page faults there were."""
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        measure = None
-        if self.mode == "static":
-            measure = cgalr_jax.is_measurement_step(len(self.faults), self.every)
-        self.state = jax.block_until_ready(self.steps[measure](*self.state, *self.batch))
+        for _ in range(self.stretch):
+            measure = None
+            if self.mode == "static":
+                measure = cgalr_jax.is_measurement_step(self.taken, self.every)
+            self.state = self.steps[measure](*self.state, *self.batch)
+            self.taken += 1
+        jax.block_until_ready(self.state)
         self.faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
         return self.state
 
@@ -278,26 +286,32 @@ def _mib(size: int) -> float:
 
 
 def measure(
-    name: str, model: Model, mode: str, cadences: tuple[int, ...], steps: int
+    name: str, model: Model, mode: str, cadences: tuple[int, ...], turns: int, stretch: int
 ) -> list[arguments.Record]:
-    """Overheads of one model in one mode, and with the probe what bounds them."""
-    plain = Program(model, "plain", 1)
-    programs = [Program(model, mode, every) for every in cadences]
+    """Overheads of one model in one mode, and with the probe what bounds them.
+
+    A turn is a stretch of so many steps, a multiple of all cadences unless it is one step.
+    """
+    plain = Program(model, "plain", 1, stretch)  # first: what XLA chooses for its kernels on a GPU, it keeps
+    wanted = [(mode, every) for every in cadences]
     if mode == "probe":
-        programs += [Program(model, mode, 10) for mode in ("static", "forward")] + [
-            Program(model, "plain", 1)
-        ]
+        wanted += [("static", 10), ("forward", 10), ("plain", 1)]
+    programs = timing.each(lambda kind: Program(model, *kind, stretch), wanted)
     calls = {"": plain.train} | {f"{p.mode} {p.every}": p.train for p in programs}
-    times = timing.interleaved(calls, steps)
+    times = timing.interleaved(calls, turns)
+    alike = {} if stretch == 1 else {"measuring_percent": None}  # each stretch holds steps of both kinds
     return [
         {
             "model": name,
             "mode": program.mode,
             "every": program.every,
-            **overhead(times[f"{program.mode} {program.every}"] / times[""], program.every),
+            **overhead(
+                times[f"{program.mode} {program.every}"] / times[""], program.every if stretch == 1 else 1
+            ),
+            **alike,
             "faults": float(np.median(program.faults)),
             "plain_faults": float(np.median(plain.faults)),
-            "step_ms": float(np.median(times[""])),
+            "step_ms": float(np.median(times[""])) / stretch,
             "compile_ms": program.compile_ms,
             "compile_ratio": program.compile_ms / plain.compile_ms,
             "peak_mib": program.peak_mib,
@@ -310,12 +324,18 @@ def measure(
     ]
 
 
-# (how a model is made, its batch and width, those of `--quick`)
+# (how a model is made, its batch and width, those on an accelerator, those of `--quick`)
 MODELS = {
-    "MLP": (mlp, (128, 1024), (16, 32)),
-    "CNN": (cnn, (128, 16), (4, 4)),
-    "transformer": (transformer, (128, 128), (4, 16)),
+    "MLP": (mlp, (128, 1024), (1024, 4096), (16, 32)),
+    "CNN": (cnn, (128, 16), (256, 64), (4, 4)),
+    "transformer": (transformer, (128, 128), (64, 512, 4, 256), (4, 16)),
 }
+
+
+def build(name: str, quick: bool) -> Model:
+    """The model of this name, of the size for this platform."""
+    make, usual, large, small = MODELS[name]
+    return make(*(small if quick else usual if timing.on_cpu() else large))
 
 
 def main() -> None:
@@ -332,19 +352,18 @@ def main() -> None:
     one_core.keep()
     if not options.trim:
         timing.keep_memory()
-    modes, cadences, steps = (("probe",), (10,), 30) if options.quick else (MODES, (1, 10, 50), 100)
+    modes, cadences, turns = (("probe",), (10,), 30) if options.quick else (MODES, (1, 10, 50), 100)
+    stretch = 1
+    if not timing.on_cpu():
+        cadences, turns, stretch = (10, 50), 12, 50
     modes = modes if options.mode is None else (options.mode,)
-    models = {
-        name: make(*(small if options.quick else large))
-        for name, (make, large, small) in MODELS.items()
-        if options.model in (None, name)
-    }
-    records = [
-        record
-        for name, model in models.items()
-        for mode in modes
-        for record in measure(name, model, mode, cadences, steps)
-    ]
+    models = [name for name in MODELS if options.model in (None, name)]
+    records: list[arguments.Record] = []
+    for name in models:
+        model = build(name, options.quick)
+        for mode in modes:
+            records += measure(name, model, mode, cadences, turns, stretch)
+            arguments.write(options.json, records)  # whatever ends it later
     if jax.default_backend() != "gpu":
         nothing = dict.fromkeys(records[0]) | {
             "mode": "probe",

@@ -1,10 +1,12 @@
-"""What the benchmarks of speed share: interleaved timing on one core, and tables."""
+"""What the benchmarks of speed share: interleaved timing, on one core or an accelerator, and tables."""
 
+import concurrent.futures
 import contextlib
 import ctypes
 import os
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import TypeVar
 
 import jax
 import numpy as np
@@ -13,7 +15,15 @@ import rich.table
 
 from benchmarks import arguments
 
+T = TypeVar("T")
+R = TypeVar("R")
+STRETCH_MS = 10  # of calls that an accelerator gets back to back
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # of malloc.h
+
+
+def on_cpu() -> bool:
+    """Whether JAX computes on the CPU, and not on an accelerator."""
+    return jax.default_backend() == "cpu"
 
 
 def keep_memory() -> None:
@@ -50,10 +60,24 @@ def compiled(function: Callable, *inputs, **jit_options) -> tuple[Callable, floa
     return executable, 1e3 * (time.perf_counter() - started)
 
 
-def milliseconds(call: Callable[[], object], clock: Callable[[], float]) -> float:
+def each(function: Callable[[T], R], inputs: Iterable[T]) -> list[R]:
+    """What a function that compiles makes of each input; for an accelerator, which takes long, side by side.
+
+    There, `compiled` measures the time of a program among others that are compiled.
+    """
+    if on_cpu():
+        return list(map(function, inputs))
+    with concurrent.futures.ThreadPoolExecutor() as threads:
+        return list(threads.map(function, inputs))
+
+
+def milliseconds(call: Callable[[], object], clock: Callable[[], float], count: int = 1) -> float:
+    """Of one call, when `count` are made back to back and the last one is waited for."""
     started = clock()
+    for _ in range(count - 1):
+        call()
     jax.block_until_ready(call())
-    return 1e3 * (clock() - started)
+    return 1e3 * (clock() - started) / count
 
 
 def interleaved(
@@ -66,10 +90,13 @@ def interleaved(
     """Times every call once a round, in random order, so that whatever else goes on falls on all of them.
 
     On a CPU the clock is the CPU time of this process, which is kept to one core: what other processes do may
-    slow it, through caches and memory, but does not count. On other platforms it is the wall clock.
+    slow it, through caches and memory, but does not count. On other platforms it is the wall clock, and what
+    is timed is a stretch of calls back to back, up to 10 ms of them, waited for once and divided by their
+    number: to hand over one call and to wait for it takes longer than a small kernel. A kernel shorter than
+    its host takes to hand it over (some 10 us) is as long as that.
 
     Args:
-        calls: by name; each is called once beforehand.
+        calls: by name; each is called once beforehand, on an accelerator once more before that.
         rounds: how many.
         warm_below: a call shorter than this many ms is made twice a round and timed the second time, so that
             it does not pay for the caches that the one before it has emptied.
@@ -79,9 +106,12 @@ def interleaved(
     Returns:
         By name, ms of every timed call.
     """
-    clock = time.process_time if jax.default_backend() == "cpu" else time.perf_counter
+    clock = time.process_time if on_cpu() else time.perf_counter
     clocks = {name: time.perf_counter if name in threaded else clock for name in calls}
+    if not on_cpu():  # the first call of a program loads it
+        jax.block_until_ready([call() for call in calls.values()])
     first = {name: milliseconds(call, clocks[name]) for name, call in calls.items()}
+    counts = {name: 1 if on_cpu() else max(1, int(STRETCH_MS / one)) for name, one in first.items()}
     times = {name: [one] if one > thrice_above else [] for name, one in first.items()}
     order = np.random.default_rng(0)
     for _ in range(rounds):
@@ -91,7 +121,7 @@ def interleaved(
                 continue
             if first[name] < warm_below:
                 jax.block_until_ready(call())
-            times[name].append(milliseconds(call, clocks[name]))
+            times[name].append(milliseconds(call, clocks[name], counts[name]))
     return {name: np.array(series) for name, series in times.items()}
 
 

@@ -5,11 +5,13 @@ import os
 import pathlib
 import subprocess
 import sys
+import time
 
 import jax
+import numpy as np
 import pytest
 
-from benchmarks.speed import growth
+from benchmarks.speed import growth, kernels, step, timing
 
 ROOT = pathlib.Path(__file__).parents[2]
 SCRIPT = ROOT / "benchmarks" / "speed" / "gpu.sh"
@@ -93,10 +95,79 @@ own = os.sched_getaffinity(0) if given else set()
 print(sys.argv[1:], os.environ["OMP_NUM_THREADS"], os.environ["XLA_FLAGS"], own <= given, len(own) <= 1)
 """
     command = [sys.executable, "-c", script, "--quick"]
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
+    environment = os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=1",
+    }
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
     flags = "--xla_force_host_platform_device_count=1 --xla_cpu_multi_thread_eigen=false"
     assert done.stdout.splitlines() == [f"['--quick'] 1 {flags} True True"]
+
+
+def test_a_program_for_a_gpu_keeps_its_cores():
+    script = """
+import os
+from benchmarks.speed import one_core
+before = dict(os.environ)
+given = one_core.keep()
+print(dict(os.environ) == before, not given or os.sched_getaffinity(0) == given)
+"""
+    command = [sys.executable, "-c", script]
+    environment = os.environ | {"JAX_PLATFORMS": "cuda"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "True"]
+
+
+@pytest.fixture
+def accelerator(monkeypatch):
+    monkeypatch.setattr(timing, "on_cpu", lambda: False)
+
+
+def test_an_accelerator_gets_calls_back_to_back(accelerator):
+    calls = {"short": 0, "long": 0}
+
+    def call(name, seconds):
+        calls[name] += 1
+        time.sleep(seconds)
+
+    named = {"short": lambda: call("short", 1e-4), "long": lambda: call("long", 2e-2)}
+    times = timing.interleaved(named, rounds=2)
+    assert calls["long"] == 4  # two beforehand
+    assert calls["short"] > 4 + 2
+    assert times["short"].shape == times["long"].shape == (2,)
+    assert times["long"].min() >= 20 > times["short"].max()
+
+
+def test_the_floor_of_boruvka_is_a_row_maximum():
+    connectome = np.random.default_rng(0).random((5, 5), np.float32)
+    bound = np.ones(5, np.float32)
+    for _ in range(3):
+        bound = np.minimum(connectome, bound).max(axis=1)
+    np.testing.assert_array_equal(kernels.row_maxima_in_rounds(connectome), bound)
+
+
+def test_the_targets_of_an_accelerator_are_its_own(accelerator):
+    rows = {
+        ("measurement", "ours", 1024): 0.2,
+        ("measurement", "ours", 4096): 3.0,
+        ("births", "ours, Boruvka", 4096): 1.0,
+        ("births", "floor: Boruvka's passes", 4096): 0.25,
+        ("births", "Prim in PyTorch on the GPU", 4096): 200.0,
+    }
+    records = [
+        {"kernel": kernel, "implementation": name, "units": units, "samples": 512, "median_ms": median}
+        for (kernel, name, units), median in rows.items()
+    ]
+    found = [(row["units"], row["value"], row["met"]) for row in kernels.targets(records, 512)]
+    assert found == [(1024, 0.2, "yes"), (4096, 3.0, "missed"), (4096, 4.0, "yes"), (4096, 200.0, "yes")]
+
+
+@pytest.mark.slow
+def test_on_an_accelerator_stretches_of_steps_are_compared(accelerator):
+    (record,) = step.measure("MLP", step.mlp(4, 8, 1), "given", (2,), turns=2, stretch=4)
+    assert record["every"] == 2
+    assert record["measuring_percent"] is record["other_percent"] is None
+    assert record["low_percent"] <= record["overhead_percent"] <= record["high_percent"]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="a bash script")

@@ -1,0 +1,108 @@
+"""The methods: ours as it comes, what practitioners set, the update norm, and ours on other optimizers."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import optax
+
+import cgalr_jax
+from benchmarks.paper import methods as paper
+from benchmarks.paper import tasks
+from benchmarks.paper.methods import Family, Method, Setting
+from benchmarks.training import methods as training
+from cgalr_jax import signals
+
+SAMPLES = 32  # that ours measures on, as the documentation advises
+
+Base = Callable[[optax.Schedule], optax.GradientTransformation]
+BASES: dict[str, tuple[Base, str]] = {  # and the kind of its base rate
+    "SGD": (functools.partial(optax.sgd, momentum=0.9), "sgd"),
+    "AdamW": (optax.adamw, "adam"),
+    "NadamW": (optax.nadamw, "adam"),
+    "SGD without momentum": (optax.sgd, "sgd"),
+    "Nesterov": (functools.partial(optax.sgd, momentum=0.9, nesterov=True), "sgd"),
+    "Adam": (optax.adam, "adam"),
+    "Lion": (optax.lion, "lion"),
+    "Muon": (optax.contrib.muon, "muon"),
+    "Adafactor": (optax.adafactor, "muon"),
+}
+OTHER_BASES = ("SGD without momentum", "Nesterov", "Adam", "Lion", "Muon", "Adafactor")
+
+
+def _plain(base: Base) -> Family:
+    return Family(lambda setting: base(training.rate_of(setting.config)))
+
+
+def _ours_on(base: Base, **rest: Any) -> Family:
+    """The base optimizer, then `scale_by_connectome` at its defaults."""
+
+    def build(setting: Setting) -> optax.GradientTransformation:
+        block = cgalr_jax.scale_by_connectome(
+            setting.example,
+            samples=None if setting.samples is None else setting.samples[:SAMPLES],
+            every=max(setting.steps // training.MEASUREMENTS, 1),
+            **rest,
+        )
+        return optax.chain(base(training.rate_of(setting.config)), block)
+
+    return Family(build, "paired")
+
+
+def _schedule_free(setting: Setting) -> optax.GradientTransformation:
+    return optax.contrib.schedule_free_adamw(setting.config["rate"], warmup_steps=setting.steps // 10)
+
+
+def _mechanic(setting: Setting) -> optax.GradientTransformation:
+    return optax.contrib.mechanize(BASES["SGD"][0](training.rate_of(setting.config)))
+
+
+FAMILIES: dict[str, Family] = {
+    **{name: _plain(base) for name, (base, _) in BASES.items()},
+    **{f"ours on {name}": _ours_on(base) for name, (base, _) in BASES.items()},
+    **{
+        f"update norm on {name}": _ours_on(BASES[name][0], signal=signals.update_norm())
+        for name in ("SGD", "AdamW")
+    },
+    "schedule-free AdamW": Family(_schedule_free),
+    "Mechanic": Family(_mechanic),
+    "Prodigy": paper.FAMILIES["prodigy"],
+    "DoG": paper.FAMILIES["dog"],
+}
+
+BASELINES: dict[str, Method] = {
+    "SGD cosine": Method("SGD", "cosine"),
+    "SGD warm-up cosine": Method("SGD", "warm-up cosine"),
+    "AdamW cosine": Method("AdamW", "cosine", "adam"),
+    "AdamW warm-up cosine": Method("AdamW", "warm-up cosine", "adam"),
+    "NadamW warm-up cosine": Method("NadamW", "warm-up cosine", "adam"),
+    "schedule-free AdamW": Method("schedule-free AdamW", "constant", "adam"),
+    "Prodigy cosine": Method("Prodigy", "cosine", "factor"),
+    "DoG, averaged": Method("DoG", "constant", "factor"),
+    "Mechanic, SGD cosine": Method("Mechanic", "cosine"),
+}
+
+
+class Untuned(Method):
+    """Is tried at the six base rates of the grid and never beyond: none of them is chosen."""
+
+    __slots__ = ()
+
+    def rates(self, task: tasks.Task, error: Callable[[float], float | None]) -> tuple[float, ...]:
+        """All of them."""
+        del error
+        return super().rates(task, lambda rate: None)
+
+
+OURS = {
+    f"ours on {name}": Untuned(f"ours on {name}", "cosine", kind)
+    for name, (_, kind) in BASES.items()
+    if name != "NadamW"
+}
+CONTROLS = {
+    f"update norm on {name}": Untuned(f"update norm on {name}", "cosine", BASES[name][1])
+    for name in ("SGD", "AdamW")
+}
+OTHERS = {f"{name} cosine": Method(name, "cosine", BASES[name][1]) for name in OTHER_BASES}
+
+METHODS: dict[str, Method] = BASELINES | OURS | CONTROLS | OTHERS
