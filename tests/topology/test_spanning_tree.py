@@ -14,6 +14,7 @@ from jax.sharding import PartitionSpec
 
 from cgalr_jax import topology
 from cgalr_jax.topology.barcode import _histogram
+from cgalr_jax.topology.spanning_tree import _prim, _prim_of_each
 
 pytestmark = pytest.mark.usefixtures("strict")
 
@@ -226,16 +227,39 @@ def test_the_second_call_compiles_nothing(caplog):
         assert compiled[1] == 0
 
 
-@pytest.mark.parametrize(("platform", "method"), [("cpu", "prim"), ("cuda", "boruvka"), ("tpu", "boruvka")])
-def test_auto_lowers_to_the_algorithm_of_the_platform(platform, method):
+@pytest.mark.parametrize(
+    ("platform", "units", "method"),
+    [
+        ("cpu", 8, "prim"),
+        ("cpu", 65, "prim"),
+        ("cuda", 64, "prim"),
+        ("cuda", 65, "boruvka"),
+        ("tpu", 64, "prim"),
+        ("tpu", 65, "boruvka"),
+    ],
+)
+def test_auto_lowers_to_the_algorithm_of_the_platform(platform, units, method):
     def lowered(method):
-        traced = jax.jit(functools.partial(topology.compute_births, method=method)).trace(symmetric(8))
+        traced = jax.jit(functools.partial(topology.compute_births, method=method)).trace(symmetric(units))
         return traced.lower(lowering_platforms=(platform,)).as_text()
 
     other = next(name for name in METHODS if name != method)
     whiles = {name: lowered(name).count("stablehlo.while") for name in ("auto", method, other)}
     assert whiles["auto"] == whiles[method] != whiles[other]
     assert "custom_call" not in lowered("auto")  # nothing that could wait for the host
+
+
+@pytest.mark.parametrize(("platform", "loops"), [("cpu", 2), ("cuda", 1)])
+def test_an_accelerator_grows_the_trees_of_a_batch_together(platform, loops):
+    traced = jax.jit(jax.vmap(topology.compute_births)).trace(jnp.stack([symmetric(16)] * 3))
+    assert traced.lower(lowering_platforms=(platform,)).as_text().count("stablehlo.while") == loops
+
+
+def test_trees_that_grow_together_are_those_that_grow_alone():
+    batch = jnp.stack([symmetric(16, seed) for seed in range(4)])
+    together, alone = (jax.vmap(grow)(batch) for grow in (_prim, _prim_of_each))
+    for one, other in zip(together, alone, strict=True):
+        assert_same_bits(one, other)
 
 
 @pytest.mark.parametrize("method", METHODS)
