@@ -57,6 +57,8 @@ def _mechanic(setting: Setting) -> optax.GradientTransformation:
     return optax.contrib.mechanize(BASES["SGD"][0](training.rate_of(setting.config)))
 
 
+BOUNDS = (0.05, 0.02)  # of one step, tried beside the default of 0.1
+
 FAMILIES: dict[str, Family] = {
     **{name: _plain(base) for name, (base, _) in BASES.items()},
     **{f"ours on {name}": _ours_on(base) for name, (base, _) in BASES.items()},
@@ -64,6 +66,7 @@ FAMILIES: dict[str, Family] = {
         f"update norm on {name}": _ours_on(BASES[name][0], signal=signals.update_norm())
         for name in ("SGD", "AdamW")
     },
+    **{f"max_share={bound}": _ours_on(BASES["SGD"][0], max_share=bound) for bound in BOUNDS},
     "schedule-free AdamW": Family(_schedule_free),
     "Mechanic": Family(_mechanic),
     "Prodigy": paper.FAMILIES["prodigy"],
@@ -103,6 +106,7 @@ CONTROLS = {
     f"update norm on {name}": Untuned(f"update norm on {name}", "cosine", BASES[name][1])
     for name in ("SGD", "AdamW")
 }
+BOUNDED = {f"ours on SGD, max_share={bound}": Untuned(f"max_share={bound}", "cosine") for bound in BOUNDS}
 OTHERS = {f"{name} cosine": Method(name, "cosine", BASES[name][1]) for name in OTHER_BASES}
 
-METHODS: dict[str, Method] = BASELINES | OURS | CONTROLS | OTHERS
+METHODS: dict[str, Method] = BASELINES | OURS | CONTROLS | BOUNDED | OTHERS
