@@ -14,10 +14,36 @@ State = TypeVar("State")
 
 
 def when(condition: jax.Array, then: Callable[[State], State], state: State) -> State:
-    """`then(state)` if the condition holds, else `state`; decided in Python if the condition is concrete."""
-    if isinstance(condition, jax.core.Tracer):
-        return jax.lax.cond(condition, then, lambda state: state, state)
-    return then(state) if condition else state
+    """`then(state)` if the condition holds, else `state`; decided in Python if the condition is concrete.
+
+    XLA copies each array that a branch hands through, at each step, and on a GPU a copy is a program. So all
+    numbers of a type travel as one array.
+    """
+    if not isinstance(condition, jax.core.Tracer):
+        return then(state) if condition else state
+    leaves, structure = jax.tree.flatten(state)
+    kinds = [_kind(leaf) for leaf in leaves]
+    groups = [kind for kind in dict.fromkeys(kinds) if kind is not None]
+
+    def packed(leaves: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+        of_kind = {kind: [x for x, each in zip(leaves, kinds, strict=True) if each == kind] for kind in kinds}
+        return [jnp.stack(of_kind[kind]) for kind in groups], of_kind.get(None, [])
+
+    def unpacked(numbers: Sequence[Any], arrays: Sequence[Any]) -> State:
+        of_kind = dict(zip(groups, map(jnp.unstack, numbers), strict=True)) | {None: arrays}
+        left = {kind: iter(of_kind[kind]) for kind in of_kind}
+        return structure.unflatten([next(left[kind]) for kind in kinds])
+
+    def branch(numbers: Sequence[Any], arrays: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+        return packed(jax.tree.leaves(then(unpacked(numbers, arrays))))
+
+    return unpacked(*jax.lax.cond(condition, branch, lambda *same: same, *packed(leaves)))
+
+
+def _kind(leaf: Any) -> str | None:
+    """The type of a number, which under `shard_map` tells how it varies; None of an array."""
+    kind = jax.typeof(leaf)
+    return None if kind.shape else str(kind)
 
 
 def each(function: Callable[[Any], Any], trees: Sequence[Any]) -> list[Any]:

@@ -379,3 +379,21 @@ def test_a_traced_flag_says_what_to_do():
     update = jax.jit(lambda state, measure: tx.update(PARAMS, state, PARAMS, measure=measure, probe=hidden))
     with pytest.raises(ValueError, match=r"^measure must be True or False.*got .*static_argnames='measure'"):
         update(tx.init(PARAMS), True)
+
+
+def test_numbers_travel_through_the_conditional_as_one_array_a_type():
+    tx = cgalr_jax.scale_by_connectome(EXAMPLE)
+    state = tx.init(PARAMS)
+
+    def update(updates, state):
+        return tx.update(updates, state, PARAMS, probe=lambda params: hidden(params, X[:32]))
+
+    equations = jax.make_jaxpr(update)(PARAMS, state).jaxpr.eqns
+    (conditional,) = (each for each in equations if each.primitive.name == "cond")
+    outputs = [variable.aval for variable in conditional.outvars]
+    assert all(
+        output.shape for output in outputs
+    )  # each is copied at each step, a program of its own on a GPU
+    arrays = [leaf for leaf in jax.tree.leaves(state) if leaf.shape]
+    types = {leaf.dtype for leaf in jax.tree.leaves(state) if not leaf.shape}
+    assert len(outputs) == len(arrays) + len(types)

@@ -243,7 +243,7 @@ def _jump(_: Int[Array, ""], parent: Int32[Array, " P"]) -> Int32[Array, " P"]:
     What an accelerator pays for is the number of programs: a walk of several steps is one of them.
     """
     reached = parent
-    for _ in range(2**_DOUBLINGS - 1):
+    for _ancestor in range(2**_DOUBLINGS - 1):
         reached = parent[reached]
     return reached
 
