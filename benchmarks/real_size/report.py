@@ -37,20 +37,25 @@ def spread(label: str, name: str, line: Line) -> float:
 
 
 def guessed(label: str, line: Line) -> float:
-    """The share of runs, at any base rate, that end within 5 % of a constant answer, or worse."""
+    """The share of runs, at any base rate, that end within 5 % of the chance that scores are capped at."""
     return float(np.mean([outcome.test >= 0.95 * tasks.TASKS[label].chance for outcome in line.outcomes]))
 
 
+def at_edge(line: Line) -> bool:
+    """Whether its best base rate is the first or the last that it was tried at."""
+    return line.best in (0, len(line.rates) - 1)
+
+
 def found_rates(line: Line) -> np.ndarray:
-    """f[K, S], the largest learning rate of each run."""
+    """f[K, S], the largest learning rate of each run, of the times that its curves were taken."""
     return np.array([outcome.rate.max(1) for outcome in line.outcomes])
 
 
 def text(found: Found) -> str:
-    """All tables."""
+    """All tables that there is something to put into."""
     found = {label: held for label, held in found.items() if held}
     parts = [_against(found), _each(found), _controls(found), _bounds(found), _bases(found)]
-    return "\n\n".join(part for part in parts if part)
+    return "\n\n".join(part for part in parts if part) or "Nothing to compare: no task has results of ours."
 
 
 def _table(title: str, note: str, head: list[str], rows: list[list[str]]) -> str:
@@ -88,7 +93,8 @@ def _against(found: Found) -> str:
     note = (
         "RED in %, negative is better. Ours is the mean over six base rates, 300 times apart, and none is "
         "chosen. Tuned: the baseline at the base rate with the least validation error on a task, of six and "
-        "beyond. One setting: at the multiple of the grid's middle that suits all tasks best."
+        "beyond. One setting: at the one of the six multiples of the grid's middle that suits these tasks "
+        "best by their test errors, which favours the baseline. A score is capped at chance."
     )
     head = ["ours", "baseline", "tasks", "tuned, mean", "median", "worst task", "by intervals", "one setting"]
     return _table("Against the baselines", note, head, rows)
@@ -133,7 +139,7 @@ def _each(found: Found) -> str:
             best = held[REFERENCE].rates[held[REFERENCE].best]
             ratio = found_rates(line) / best
             row += [
-                f"{best:.2g}",
+                f"{best:.2g}{' (edge)' if at_edge(held[REFERENCE]) else ''}",
                 _value(label, held[REFERENCE].chosen.test),
                 str(estimates.red(untuned(label, OURS, line), held[REFERENCE].chosen.test)),
                 f"{np.median(ratio):.2g} ({ratio.min():.2g} to {ratio.max():.2g})",
@@ -143,9 +149,11 @@ def _each(found: Found) -> str:
         row += [f"{100 * guessed(label, line):.0f} %", ends]
         rows.append(row)
     note = (
-        f"{OURS} at its six base rates, {REFERENCE} at the rate that validation chose, and the largest "
-        "learning rate that ours came to over that one (median, least and largest of all runs). Guessing: "
-        "the share of runs that are no better. The last column counts how the calibrations ended."
+        f"{OURS} at its six base rates, {REFERENCE} at the rate that validation chose (edge: the first or "
+        "the last that it was tried at), and the largest learning rate that ours came to over that one "
+        "(median, least and largest of all runs; of the times that the curves were taken, the first after a "
+        "fifth of most runs). Guessing: the share of runs within 5 % of chance, at which scores are capped. "
+        "The last column counts how the calibrations ended."
     )
     head = [
         "task",
@@ -192,14 +200,14 @@ def _bounds(found: Found) -> str:
         for name in methods.BOUNDED:
             if not {OURS, name} <= set(held):
                 continue
-            untuned_ones = [untuned(label, each, held[each]) for each in (name, OURS)]
+            bounded, ours = (untuned(label, each, held[each]) for each in (name, OURS))
             ratio = np.median(found_rates(held[name])) / np.median(found_rates(grid(label, OURS, held[OURS])))
             rows.append(
                 [
                     label,
                     name,
-                    _value(label, untuned_ones[0]),
-                    str(estimates.red(*untuned_ones)),
+                    _value(label, bounded),
+                    str(estimates.red(bounded, ours)),
                     f"{ratio:.2g}",
                 ]
             )

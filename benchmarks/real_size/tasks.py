@@ -169,7 +169,10 @@ def _attention(folder: pathlib.Path, name: str) -> Problem:
 def _table(
     inputs: np.ndarray, targets: np.ndarray, model: paper_models.Model, train: int, rest: int
 ) -> Problem:
-    """Regression with a squared loss; targets of variance 1, so that a constant scores 1."""
+    """Regression with a squared loss; targets of variance 1 over all parts: a constant scores about 1.
+
+    That of a part may differ: a constant scores 0.86 on the test part of `_diabetes`.
+    """
     inputs = ((inputs - inputs.mean(0)) / inputs.std(0)).astype(np.float32)
     targets = ((targets - targets.mean()) / targets.std()).astype(np.float32)[:, None]
     known = train + rest
@@ -203,14 +206,16 @@ def _diabetes(folder: pathlib.Path) -> Problem:
     return _table(inputs[order], targets[order], model, train=240, rest=80)
 
 
-def _regression(load: Callable[[pathlib.Path], Problem], epochs: int, batch: int) -> Task:
+def _regression(
+    load: Callable[[pathlib.Path], Problem], epochs: int, batch: int, chance: float = 1.0
+) -> Task:
     return Task(
         load,
         epochs,
         batch,
         sgd=0.01,
         adam=1e-3,
-        chance=1.0,
+        chance=chance,
         points=5,
         unit="squared",
         one_by_one=True,
@@ -246,6 +251,6 @@ TASKS: dict[str, Task] = {
     "denoising autoencoder": tasks.TASKS["fashion-unlabelled"]._replace(seeds=SEEDS),
     "contrastive": _image_task(_contrastive),
     "teacher": _regression(_teacher, epochs=5, batch=50),
-    "diabetes": _regression(_diabetes, epochs=50, batch=12),
+    "diabetes": _regression(_diabetes, epochs=50, batch=12, chance=0.865),
     "fine-tuning": _image_task(_fine_tuning),
 }
