@@ -2,32 +2,43 @@
 
 import pathlib
 import zipfile
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from cgalr_jax.recorder import _files
 
-_SETTINGS = "settings"
+SETTINGS = "settings"  # the name under which they are kept
+
+
+def write(path: pathlib.Path, named: Mapping[str, Any]) -> None:
+    """Writes a file; what stops it on the way leaves what was there, whoever else writes it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _files.replacing(path) as file:
+        np.savez_compressed(file, **named)
+
+
+def read(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """All that a file holds, by name."""
+    try:
+        with path.open("rb") as file, np.load(file) as held:
+            return dict(held)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise SystemExit(f"{path} cannot be read ({error}): delete it, and run again.") from error
 
 
 def save(path: pathlib.Path, record: NamedTuple, settings: str) -> None:
-    """Writes a record; what stops it on the way leaves what was there, whoever else writes it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _files.replacing(path) as file:
-        np.savez_compressed(file, **record._asdict(), **{_SETTINGS: settings})
+    """Writes a record."""
+    write(path, record._asdict() | {SETTINGS: settings})
 
 
 def load(path: pathlib.Path, kind: type, settings: str | None = None) -> Any:
     """The record of that kind, or None if there is none yet, or one of other settings."""
     if not path.exists():
         return None
-    try:
-        with path.open("rb") as file, np.load(file) as held:
-            found = dict(held)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise SystemExit(f"{path} cannot be read ({error}): delete it, and run again.") from error
-    made_with = found.pop(_SETTINGS, None)
+    found = read(path)
+    made_with = found.pop(SETTINGS, None)
     if settings is not None and made_with is not None and str(made_with) != settings:
         return None
     return kind(**found)

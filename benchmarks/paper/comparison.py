@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 
 from benchmarks import arguments, pages, progress
-from benchmarks.paper import lines, methods, runner, store, tasks
+from benchmarks.paper import archive, lines, methods, runner, store, tasks
 from benchmarks.speed import one_core
 from examples import datasets
 
@@ -69,6 +69,7 @@ def _options(of: Comparison, given: list[str] | None) -> argparse.Namespace:
         "--seeds", type=arguments.positive_integer, metavar="N", help="0 ... N - 1; default: the task's own"
     )
     parser.add_argument("--publish", action="store_true", help="put the report into docs/results")
+    parser.add_argument("--published", action="store_true", help="go on from the outcomes that are published")
     parser.add_argument("--one-core", action="store_true", help="leave the other cores to others")
     options = parser.parse_args(given)
     part = options.quick or options.tasks or options.methods or options.seeds
@@ -139,6 +140,9 @@ def main(of: Comparison, given: list[str] | None = None) -> None:
     """Runs the command."""
     options = _options(of, given)
     study = store.Study(options.out, of.tasks, of.methods)
+    runs = archive.RUNS / of.page.stem
+    if options.published:
+        archive.unpack(runs, options.out)
     if not options.report:
         _train(of, study, options)
     there = options.report and options.seeds is None  # whatever seeds there are results of
@@ -156,4 +160,5 @@ def main(of: Comparison, given: list[str] | None = None) -> None:
     records = lines.records(found)
     if options.publish:
         pages.publish(of.page, text, [options.out / plot for plot in of.plots], records)
+        archive.pack(options.out, runs, [task for task, held in found.items() if held])
     arguments.write(options.json, records)

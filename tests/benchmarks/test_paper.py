@@ -14,6 +14,7 @@ for needed in ("sklearn", "networkx", "rich", "matplotlib"):
 from benchmarks import pages  # noqa: E402
 from benchmarks.paper import __main__ as paper  # noqa: E402  after what they need
 from benchmarks.paper import (  # noqa: E402
+    archive,
     comparison,
     figures,
     lines,
@@ -343,6 +344,25 @@ def test_results_of_other_settings_are_not_taken(tmp_path, small, monkeypatch):
     monkeypatch.setitem(tasks.TASKS, "small", TASK)
     monkeypatch.setitem(methods.METHODS, "SGD cosine", methods.METHODS["SGD step"])
     assert store.load(*given) is None
+
+
+def test_who_has_what_is_published_goes_on_from_there(tmp_path, small):
+    made, other, runs = study(tmp_path / "made"), study(tmp_path / "other"), tmp_path / "runs"
+    batches = [(0, 1), (2, 3, 4)]
+    given = [("small", name, 0.03, batch) for name in ("SGD cosine", "our default") for batch in batches]
+    for number, each in enumerate(given):
+        values = np.full(len(each[-1]), 0.1 * number)
+        store.save(made, *each, outcome(values, values))
+    mine = outcome([0.9, 0.9], [0.9, 0.9])
+    store.save(other, *given[0], mine)
+    archive.pack(made.folder, runs, ["small"])
+    archive.unpack(runs, other.folder)
+    for each in given[1:]:
+        for one, same in zip(store.load(other, *each), store.load(made, *each), strict=True):
+            np.testing.assert_array_equal(one, same)
+    np.testing.assert_array_equal(store.load(other, *given[0]).test, mine.test)  # what is there stays
+    tasks.TASKS["small"] = TASK._replace(epochs=8)
+    assert store.load(other, *given[1]) is None  # the settings went with it
 
 
 def test_a_damaged_result_is_named(tmp_path, small):
