@@ -15,7 +15,12 @@ from benchmarks.training import __main__ as training  # noqa: E402
 
 ROOT = pathlib.Path(__file__).parents[2]
 # All that have a command line; and by the name that `python -m` takes.
-FILES = sorted(p for p in (ROOT / "benchmarks").rglob("*.py") if "arguments.parser(" in p.read_text())
+PARSERS = ("arguments.parser(", "comparison.main(")
+FILES = sorted(
+    path
+    for path in (ROOT / "benchmarks").rglob("*.py")
+    if 'if __name__ == "__main__"' in path.read_text() and any(each in path.read_text() for each in PARSERS)
+)
 COMMANDS = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in FILES]
 MODULES = [name.removesuffix(".__main__") for name in COMMANDS]
 
