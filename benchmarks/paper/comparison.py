@@ -79,14 +79,14 @@ def _options(of: Comparison, given: list[str] | None) -> argparse.Namespace:
     options.methods = options.methods or list(quick_methods if options.quick else of.methods)
     options.seeds = options.seeds or (quick_seeds if options.quick else None)
     if not options.report:
-        if options.data is None:
-            parser.error(f"argument --data: must name the folder of the data sets:\n{PLACES}")
         if options.one_core:
             one_core.keep()  # before JAX starts its threads
+        folder = options.data or pathlib.Path()  # some tasks read no file
         try:
-            options.problems = {name: of.tasks[name].load(options.data) for name in options.tasks}
+            options.problems = {name: of.tasks[name].load(folder) for name in options.tasks}
         except (OSError, ValueError) as error:
-            parser.error(f"argument --data: {error}")
+            missing = f"must name the folder of the data sets:\n{PLACES}" if options.data is None else error
+            parser.error(f"argument --data: {missing}")
     return options
 
 
