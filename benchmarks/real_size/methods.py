@@ -49,6 +49,13 @@ def _ours_on(base: Base, **rest: Any) -> Family:
     return Family(build, "paired")
 
 
+def _known_length(setting: Setting) -> optax.GradientTransformation:
+    """`cgalr` that is told the length of the run: its ramp is shorter, and each step of it is measured."""
+    rate = training.rate_of(setting.config)
+    samples = None if setting.samples is None else setting.samples[:SAMPLES]
+    return cgalr_jax.cgalr(rate, setting.example, samples=samples, steps=setting.steps)
+
+
 def _schedule_free(setting: Setting) -> optax.GradientTransformation:
     return optax.contrib.schedule_free_adamw(setting.config["rate"], warmup_steps=setting.steps // 10)
 
@@ -67,6 +74,7 @@ FAMILIES: dict[str, Family] = {
         for name in ("SGD", "AdamW")
     },
     **{f"max_share={bound}": _ours_on(BASES["SGD"][0], max_share=bound) for bound in BOUNDS},
+    "known length": Family(_known_length, "paired"),
     "schedule-free AdamW": Family(_schedule_free),
     "Mechanic": Family(_mechanic),
     "Prodigy": paper.FAMILIES["prodigy"],
@@ -106,7 +114,9 @@ CONTROLS = {
     f"update norm on {name}": Untuned(f"update norm on {name}", "cosine", BASES[name][1])
     for name in ("SGD", "AdamW")
 }
-BOUNDED = {f"ours on SGD, max_share={bound}": Untuned(f"max_share={bound}", "cosine") for bound in BOUNDS}
+VARIANTS = {
+    f"ours on SGD, max_share={bound}": Untuned(f"max_share={bound}", "cosine") for bound in BOUNDS
+} | {"ours on SGD, steps known": Untuned("known length", "cosine")}
 OTHERS = {f"{name} cosine": Method(name, "cosine", BASES[name][1]) for name in OTHER_BASES}
 
-METHODS: dict[str, Method] = BASELINES | OURS | CONTROLS | BOUNDED | OTHERS
+METHODS: dict[str, Method] = BASELINES | OURS | CONTROLS | VARIANTS | OTHERS

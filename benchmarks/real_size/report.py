@@ -54,7 +54,7 @@ def found_rates(line: Line) -> np.ndarray:
 def text(found: Found) -> str:
     """All tables that there is something to put into."""
     found = {label: held for label, held in found.items() if held}
-    parts = [_against(found), _each(found), _controls(found), _bounds(found), _bases(found)]
+    parts = [_against(found), _each(found), _controls(found), _variants(found), _bases(found)]
     return "\n\n".join(part for part in parts if part) or "Nothing to compare: no task has results of ours."
 
 
@@ -194,25 +194,25 @@ def _controls(found: Found) -> str:
     return _table("What the connectome is worth", note, head, rows)
 
 
-def _bounds(found: Found) -> str:
+def _variants(found: Found) -> str:
     rows = []
     for label, held in found.items():
-        for name in methods.BOUNDED:
+        for name in methods.VARIANTS:
             if not {OURS, name} <= set(held):
                 continue
-            bounded, ours = (untuned(label, each, held[each]) for each in (name, OURS))
+            other, ours = (untuned(label, each, held[each]) for each in (name, OURS))
             ratio = np.median(found_rates(held[name])) / np.median(found_rates(grid(label, OURS, held[OURS])))
             rows.append(
                 [
                     label,
                     name,
-                    _value(label, bounded),
-                    str(estimates.red(bounded, ours)),
+                    _value(label, other),
+                    str(estimates.red(other, ours)),
                     f"{ratio:.2g}",
                 ]
             )
-    note = "A lower bound on one step, against the default of 0.1; the last column is how the rates compare."
-    return _table("What the bound decides", note, ["task", "ours", "error", "RED", "rate over rate"], rows)
+    note = "Against the defaults, a bound of 0.1 and no `steps=`; the last column is how the rates compare."
+    return _table("Other settings", note, ["task", "ours", "error", "RED", "rate over rate"], rows)
 
 
 def _bases(found: Found) -> str:

@@ -382,7 +382,7 @@ def test_all_methods_have_the_same_budget_and_a_family():
             np.testing.assert_allclose(grid / grid[2], grids[0] / grids[0][2], rtol=1e-5)
             np.testing.assert_allclose(grid[-1] / grid[0], 300, rtol=1e-5)
     assert {method.family for method in methods.METHODS.values()} <= set(methods.FAMILIES)
-    groups = (methods.BASELINES, methods.OURS, methods.CONTROLS, methods.BOUNDED, methods.OTHERS)
+    groups = (methods.BASELINES, methods.OURS, methods.CONTROLS, methods.VARIANTS, methods.OTHERS)
     assert sum(map(len, groups)) == len(methods.METHODS)
     assert {report.OURS, report.REFERENCE, *figures.LINES} <= set(methods.METHODS)
 
@@ -412,6 +412,7 @@ def test_ours_is_tried_at_six_base_rates_whatever_comes_of_it(best):
         "ours on Muon",
         "update norm on AdamW",
         "ours on SGD, max_share=0.05",
+        "ours on SGD, steps known",
     ],
 )
 def test_a_method_takes_steps(name):
