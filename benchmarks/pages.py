@@ -3,9 +3,7 @@
 import json
 import pathlib
 import shutil
-from collections.abc import Sequence
-
-from benchmarks import arguments
+from collections.abc import Mapping, Sequence
 
 RESULTS = pathlib.Path(__file__).parents[1] / "docs" / "results"
 
@@ -15,8 +13,14 @@ def mark(page: pathlib.Path, end: str) -> str:
     return f"<!-- {page.stem} tables: {end} -->"
 
 
+def table(title: str, note: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A section with a table."""
+    lines = [f"### {title}", "", note, "", "| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
+
+
 def publish(
-    page: pathlib.Path, text: str, plots: Sequence[pathlib.Path], rows: Sequence[arguments.Record]
+    page: pathlib.Path, text: str, plots: Sequence[pathlib.Path], rows: Sequence[Mapping[str, object]]
 ) -> None:
     """Writes the tables of PAGE.md between their marks, plots as PAGE_NAME and a summary as PAGE.json."""
     if missing := [str(plot) for plot in plots if not plot.exists()]:

@@ -157,8 +157,7 @@ def main(of: Comparison, given: list[str] | None = None) -> None:
     print(text)
     (options.out / "report.md").write_text(text)
     of.draw(options.out, found)
-    records = lines.records(found)
     if options.publish:
-        pages.publish(of.page, text, [options.out / plot for plot in of.plots], records)
+        pages.publish(of.page, text, [options.out / plot for plot in of.plots], lines.summary(found))
         archive.pack(options.out, runs, [task for task, held in found.items() if held])
-    arguments.write(options.json, records)
+    arguments.write(options.json, lines.records(found))

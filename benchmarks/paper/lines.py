@@ -1,7 +1,7 @@
 """What a study has found: a line for each method on a task, at all of its base rates."""
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,9 +21,19 @@ class Line(NamedTuple):
         return int(np.argmin([outcome.validation.mean() for outcome in self.outcomes]))
 
     @property
+    def at_edge(self) -> bool:
+        """Whether that is the first or the last that it was tried at."""
+        return self.best in (0, len(self.rates) - 1)
+
+    @property
     def chosen(self) -> runner.Outcome:
         """What was reached at that rate."""
         return self.outcomes[self.best]
+
+    def at(self, rates: tuple[float, ...]) -> "Line":
+        """The line at these base rates only."""
+        kept = {rate: each for rate, each in zip(self.rates, self.outcomes, strict=True) if rate in rates}
+        return Line(tuple(kept), tuple(kept.values()))
 
 
 Found = dict[str, dict[str, Line]]  # task: method: line
@@ -65,20 +75,32 @@ def _validation(outcome: runner.Outcome | None) -> float | None:
     return None if outcome is None else float(outcome.validation.mean())
 
 
-def records(found: Found) -> list[arguments.Record]:
-    """One flat record for each task, method, base rate and seed."""
+def summary(found: Found) -> list[dict[str, Any]]:
+    """What is published: a record for each task, method and base rate, with lists over seeds."""
     return [
         {
             "task": label,
             "method": name,
             "rate": float(f"{rate:.3g}"),
             "chosen": int(number == line.best),
-            "seed": seed,
-            "validation": round(float(outcome.validation[seed]), 5),
-            "test": round(float(outcome.test[seed]), 5),
+            "validation": [round(float(each), 5) for each in outcome.validation],
+            "test": [round(float(each), 5) for each in outcome.test],
         }
         for label, lines in found.items()
         for name, line in lines.items()
         for number, (rate, outcome) in enumerate(zip(line.rates, line.outcomes, strict=True))
-        for seed in range(len(outcome.test))
+    ]
+
+
+def records(found: Found) -> list[arguments.Record]:
+    """One flat record for each task, method, base rate and seed."""
+    return [
+        {
+            **{key: row[key] for key in ("task", "method", "rate", "chosen")},
+            "seed": seed,
+            "validation": validation,
+            "test": test,
+        }
+        for row in summary(found)
+        for seed, (validation, test) in enumerate(zip(row["validation"], row["test"], strict=True))
     ]

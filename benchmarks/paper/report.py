@@ -68,15 +68,13 @@ def _table(label: str, lines: dict[str, Line]) -> str:
         "|---|---|---|---|---|---|",
     ]
     for name, line in lines.items():
-        edge = " (edge)" if line.best in (0, len(line.rates) - 1) else ""
+        edge = " (edge)" if line.at_edge else ""
         test = line.chosen.test
         factor, unit = (100, " %") if task.unit == "error" else (1, "")
         value = f"{factor * test.mean():.{2 if unit else 3}f}{unit}"
         grid = methods.METHODS[name].rates(task, lambda rate: None)
         each = ", ".join(
-            f"{factor * outcome.test.mean():.{1 if unit else 2}f}"
-            for rate, outcome in zip(line.rates, line.outcomes, strict=True)
-            if rate in grid
+            f"{factor * outcome.test.mean():.{1 if unit else 2}f}" for outcome in line.at(grid).outcomes
         )
         against = _red(lines, name, REFERENCE)
         beside = _red(lines, OURS, name)

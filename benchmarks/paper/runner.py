@@ -22,9 +22,7 @@ class Outcome(NamedTuple):
     test_curve: np.ndarray  # f32[S, C], of some test samples
     rate: np.ndarray  # f32[S, C], base rate times schedule times scale
     distance: np.ndarray  # f32[S, C], 0 without a connectome
-    ended: (
-        np.ndarray
-    )  # f32[S], how a calibration ended, as in `cgalr_jax.controllers`; NaN where there is none
+    ended: np.ndarray  # f32[S], how the calibration ended, see `cgalr_jax.controllers`; NaN without one
 
 
 class _Run(NamedTuple):

@@ -221,7 +221,7 @@ def _graph(folder: pathlib.Path, name: str, *, sage: bool) -> Problem:
 # Text
 # ------------------------------------------------------------------------------------------------------------
 
-_CONTEXT = 64
+CONTEXT = 64
 
 
 def shakespeare(
@@ -235,14 +235,14 @@ def shakespeare(
     def split(seed: int) -> Parts:
         generator = np.random.default_rng(seed)
         first, last = regions["train"]
-        parts = {"train": generator.integers(first, last - _CONTEXT, windows).astype(np.int32)}
+        parts = {"train": generator.integers(first, last - CONTEXT, windows).astype(np.int32)}
         for part in ("validation", "test"):
-            parts[part] = np.arange(*regions[part], 4 * _CONTEXT, dtype=np.int32)[:-1]
+            parts[part] = np.arange(*regions[part], 4 * CONTEXT, dtype=np.int32)[:-1]
         return parts | {"probe": parts["train"][:64]}
 
     def take(data: Any, part: str, numbers: jax.Array) -> tuple[jax.Array, jax.Array]:
         del part
-        windows = data[numbers[:, None] + jnp.arange(_CONTEXT + 1)]
+        windows = data[numbers[:, None] + jnp.arange(CONTEXT + 1)]
         return windows[:, :-1], windows[:, 1:]
 
     def nats(outputs: jax.Array, targets: jax.Array) -> jax.Array:
@@ -253,7 +253,7 @@ def shakespeare(
 
 def _shakespeare(folder: pathlib.Path) -> Problem:
     def make(letters: int) -> models.Model:
-        return models.transformer(letters, 64, _CONTEXT, blocks=2)
+        return models.transformer(letters, 64, CONTEXT, blocks=2)
 
     return shakespeare(folder, make, windows=6400, until=200_000)
 

@@ -82,20 +82,26 @@ def _convolve(params: Params, images: jax.Array, *, normalise: bool, stride: int
     return (_standardised(units, (0, 1, 2)) * params["gain"] if normalise else units) + params["bias"]
 
 
+def _convolutions_and_dense(
+    key: jax.Array, side: int, channels: tuple[int, ...], width: int, outputs: int
+) -> Params:
+    """Convolutions that each halve the side, a dense layer and a head."""
+    flat = channels[-1] * (side // 2 ** (len(channels) - 1)) ** 2
+    dense, head, *keys = jax.random.split(key, 1 + len(channels))
+    return {
+        "convolutions": [
+            _convolution(each, *pair) for each, pair in zip(keys, itertools.pairwise(channels), strict=True)
+        ],
+        "dense": _normal(dense, flat, width),
+        "head": _normal(head, width, outputs, 1.0),
+    }
+
+
 def cnn(side: int, channels: tuple[int, ...], width: int, classes: int, *, normalise: bool = False) -> Model:
     """3 x 3 convolutions, each with ReLU and 2 x 2 max pooling behind it, then a dense layer."""
-    flat = channels[-1] * (side // 2 ** (len(channels) - 1)) ** 2
 
     def init(key: jax.Array) -> Params:
-        dense, head, *keys = jax.random.split(key, 1 + len(channels))
-        return {
-            "convolutions": [
-                _convolution(each, *pair)
-                for each, pair in zip(keys, itertools.pairwise(channels), strict=True)
-            ],
-            "dense": _normal(dense, flat, width),
-            "head": _normal(head, width, classes, 1.0),
-        }
+        return _convolutions_and_dense(key, side, channels, width, classes)
 
     def apply(params: Params, inputs: jax.Array, key: jax.Array | None) -> tuple[jax.Array, Units]:
         del key
@@ -185,19 +191,10 @@ def contrastive(channels: tuple[int, ...], side: int, code: int, projected: int)
     Outputs are the views' projections [N, 2, F] and the code of the first, [N, F']. A view is shifted by up
     to four pixels, mirrored or not, and of another brightness. In evaluation both are the image itself.
     """
-    flat = channels[-1] * (side // 2 ** (len(channels) - 1)) ** 2
     shift = 4
 
     def init(key: jax.Array) -> Params:
-        dense, head, *keys = jax.random.split(key, 1 + len(channels))
-        return {
-            "convolutions": [
-                _convolution(each, *pair)
-                for each, pair in zip(keys, itertools.pairwise(channels), strict=True)
-            ],
-            "dense": _normal(dense, flat, code),
-            "head": _normal(head, code, projected, 1.0),
-        }
+        return _convolutions_and_dense(key, side, channels, code, projected)
 
     def view(key: jax.Array, image: jax.Array) -> jax.Array:
         where, mirrored, bright = jax.random.split(key, 3)

@@ -21,8 +21,7 @@ ENDS = {
 def grid(label: str, name: str, line: Line) -> Line:
     """The line at the six base rates that every method is tried at."""
     rates = methods.METHODS[name].rates(tasks.TASKS[label], lambda rate: None)
-    kept = [(rate, outcome) for rate, outcome in zip(line.rates, line.outcomes, strict=True) if rate in rates]
-    return Line(*zip(*kept, strict=True))
+    return line.at(rates)
 
 
 def untuned(label: str, name: str, line: Line) -> np.ndarray:
@@ -41,11 +40,6 @@ def guessed(label: str, line: Line) -> float:
     return float(np.mean([outcome.test >= 0.95 * tasks.TASKS[label].chance for outcome in line.outcomes]))
 
 
-def at_edge(line: Line) -> bool:
-    """Whether its best base rate is the first or the last that it was tried at."""
-    return line.best in (0, len(line.rates) - 1)
-
-
 def found_rates(line: Line) -> np.ndarray:
     """f[K, S], the largest learning rate of each run, of the times that its curves were taken."""
     return np.array([outcome.rate.max(1) for outcome in line.outcomes])
@@ -59,25 +53,28 @@ def text(found: Found) -> str:
 
 
 def _table(title: str, note: str, head: list[str], rows: list[list[str]]) -> str:
-    if not rows:
-        return ""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join([f"### {title}\n", f"{note}\n", *(f"| {' | '.join(line)} |" for line in lines)])
+    return pages.table(title, note, head, rows) if rows else ""
+
+
+def _with(found: Found, *names: str) -> Found:
+    """The tasks that all these methods were run on."""
+    return {label: held for label, held in found.items() if set(names) <= set(held)}
+
+
+def _pairs(both: Found, ours: str, name: str) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Of each task, ours without a choice and the other at the rate that validation chose: f[S] each."""
+    return [(untuned(label, ours, held[ours]), held[name].chosen.test) for label, held in both.items()]
 
 
 def _against(found: Found) -> str:
     rows = []
     for ours in ("ours on SGD", "ours on AdamW"):
         for name in methods.BASELINES:
-            both = {label: held for label, held in found.items() if {ours, name} <= set(held)}
-            if not both:
+            if not (both := _with(found, ours, name)):
                 continue
-            pairs = [
-                (untuned(label, ours, held[ours]), held[name].chosen.test) for label, held in both.items()
-            ]
+            pairs = _pairs(both, ours, name)
             each = [estimates.red(*pair) for pair in pairs]
             worst = max(range(len(each)), key=lambda number: each[number].value)
-            same = _one_rate(both, name)
             rows.append(
                 [
                     ours,
@@ -87,7 +84,7 @@ def _against(found: Found) -> str:
                     f"{100 * np.median([red.value for red in each]):+.1f}",
                     f"{100 * each[worst].value:+.1f} ({list(both)[worst]})",
                     f"{sum(red.high < 0 for red in each)} better, {sum(red.low > 0 for red in each)} worse",
-                    "-" if same is None else str(_mean_against(both, ours, name, same)),
+                    str(_mean_against(both, ours, name, _one_rate(both, name))),
                 ]
             )
     note = (
@@ -100,7 +97,7 @@ def _against(found: Found) -> str:
     return _table("Against the baselines", note, head, rows)
 
 
-def _one_rate(both: Found, name: str) -> int | None:
+def _one_rate(both: Found, name: str) -> int:
     """The place in the grid that suits these tasks best: the least mean of errors over a task's best one."""
     relative = []
     for label, held in both.items():
@@ -125,9 +122,7 @@ def _value(label: str, test: np.ndarray) -> str:
 
 def _each(found: Found) -> str:
     rows = []
-    for label, held in found.items():
-        if OURS not in held:
-            continue
+    for label, held in _with(found, OURS).items():
         line = grid(label, OURS, held[OURS])
         ended = np.concatenate([outcome.ended for outcome in line.outcomes])
         ends = ", ".join(
@@ -139,7 +134,7 @@ def _each(found: Found) -> str:
             best = held[REFERENCE].rates[held[REFERENCE].best]
             ratio = found_rates(line) / best
             row += [
-                f"{best:.2g}{' (edge)' if at_edge(held[REFERENCE]) else ''}",
+                f"{best:.2g}{' (edge)' if held[REFERENCE].at_edge else ''}",
                 _value(label, held[REFERENCE].chosen.test),
                 str(estimates.red(untuned(label, OURS, line), held[REFERENCE].chosen.test)),
                 f"{np.median(ratio):.2g} ({ratio.min():.2g} to {ratio.max():.2g})",
@@ -174,9 +169,7 @@ def _controls(found: Found) -> str:
     rows = []
     for base in ("SGD", "AdamW"):
         ours, control = f"ours on {base}", f"update norm on {base}"
-        for label, held in found.items():
-            if not {ours, control} <= set(held):
-                continue
+        for label, held in _with(found, ours, control).items():
             first, second = (untuned(label, name, held[name]) for name in (ours, control))
             rows.append(
                 [
@@ -220,12 +213,9 @@ def _bases(found: Found) -> str:
     for ours in methods.OURS:
         base = ours.removeprefix("ours on ")
         against = f"{base} cosine"
-        both = {label: held for label, held in found.items() if {ours, against} <= set(held)}
-        if not both:
+        if not (both := _with(found, ours, against)):
             continue
-        pairs = [
-            (untuned(label, ours, held[ours]), held[against].chosen.test) for label, held in both.items()
-        ]
+        pairs = _pairs(both, ours, against)
         ratios = [
             np.median(found_rates(grid(label, ours, held[ours]))) / held[against].rates[held[against].best]
             for label, held in both.items()

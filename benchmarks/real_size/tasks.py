@@ -110,29 +110,18 @@ def _fine_tuning(folder: pathlib.Path) -> Problem:
 # Texts, graphs, tables
 # ------------------------------------------------------------------------------------------------------------
 
-_CONTEXT = 64
-
 
 def _text(make: Callable[[int], paper_models.Model]) -> Task:
     def load(folder: pathlib.Path) -> Problem:
         return tasks.shakespeare(folder, make, windows=3200, until=900_000)
 
-    return Task(
-        load,
-        epochs=10,
-        batch=32,
-        sgd=0.1,
-        adam=3e-3,
-        chance=4.17,
-        points=10,
-        one_by_one=True,
-        unit="nats",
-        seeds=SEEDS,
-    )
+    return tasks.TASKS["shakespeare"]._replace(load=load, epochs=10, points=10, seeds=SEEDS)
 
 
 def _transformer(vocabulary: int, width: int, blocks: int) -> paper_models.Model:
-    return models.deterministic(training_models.transformer(vocabulary, width, _CONTEXT, blocks, heads=4))
+    return models.deterministic(
+        training_models.transformer(vocabulary, width, tasks.CONTEXT, blocks, heads=4)
+    )
 
 
 class Graph(NamedTuple):

@@ -100,7 +100,7 @@ def default_signal(layers: dict[str, jax.Array], params: dict[str, jax.Array], b
 
 
 def chosen() -> str:
-    """The method that the library chooses on this platform, and the name of ours in the tables."""
+    """The method that the library chooses for wide layers on this platform, and what ours is called."""
     return "Prim" if timing.on_cpu() else "Boruvka"
 
 

@@ -98,11 +98,6 @@ def _extremes(pairs: list) -> str:
     return f"{np.median(values):+.1f} / {max(values):+.1f}" if pairs else ""
 
 
-def _markdown(title: str, note: str, header: list[str], rows: list[list[str]]) -> str:
-    lines = [f"### {title}", "", note, "", "| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
-    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
-
-
 def _against_baselines(table: protocols.Table) -> str:
     rows = []
     for name in methods.BASELINES:
@@ -142,7 +137,7 @@ def _against_baselines(table: protocols.Table) -> str:
         "worst/best",
         "no better than guessing",
     ]
-    return _markdown("Against the baselines", note, header, rows)
+    return pages.table("Against the baselines", note, header, rows)
 
 
 def _among_ours(table: protocols.Table) -> str:
@@ -179,7 +174,7 @@ def _among_ours(table: protocols.Table) -> str:
         "worst/best",
         "no better than guessing",
     ]
-    return _markdown("Signals and controls", note, header, rows) if rows else ""
+    return pages.table("Signals and controls", note, header, rows) if rows else ""
 
 
 def _by_task(table: protocols.Table) -> str:
@@ -213,7 +208,7 @@ def _by_task(table: protocols.Table) -> str:
         "the last column is protocol A against SGD cosine."
     )
     header = ["task", "best rate of SGD cosine", *names, f"RED of {OURS}"]
-    return _markdown("Task by task", note, header, rows) if rows else ""
+    return pages.table("Task by task", note, header, rows) if rows else ""
 
 
 def _share_to_target(table: protocols.Table, label: str, name: str, tuned: bool) -> tuple[float, float]:
@@ -253,7 +248,7 @@ def _seconds(folder: pathlib.Path, table: protocols.Table) -> str:
         "the others over their 100x range. The networks are tiny, so that what a measurement costs is seen "
         "at its worst."
     )
-    return _markdown("Seconds", note, ["task", *seconds.METHODS], rows) if rows else ""
+    return pages.table("Seconds", note, ["task", *seconds.METHODS], rows) if rows else ""
 
 
 def _time_to_target(table: protocols.Table) -> str:
@@ -286,7 +281,7 @@ def _time_to_target(table: protocols.Table) -> str:
         "target",
         *(f"{name}, {'oracle rate' if tuned else '100x range'}" for name, tuned in shown),
     ]
-    return _markdown("Time to target", note, header, rows) if shown else ""
+    return pages.table("Time to target", note, header, rows) if shown else ""
 
 
 def _targets(table: protocols.Table) -> str:
@@ -335,4 +330,4 @@ def _targets(table: protocols.Table) -> str:
             ]
         )
     note = "Set before the reporting seeds were touched; RED in % unless said otherwise, mean over tasks."
-    return _markdown("Targets", note, ["target", "wanted", "found", "reached"], rows) if rows else ""
+    return pages.table("Targets", note, ["target", "wanted", "found", "reached"], rows) if rows else ""

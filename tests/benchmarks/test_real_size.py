@@ -118,7 +118,7 @@ def test_what_is_trained_chosen_and_reported_on_does_not_meet(label, no_files, m
     assert set(one["train"]) != set(other["train"])
     np.testing.assert_array_equal(one["test"], other["test"])
     assert set(one["probe"]) <= set(one["train"])
-    long = tasks._CONTEXT + 1 if task.unit == "nats" else 1  # characters that a window reads
+    long = paper_tasks.CONTEXT + 1 if task.unit == "nats" else 1  # characters that a window reads
     read = {part: np.unique(one[part][:, None] + np.arange(long)) for part in ("train", "validation", "test")}
     assert sum(map(len, read.values())) == len(np.unique(np.concatenate(list(read.values()))))
     assert max(map(np.max, read.values())) < len(jax.tree.leaves(problem.data)[0])
