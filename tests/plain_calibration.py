@@ -11,7 +11,7 @@ class Calibration:
 
     def __init__(self, schedule=None, *, steps=None, target=1.0, start=0.001):
         self.schedule, self.target = schedule, target
-        self.ramp_steps = 100 if steps is None else min(max(steps / 10, 7), 60)
+        self.ramp_steps = 100 if steps is None else max(min(steps / 3, 60), 7)
         self.scale = self.anchor = self.record_scale = start
         self.phase = self.ended = 0
         self.ring, self.counted, self.climbed, self.record = [0.0] * 64, 0, 0.0, -100.0
@@ -40,9 +40,14 @@ class Calibration:
             self.refused += 1
             value = self.value
         self.peak = max(before, min(value, self.value)) if before > 0 else value
-        if self.phase == 1 and before > 0:
-            self.scale /= self.peak / before
-            self.anchor /= self.peak / before
+        later = self.schedule(step + max(step - self.step, 10)) if self.phase == 1 else value
+        for reached in (value, later):
+            if self.peak < reached <= 2 * self.peak:
+                self.peak = reached
+        if before > 0:
+            lift = self.peak / before
+            self.scale, self.anchor = self.scale / lift, self.anchor / lift
+            self.record_scale, self.cut_scale = self.record_scale / lift, self.cut_scale / lift
         self.value = value
 
     def start_again(self):
@@ -62,6 +67,7 @@ class Calibration:
         self.passed = max(step - self.step, 1)
         faded = -math.log(0.98) * min(self.passed, 10)
         self.steady = self.believed > 0 and value >= self.sensitivity - faded
+        self.rising = self.believed > 0 and value > self.sensitivity + math.log(1.2)
         self.is_believed, self.changed = usable, False
         if usable and self.believed and abs(value - self.sensitivity) > math.log(5):
             up = value > self.sensitivity
@@ -150,7 +156,8 @@ class Calibration:
             return -math.log(2) if motion > math.log(2) else 0.0
         rise = growth
         if self.believed == 2 and self.steady:
-            rise = min(max(-LOG_30 - max(excess, motion), growth), math.log(64))
+            fastest = min(math.log(2) * self.passed, math.log(64)) if self.rising else math.log(64)
+            rise = min(max(-LOG_30 - max(excess, motion), growth), fastest)
         return max(min(rise, -excess), -math.log(2))
 
     def anneal(self):

@@ -35,7 +35,7 @@ def _plain(base: Base) -> Family:
 
 
 def _ours_on(base: Base, **rest: Any) -> Family:
-    """The base optimizer, then `scale_by_connectome` at its defaults."""
+    """The base optimizer, then `scale_by_connectome` at its defaults: nobody tells it of the schedule."""
 
     def build(setting: Setting) -> optax.GradientTransformation:
         block = cgalr_jax.scale_by_connectome(
@@ -50,7 +50,7 @@ def _ours_on(base: Base, **rest: Any) -> Family:
 
 
 def _known_length(setting: Setting) -> optax.GradientTransformation:
-    """`cgalr` that is told the length of the run: its ramp is shorter, and each step of it is measured."""
+    """`cgalr`, told the length of the run besides: its ramp is shorter, and each step of it is measured."""
     rate = training.rate_of(setting.config)
     samples = None if setting.samples is None else setting.samples[:SAMPLES]
     return cgalr_jax.cgalr(rate, setting.example, samples=samples, steps=setting.steps)
@@ -74,6 +74,7 @@ FAMILIES: dict[str, Family] = {
         for name in ("SGD", "AdamW")
     },
     **{f"max_share={bound}": _ours_on(BASES["SGD"][0], max_share=bound) for bound in BOUNDS},
+    "known schedule": Family(functools.partial(paper.ours, rows=SAMPLES), "paired"),
     "known length": Family(_known_length, "paired"),
     "schedule-free AdamW": Family(_schedule_free),
     "Mechanic": Family(_mechanic),
@@ -115,8 +116,10 @@ CONTROLS = {
     for name in ("SGD", "AdamW")
 }
 VARIANTS = {
-    f"ours on SGD, max_share={bound}": Untuned(f"max_share={bound}", "cosine") for bound in BOUNDS
-} | {"ours on SGD, steps known": Untuned("known length", "cosine")}
+    "ours on SGD, steps known": Untuned("known length", "cosine"),
+    "ours on SGD, schedule known": Untuned("known schedule", "cosine"),
+    **{f"ours on SGD, max_share={bound}": Untuned(f"max_share={bound}", "cosine") for bound in BOUNDS},
+}
 OTHERS = {f"{name} cosine": Method(name, "cosine", BASES[name][1]) for name in OTHER_BASES}
 
 METHODS: dict[str, Method] = BASELINES | OURS | CONTROLS | VARIANTS | OTHERS

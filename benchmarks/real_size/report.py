@@ -68,7 +68,7 @@ def _pairs(both: Found, ours: str, name: str) -> list[tuple[np.ndarray, np.ndarr
 
 def _against(found: Found) -> str:
     rows = []
-    for ours in ("ours on SGD", "ours on AdamW"):
+    for ours in (OURS, "ours on SGD, steps known", "ours on AdamW"):
         for name in methods.BASELINES:
             if not (both := _with(found, ours, name)):
                 continue
@@ -204,7 +204,10 @@ def _variants(found: Found) -> str:
                     f"{ratio:.2g}",
                 ]
             )
-    note = "Against the defaults, a bound of 0.1 and no `steps=`; the last column is how the rates compare."
+    note = (
+        "Against the defaults: a bound of 0.1, no `steps=`, and a controller that is not told the schedule, "
+        "so that it anneals by itself besides; the last column is how the rates compare."
+    )
     return _table("Other settings", note, ["task", "ours", "error", "RED", "rate over rate"], rows)
 
 

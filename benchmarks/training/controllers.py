@@ -4,6 +4,7 @@ The library's own with its numbers open for tuning; and the controls that tell w
 gate that listens to noise or does the opposite, a calibration on noise, another seed's scales replayed.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from cgalr_jax import controllers as library
 
 Config = dict[str, Any]
 _TUNED = ("target", "start")
+RAMPS = (7, 15, 30, 60)  # steps of one, for the experiment on its length
 
 
 def calibrated(config: Config, key: jax.Array) -> library.Controller:
@@ -23,11 +25,12 @@ def calibrated(config: Config, key: jax.Array) -> library.Controller:
     return library.calibrated(lambda step: table[step], **_numbers(config))
 
 
-def of_known_length(config: Config, key: jax.Array) -> library.Controller:
-    """The same, with the length of the run: it measures each step of its ramp."""
+def of_known_length(config: Config, key: jax.Array, ramp: int | None = None) -> library.Controller:
+    """The same, with the length of the run: it measures each step of its ramp, of at most 60 or as given."""
     del key
     table = config["shape"]
-    return library.calibrated(lambda step: table[step], steps=len(table), **_numbers(config))
+    steps = len(table) if ramp is None else 3 * ramp
+    return library.calibrated(lambda step: table[step], steps=steps, **_numbers(config))
 
 
 def anytime(config: Config, key: jax.Array) -> library.Controller:
@@ -83,6 +86,7 @@ def replay(config: Config, key: jax.Array) -> library.Controller:
 CONTROLLERS: dict[str, Callable[[Config, jax.Array], library.Controller]] = {
     "calibrated": calibrated,
     "of known length": of_known_length,
+    **{f"ramp of {steps}": functools.partial(of_known_length, ramp=steps) for steps in RAMPS},
     "anytime": anytime,
     "gate": gate,
     "random distance": random_distance,

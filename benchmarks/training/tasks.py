@@ -164,6 +164,7 @@ def _rows() -> tuple[np.ndarray, np.ndarray]:
 
 
 _SYNTHETIC = {"train": 1000, "test": 2000, "steps": 600, "batch": 32}
+_LONG = ("digits", "cancer", "classes")
 _NOISY = {"train": 2000, "test": 2000, "steps": 600, "noise": 0.2}
 
 
@@ -248,11 +249,12 @@ def _experiments() -> list[Task]:
         # Saturating units under a squared loss: a rate that is too large makes training diverge.
         _regression("waves", data.waves(), 1000, 1500, 32, momentum=0.9),
         _regression("waves-plain", data.waves(), 1000, 1500, 32, momentum=0.0),
-        # Runs that go on long after small networks have learnt their data.
+        # Short runs; and runs that go on long after small networks have learnt their data.
         *(
-            task._replace(steps=4000, variant="4000 steps", tuning=True)
+            task._replace(steps=steps, variant=f"{steps} steps", tuning=True)
+            for steps, names in ((200, ("digits-raw", *_LONG)), (4000, _LONG))
             for task in _tasks()
-            if task.name in ("digits", "cancer", "classes")
+            if task.name in names
         ),
     ]
 

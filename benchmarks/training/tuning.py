@@ -13,7 +13,7 @@ import numpy as np
 
 import cgalr_jax
 from benchmarks import arguments, estimates
-from benchmarks.training import methods, models, protocols, signals, store, tasks
+from benchmarks.training import controllers, methods, models, protocols, signals, store, tasks
 
 RATES = (0.003, 0.03, 0.3)
 FACTORS = (0.5, 0.7, 1.0, 1.4, 2.0)
@@ -57,6 +57,14 @@ def _present() -> Iterator[Setting]:
     yield _own("hybrid", "hybrid", methods.connectome_family("hybrid", source="paired"))
     made = methods.FAMILIES["of known length"]
     yield _own("hybrid, length of the run known", "of known length", made)
+
+
+def _ramp() -> Iterator[Setting]:
+    """How many steps of a run a ramp is worth, each of them measured; and the default, measured less."""
+    yield _own("not told the length", "hybrid", methods.connectome_family("hybrid", source="paired"))
+    for steps in controllers.RAMPS:
+        made = methods.connectome_family("hybrid", controller=f"ramp of {steps}", source="paired")
+        yield _own(f"a ramp of {steps} steps", f"ramp of {steps}", made)
 
 
 def _instruments() -> Iterator[Setting]:
@@ -182,6 +190,7 @@ def _clip() -> Iterator[Setting]:
 
 _SETTINGS: dict[str, Callable[[], Iterator[Setting]]] = {
     "present": _present,
+    "ramp": _ramp,
     "instruments": _instruments,
     "set-point": _set_point,
     "base": _base,

@@ -60,17 +60,18 @@ def calibrated(
     networks.
 
     - **Calibrating.** The scale climbs from `start`: fast while the motion is below a thirtieth of the
-      set-point, then slowly and evenly, by a factor of 30 in a hundred optimizer steps (with `steps`, in a
-      tenth of the run). The median of the sensitivities from the slow part predicts the scale at which the
+      set-point, then slowly and evenly, by a factor of 30 in a hundred optimizer steps (with `steps`, in
+      sixty at most). The median of the sensitivities from the slow part predicts the scale at which the
       network moves at its set-point. Once the ramp reaches this scale, it becomes the **anchor**. The median
       is taken, not the last sensitivity, because a network that has learnt its data hardly moves any more.
     - **Annealing.** The schedule lowers the rate, and the scale stays at the anchor. Only while the
       sensitivity is f > 1 times its usual value, the scale goes down to the anchor divided by sqrt(f), at
       most to a fifth of the anchor; while steps are often cut, it goes down to a fifth, too. It never exceeds
       the anchor: the sensitivity of a network that has learnt its data keeps falling, and a rate that
-      compensated for this would let training diverge. If the schedule still warms up after the calibration,
-      anchor and scale are divided by what the warm-up adds to the rate: the product of scale and rate was
-      calibrated.
+      compensated for this would let training diverge.
+
+    While the schedule warms up, scale and anchor are divided by what it adds to the rate until the next
+    measurement: the product of scale and rate is what climbs and what is calibrated.
 
     **Without a schedule**, for runs whose end is not known, the controller anneals by itself: it multiplies
     the scale by the Robbins-Monro decay `1 / (1 + m / 25)` after m measurements of the annealing. Evaluate
@@ -103,8 +104,9 @@ def calibrated(
     - While no motion has been more than a hundred-thousandth of the set-point (a rate too small for the
       floating type, a frozen network), the scale rises to 1 at most: to the base rate as it was given.
     - A value of the schedule that is negative or not finite is replaced by its last good value and counted in
-      `refused`; the base optimizer still applies what its own schedule says. A new peak counts once two
-      measurements in a row have seen it. Values below a thousandth of the peak count as a thousandth.
+      `refused`; the base optimizer still applies what its own schedule says. A value of more than twice the
+      peak is a new one once two measurements in a row have seen it. Values below a thousandth of the peak
+      count as a thousandth.
     - The scale stays within [1e-6, 1e6], before the decay of a controller without a schedule.
 
     With `steps`, the transformation measures at each step of the ramp. Otherwise it measures every `every`
@@ -114,9 +116,10 @@ def calibrated(
         schedule: the base optimizer's own schedule, `step -> learning rate`, if it has one; only its shape
             matters. None: the base rate is constant, and the controller anneals by itself. With a constant
             schedule nothing anneals.
-        steps: optimizer steps of the whole run, if known; at least 1. The slow part of the ramp then takes a
-            tenth of them, but at least 7 and at most 60; the fast part before it takes a few steps more. The
-            ramp is a warm-up, too: slower ramps found better rates and ended at smaller errors.
+        steps: optimizer steps of the whole run, if known; at least 1. The slow part of the ramp then takes 60
+            of them, or a third of the run if that is less, but at least 7; the fast part before it takes a
+            few more. The ramp is a warm-up, too: in runs of 200 steps shorter ramps found worse rates and
+            ended at larger errors.
         target: distance to aim at, in set-points of the signal; positive.
         start: first scale; in [1e-6, 1]. Small by default: a few steps at too small a rate do no harm, first
             steps at too large a rate do.
@@ -156,9 +159,9 @@ def calibrated(
         steps = _checks.check_integer("steps", steps, 1)
     target = _checks.check("target", target, lambda x: 0 < x < math.inf, "positive and finite")
     start = _checks.check("start", start, lambda x: _SMALLEST_SCALE <= x <= 1, "in [1e-6, 1]")
-    # Optimizer steps of the slow part. A short ramp leaves more of a short run to training; a long one
-    # measures a network that has settled, and serves as a warm-up.
-    ramp_steps = 100.0 if steps is None else min(max(0.1 * steps, 7.0), 60.0)
+    # Optimizer steps of the slow part: a long one measures a network that has settled, and is a warm-up.
+    # Where each step is measured, sixty are enough.
+    ramp_steps = 100.0 if steps is None else max(min(steps / 3, 60.0), 7.0)
 
     def init() -> tuple[jax.Array, CalibrationState]:
         def f32(value: float) -> jax.Array:  # a fresh buffer each: shared ones cannot be donated
@@ -280,8 +283,10 @@ def ramp(sensitivity: Sensitivity, state: CalibrationState, *, ramp_steps: float
     anchor = jnp.where(ended == BY_GUARD, jnp.minimum(found, jnp.maximum(record_scale, 1.0)), anchor)
     anchor = jnp.clip(anchor, _SMALLEST_SCALE, _LARGEST_SCALE)
     # 5. The next scale: fast up to the beginning of the slow part, once two sensitivities are believed, while
-    #    they are steady; never beyond the scale that the median predicts.
+    #    they are steady, no faster than carefully in each step while they rise; never beyond the scale that
+    #    the median predicts.
     certain = (state.believed >= 2) & sensitivity.steady
+    fast = jnp.where(sensitivity.rising, jnp.minimum(careful * sensitivity.steps, fast), fast)
     rise = jnp.where(certain, jnp.clip(-_SLOW_FROM - jnp.maximum(excess, motion), growth, fast), growth)
     factor = jnp.maximum(jnp.minimum(rise, -excess), -fall)
     # At a jump the scale stays until the next measurement; if training may be diverging, it goes down.

@@ -83,33 +83,50 @@ class Sensitivity(NamedTuple):
     still: jax.Array  # bool[], whether nothing moved
     believed: jax.Array  # bool[], whether it was neither still, nor of cut steps, nor an unconfirmed jump
     steady: jax.Array  # bool[], whether it falls more slowly than a momentum forgets; not known of the first
+    rising: jax.Array  # bool[], whether it is clearly above the last one
     changed: jax.Array  # bool[], whether it confirms a jump: the network's sensitivity has changed
     decay: jax.Array  # f32[], the schedule relative to its peak; above 1 only until a new peak is seen twice
     steps: jax.Array  # f32[], optimizer steps since the last measurement
 
 
 def follow(schedule: optax.Schedule | None, step: jax.Array, state: CalibrationState) -> CalibrationState:
-    """The state with the schedule's value and peak at this step."""
+    """The state with the schedule's value and peak at this step, and the scale that its rise asks for."""
     if schedule is None:
         # Measurements after which the rate has halved: half of the fifty that a run should have at least.
         halved_after = 25.0
         value = 1 / (1 + state.annealed.astype(jnp.float32) / halved_after)
         return state._replace(value=value, peak=jnp.ones((), jnp.float32))
-    value = jnp.asarray(schedule(step), jnp.float32)
-    good = (value >= 0) & (value < jnp.inf)  # false for NaN, too
-    value = jnp.where(good, value, state.value)
-    # A new peak has to be seen twice: one value that is far too large is no peak. The first is all there is.
+    # The scale stays until the next measurement, which may be as far away as the last one was; after a ramp
+    # of which each step is measured it is ten steps away, unless the caller says otherwise.
+    nearest = 10
+    # A value above so many peaks has to be seen twice: one that is far too large is no peak.
+    sudden = 2.0
+
+    def good(value: jax.Array) -> jax.Array:
+        return (value >= 0) & (value < jnp.inf)  # false for NaN, too
+
+    now, later = (
+        jnp.asarray(schedule(at), jnp.float32)
+        for at in (step, step + jnp.maximum(step - state.step, nearest))
+    )
+    value = jnp.where(good(now), now, state.value)
+    later = jnp.where((state.phase == ANNEALING) & good(later), later, value)
+    # The first value is all there is.
     peak = jnp.where(state.peak > 0, jnp.maximum(state.peak, jnp.minimum(value, state.value)), value)
-    # If the schedule still warms up after the calibration, anchor and scale are divided by what the warm-up
-    # adds to the rate: the product of scale and rate was calibrated.
-    found = (state.phase == ANNEALING) & (state.peak > 0)
-    lift = jnp.where(found, peak, 1.0) / jnp.where(found, state.peak, 1.0)
+    for reached in (value, later):
+        peak = jnp.where(reached <= sudden * peak, jnp.maximum(reached, peak), peak)
+    # While the schedule warms up, the scale is divided by what that adds to the rate: their product is what
+    # climbs, and what is calibrated. So is what the scale is compared with.
+    known = state.peak > 0
+    lift = jnp.where(known, peak, 1.0) / jnp.where(known, state.peak, 1.0)
     return state._replace(
         scale=state.scale / lift,
         anchor=state.anchor / lift,
+        record_scale=state.record_scale / lift,
+        cut_scale=state.cut_scale / lift,
         value=value,
         peak=peak,
-        refused=state.refused + (~good).astype(jnp.int32),
+        refused=state.refused + (~good(now)).astype(jnp.int32),
     )
 
 
@@ -138,6 +155,8 @@ def believe(
     # momentum of 0.98 forgets may be such a gradient: a jump upwards counts once it falls more slowly, and
     # has lasted for ten steps.
     fades, memory = -math.log(0.98), 10
+    # What rises by more than this is still on its way: a momentum that builds up, a head that starts at zero.
+    rises = math.log(1.2)
     # After this many measurements without motion, earlier sensitivities are dropped.
     forgotten_after = 30
 
@@ -174,6 +193,7 @@ def believe(
     changed = usable & ~agrees & (suspects >= enough)
     believed = usable & (agrees | changed)
     steady = (state.believed > 0) & (value >= state.sensitivity - faded)
+    rising = (state.believed > 0) & (value > state.sensitivity + rises)
     # 3. The state for the next measurement.
     still = finite & ~(moved & answers)
     stills = jnp.where(still, state.stills + 1, 0)
@@ -188,5 +208,5 @@ def believe(
         step=jnp.asarray(step, jnp.int32),
     )
     return Sensitivity(
-        value, finite, still, believed, steady, changed, decay, steps.astype(jnp.float32)
+        value, finite, still, believed, steady, rising, changed, decay, steps.astype(jnp.float32)
     ), state

@@ -92,7 +92,7 @@ def test_each_measurement_gives_what_plain_python_gives(case):
     factors, cuts, passed = drawn
     found = jax.tree.map(np.asarray, run(*map(f32, (rights, most, above, factors, cuts)), i32(passed)))
     distances, steps, cuts, scales, states = found
-    values = np.asarray(jax.jit(jax.vmap(schedule))(jnp.arange(steps.max() + 1)))
+    values = np.asarray(jax.jit(jax.vmap(schedule))(jnp.arange(2 * steps.max())))
     if "schedule" in arguments:
         arguments = arguments | {"schedule": lambda step: float(values[step])}
     for number in range(RUNS):
