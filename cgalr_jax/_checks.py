@@ -164,14 +164,17 @@ def check_function(name: str, value: Any, signature: str, arguments: int | None 
         ) from None
 
 
-def shapes_of(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
-    """`jax.eval_shape`; a user's function that only knows Python or NumPy numbers is a ValueError."""
+def shapes_of(name: str, function: Callable[..., Any], *arguments: Any, user: Any = None) -> Any:
+    """`jax.eval_shape`; a user's function that only knows Python or NumPy numbers is a ValueError.
+
+    `user` is the function to show where `function` is ours and calls it.
+    """
     try:
         return jax.eval_shape(function, *arguments)
     except jax.errors.JAXTypeError as error:  # a bool, an int or a NumPy array was asked of a traced value
         raise ValueError(
             f"{name} must be a function that JAX can trace, jnp.where instead of if, jnp instead of np, got "
-            f"{shown(function)}: {str(error).splitlines()[0]}"
+            f"{shown(function if user is None else user)}: {str(error).splitlines()[0]}"
         ) from error
 
 
@@ -183,7 +186,7 @@ def check_pair(name: str, value: Any, pair: str) -> None:
 
 def shown(value: Any) -> str:
     """The value on one line, for an error message: arrays by their shape, long texts by their beginning."""
-    if isinstance(value, (jax.Array, np.ndarray)) and value.ndim:
+    if isinstance(value, jax.core.Tracer) or (isinstance(value, (jax.Array, np.ndarray)) and value.ndim):
         return f"an array of shape {value.shape} and dtype {value.dtype}"
     text = " ".join(repr(value).split())
     return text if len(text) <= 200 else f"{text[:200]}... ({type(value).__name__})"

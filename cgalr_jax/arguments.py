@@ -77,10 +77,10 @@ def check_probe(probe: Any, arguments: tuple[str, ...]) -> None:
 
 
 def check_rate(name: str, learning_rate: Any) -> Any:
-    """The rate, or a ValueError unless it is a schedule, or a finite number of at least 0."""
+    """The rate, or a ValueError unless it is a schedule, or a number that is positive and finite."""
     if not callable(learning_rate):
-        allowed = "a schedule, or a number that is finite and at least 0"
-        return _checks.check(name, learning_rate, lambda x: 0 <= x < math.inf, allowed)
+        allowed = "a schedule, or a number that is positive and finite: from 0 there is no way up"
+        return _checks.check(name, learning_rate, lambda x: 0 < x < math.inf, allowed)
     _checks.check_function(name, learning_rate, "a schedule, step -> learning rate", 1)
 
     def check(step: jax.Array) -> None:
@@ -91,7 +91,7 @@ def check_rate(name: str, learning_rate: Any) -> Any:
                 f"{name} must return a number, f32[], got {came} from {_checks.shown(learning_rate)}."
             )
 
-    _checks.shapes_of(name, check, jax.ShapeDtypeStruct((), jnp.int32))
+    _checks.shapes_of(name, check, jax.ShapeDtypeStruct((), jnp.int32), user=learning_rate)
     return learning_rate
 
 

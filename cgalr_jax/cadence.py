@@ -1,5 +1,6 @@
 """Which steps measure: decided inside of the compiled program, or by the loop that calls it."""
 
+import functools
 from typing import Any
 
 import jax
@@ -39,9 +40,9 @@ def is_measurement_step(
 
     A controller that knows the length of the run (`cgalr(steps=)`, `calibrated(steps=)`) has each step
     measured until its ramp ends, and only its state knows when that is: pass `steps` and `opt_state`. The
-    loop then waits for the device in the steps that a ramp may take, 20 and four tenths of the run, 48 at
-    least and 260 at most, where they are not measured anyway; never after them. What a controller of your own
-    asks for with `early` it has to say itself: `step < early` and what its state calls `calibrating`.
+    loop then waits for the device in the steps that a ramp may take, at most 260, where they are not measured
+    anyway; never after them. What a controller of your own asks for with `early` it has to say itself:
+    `step < early` and what its state calls `calibrating`.
 
     Whoever measures at other steps loses nothing but that: a distance is compared with the
     set-point of the steps that it spans.
@@ -83,17 +84,34 @@ def is_measurement_step(
     if (steps is None) != (opt_state is None):
         missing = "steps" if steps is None else "opt_state"
         raise ValueError(f"{missing} must be passed too, steps and opt_state go together; got None.")
-    if step % (default_every(steps) if every is None else every) == 0:
-        return True
-    return steps is not None and step < controllers.calibrated(steps=steps).early and _calibrates(opt_state)
+    regular = step % (default_every(steps) if every is None else every) == 0
+    if steps is None:
+        return regular
+    if not _names_an_end(jax.tree.structure(getattr(opt_state, "opt_state", opt_state))):
+        _ended(opt_state)  # says what is missing
+    return regular or (step < controllers.calibrated(steps=steps).early and _calibrates(opt_state))
+
+
+@functools.lru_cache(maxsize=8)
+def _names_an_end(form: Any) -> bool:
+    """Whether `_ended` finds something in states of this form: looked up once, for it takes milliseconds."""
+    try:
+        return bool(_ended(form.unflatten(range(form.num_leaves))))
+    except ValueError:
+        return False
 
 
 def _calibrates(opt_state: Any) -> bool:
-    """Whether a calibration in this state goes on."""
+    """Whether a calibration in this state goes on; waits for the device."""
+    return bool(np.any(np.stack(_ended(opt_state)) == controllers.UNFINISHED))
+
+
+def _ended(opt_state: Any) -> list[Any]:
+    """How each calibration in this state ended."""
     ended = [value for name, value in metrics(opt_state).items() if name.endswith("/ended")]
     if not ended:
         raise ValueError(
             "opt_state must hold a controller that calibrates, calibrated(steps=) for instance; got none: "
             "without steps nothing is asked of it."
         )
-    return bool(np.any(np.stack(ended) == controllers.UNFINISHED))
+    return ended

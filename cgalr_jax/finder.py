@@ -13,7 +13,7 @@ from cgalr_jax import _checks, _leaves, controllers, signals
 from cgalr_jax._warnings import warn_deprecated
 from cgalr_jax.controllers.calibrated import REACHED, CalibrationState
 from cgalr_jax.layers import layout_of, measured_layers
-from cgalr_jax.signals.base import check_signal
+from cgalr_jax.signals.base import check_signal, shapes_of_reading
 
 __all__ = ["LearningRateCurve", "find_learning_rate"]
 
@@ -23,7 +23,7 @@ _SHARE = 2 / 3
 # By what factor the best rates of networks differ from what a ramp says, however little it scatters itself.
 _BETWEEN_NETWORKS = 3.0
 # The optimizer steps of a run whose ramp is the longest that `calibrated` climbs.
-_STEPS = 600
+_STEPS = 180
 _SMALLEST_SHARE = 1e-6
 
 
@@ -102,8 +102,8 @@ def find_learning_rate(
         probe: `probe(state) -> activations` on the same samples each time, a pytree of layers [N, ..., F].
         signal: what says how far the network moved; default `hybrid()`.
         params: `params(state) -> parameters`, for a signal that reads them. Default: `state.params`, or
-            `state["params"]`, or the first entry of a tuple, or the state itself: the first of these that
-            there is.
+            `state["params"]`, or the first entry of a tuple (or of a list in which there is the state of an
+            optimizer), or the state itself: the first of these that there is.
         every: steps between measurements; at least 1.
         lowest: first rate; positive, and at least a millionth of `highest`.
         highest: the ramp ends there at the latest; greater than `lowest`.
@@ -154,7 +154,7 @@ def find_learning_rate(
                 f"state{jax.tree_util.keystr(path)}: leave it out, or split a model by equinox.partition("
                 "model, equinox.is_array), and put it together in step and probe."
             )
-    layout = layout_of(jax.eval_shape(probe, state), max_units=256)
+    layout = layout_of(_checks.shapes_of("probe", probe, state), max_units=256)
     _check_step(step, state)
     parameters = _parameters if params is None else params
     if signal.reads_params:
@@ -164,6 +164,8 @@ def find_learning_rate(
 
     def read(state: Any) -> Any:
         return signal.read(measured_layers(probe(state), layout), parameters(state))
+
+    form = shapes_of_reading("signal", signal, read, state)
 
     def climbs(ramp: _Ramp) -> jax.Array:
         last, one_before = ramp.distances[ramp.readings - 1], ramp.distances[ramp.readings - 2]
@@ -193,7 +195,7 @@ def find_learning_rate(
 
     @jax.jit
     def climb(state: Any) -> _Ramp:
-        reading = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(read, state))
+        reading = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), form)
         scale, control = controller.init()
         nothing = jnp.zeros((most + 1,), jnp.float32)
         start = _Ramp(state, reading, control, scale * highest, jnp.int32(0), nothing, nothing)
@@ -235,14 +237,26 @@ def _parameters(state: Any) -> Any:
         return state.params
     if isinstance(state, Mapping) and "params" in state:
         return state["params"]
-    return state[0] if isinstance(state, tuple) and state else state
+    # A list may be that of the layers, whose first one is not all of them.
+    several = isinstance(state, tuple) or (isinstance(state, list) and _holds_record(state))
+    return state[0] if several and state else state
+
+
+def _holds_record(tree: Any) -> bool:
+    """Whether a NamedTuple is among the nodes, as in the state of every optimizer of Optax."""
+
+    def is_record(node: Any) -> bool:
+        return isinstance(node, tuple) and hasattr(node, "_fields")
+
+    return any(map(is_record, jax.tree.leaves(tree, is_leaf=is_record)))
 
 
 def _check_parameters(parameters: Callable[[Any], Any], state: Any) -> None:
     """Raises unless what is taken for parameters can be that: no state of an optimizer, no counter."""
-    found = jax.eval_shape(parameters, state)
+    found = _checks.shapes_of("params", parameters, state)
     guessed = parameters is _parameters
-    if (guessed and isinstance(found, tuple)) or not any(map(_leaves.is_inexact, jax.tree.leaves(found))):
+    wrong = guessed and (isinstance(found, tuple) or (parameters(state) is state and _holds_record(state)))
+    if wrong or not any(map(_leaves.is_inexact, jax.tree.leaves(found))):
         raise ValueError(
             "params must be a function that finds the parameters, params(state) -> parameters, got "
             f"{_checks.shown(found)}{' without it' if guessed else ' from it'}."

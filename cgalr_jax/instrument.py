@@ -15,8 +15,8 @@ import optax
 
 from cgalr_jax import _control_flow, _leaves, arguments, controllers, layers, signals
 from cgalr_jax import state as states
-from cgalr_jax.signals.base import check_reading
-from cgalr_jax.signals.update import largest_share
+from cgalr_jax.signals.base import shapes_of_reading
+from cgalr_jax.signals.update import share_if_alike
 from cgalr_jax.state import ConnectomeState
 
 __all__ = ["Instrument", "init", "measure", "update"]
@@ -55,8 +55,7 @@ def init(
         whole = [numbers.get(place, leaf) for place, leaf in enumerate(leaves)]
         return local.read(activations, jax.tree.unflatten(form, whole))
 
-    reading = jax.eval_shape(read, instrument.layout.shapes, numbers)
-    check_reading("signal", instrument.signal, reading)
+    reading = shapes_of_reading("signal", instrument.signal, read, instrument.layout.shapes, numbers)
     scale, controller_state = instrument.controller.init()
     return ConnectomeState(
         cg_step=jnp.zeros((), jnp.int32),
@@ -158,7 +157,7 @@ def update(
     scale = state.cg_scale
     if instrument.max_share is not None and params is not None:
         scaled = jax.tree.map(functools.partial(_product, scale), updates)
-        share = largest_share(scaled, params) / instrument.max_share
+        share = share_if_alike(scaled, params) / instrument.max_share
         # An infinite share may be that of a finite update whose square is not: the step is left out. Where an
         # update is infinite it becomes NaN, which the user is to see, as the NaN that nothing cuts.
         is_cut = share > 1

@@ -6,6 +6,7 @@ the same.
 
 import itertools
 import math
+import operator
 from collections.abc import Hashable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -227,8 +228,8 @@ def _width(name: str, leaf: Any) -> int:
             f"{_checks.shown(leaf)}."
         )
     shape = getattr(leaf, "shape", ())
-    if isinstance(leaf, (int, np.integer)) and not isinstance(leaf, bool):
-        width = int(leaf)
+    if (number := _known_integer(leaf)) is not None:
+        width = number
     elif len(shape) >= 2:
         width = shape[-1]
     else:
@@ -245,6 +246,16 @@ def _width(name: str, leaf: Any) -> int:
             f"example must have at most {_checks.LARGEST} units in each layer, got {width} in layer {name!r}."
         )
     return width
+
+
+def _known_integer(leaf: Any) -> int | None:
+    """The integer that a leaf is, of Python, NumPy or JAX; None if it is none, or one that is traced."""
+    if isinstance(leaf, (bool, np.ma.MaskedArray)):  # which Python would take for integers
+        return None
+    try:
+        return operator.index(leaf)
+    except TypeError:
+        return None
 
 
 def _choose_units(width: int, max_units: int) -> np.ndarray:

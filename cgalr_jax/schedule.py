@@ -58,6 +58,8 @@ def connectome_schedule(
     learning_rate: optax.ScalarOrSchedule,
     example: Any,
     *,
+    steps: int | None = None,
+    every: int | None = None,
     controller: controllers.Controller | None = None,
     signal: signals.Signal | None = None,
     **kwargs: Any,
@@ -71,7 +73,11 @@ def connectome_schedule(
     Args:
         learning_rate: a number or a schedule; it is multiplied by the scale.
         example: see `scale_by_connectome`.
-        controller: default `calibrated(learning_rate)` with a schedule and `calibrated()` with a number.
+        steps: optimizer steps of the whole run, if known; at least 1. Passed to the default controller, as in
+            `cgalr`.
+        every: optimizer steps between measurements; default 10, or a fiftieth of `steps` if that is less.
+        controller: default `calibrated(learning_rate, steps=steps)` with a schedule and
+            `calibrated(steps=steps)` with a number.
         signal: default `signals.frobenius()`.
         **kwargs: the other arguments of `scale_by_connectome`, but for `max_share`: a schedule sees no
             updates that it could bound.
@@ -80,7 +86,8 @@ def connectome_schedule(
         An Optax `StatefulSchedule`.
 
     Raises:
-        ValueError: as `scale_by_connectome`, and for a signal that reads parameters.
+        ValueError: as `scale_by_connectome`; for a signal that reads parameters, and if `steps` is given
+            beside a `controller`.
 
     Example:
         >>> import jax.numpy as jnp, optax, cgalr_jax
@@ -100,12 +107,13 @@ def connectome_schedule(
             "signal must be one that reads activations only, because Optax passes no parameters to a "
             f"schedule, got {_checks.shown(signal)}."
         )
-    if controller is None:
-        controller = controllers.calibrated(learning_rate if callable(learning_rate) else None)
+    every, controller = transform.for_a_run_of(steps, learning_rate, every, controller)
     if kwargs.setdefault("max_share", None) is not None:
         raise ValueError(
             "max_share must be left out, because Optax passes no updates to a schedule, got "
             f"{_checks.shown(kwargs['max_share'])}; clip the gradients before the optimizer."
         )
-    block = transform.scale_by_connectome(example, controller=controller, signal=signal, **kwargs)
+    block = transform.scale_by_connectome(
+        example, every=every, controller=controller, signal=signal, **kwargs
+    )
     return ConnectomeSchedule(block, learning_rate)

@@ -199,6 +199,24 @@ def cgalr(
         )
     _checks.check_function("optimizer", optimizer, signature, 1)
     controller = _deprecated.moved_arguments(controller, bounds, window)
+    every, controller = for_a_run_of(steps, learning_rate, every, controller)
+    instrument = _instrument(example, every, controller, signal, max_units, axis_name, max_share)
+    base = optimizer(learning_rate)
+    if not isinstance(base, optax.GradientTransformation):
+        raise ValueError(
+            "optimizer must be a function, learning_rate -> optax.GradientTransformation, got one that "
+            f"returns {_checks.shown(base)}."
+        )
+    return optax.chain(base, _transformation(instrument, samples, learning_rate))
+
+
+def for_a_run_of(
+    steps: int | None,
+    learning_rate: optax.ScalarOrSchedule,
+    every: int | None,
+    controller: controllers.Controller | None,
+) -> tuple[int, controllers.Controller]:
+    """`every` and `controller`, or the defaults of a run of this many steps; None if that is not known."""
     if steps is not None:
         steps = _checks.check_integer("steps", steps, 1)
         if controller is not None:
@@ -210,14 +228,7 @@ def cgalr(
         every = cadence.default_every(steps)
     if controller is None:
         controller = controllers.calibrated(learning_rate if callable(learning_rate) else None, steps=steps)
-    instrument = _instrument(example, every, controller, signal, max_units, axis_name, max_share)
-    base = optimizer(learning_rate)
-    if not isinstance(base, optax.GradientTransformation):
-        raise ValueError(
-            "optimizer must be a function, learning_rate -> optax.GradientTransformation, got one that "
-            f"returns {_checks.shown(base)}."
-        )
-    return optax.chain(base, _transformation(instrument, samples, learning_rate))
+    return every, controller
 
 
 # ------------------------------------------------------------------------------------------------------------

@@ -179,11 +179,11 @@ class TestTheSameTrajectory:
             ended.append(bool(cgalr_jax.metrics(state)["cgalr/ended"] != controllers.UNFINISHED))
             params, state = step(params, state, batch(i), measure=asked[-1])
         assert asked == [i % 4 == 0 or not end for i, end in enumerate(ended)]
-        assert 8 < ended.index(True) < 48
+        assert 8 < ended.index(True) < 100
         # No longer than a ramp may take, whatever the state says.
         fresh = tx.init(PARAMS)
-        assert cgalr_jax.is_measurement_step(47, 4, steps=60, opt_state=fresh)
-        assert not cgalr_jax.is_measurement_step(49, 4, steps=60, opt_state=fresh)
+        assert cgalr_jax.is_measurement_step(99, 4, steps=60, opt_state=fresh)
+        assert not cgalr_jax.is_measurement_step(101, 4, steps=60, opt_state=fresh)
 
     def test_in_micro_batches_the_last_of_them_measures(self):
         tx = in_multi_steps()
@@ -366,6 +366,27 @@ class TestTheHelper:
         state = cgalr_jax.cgalr(0.1, EXAMPLE, controller=cgalr_jax.hysteresis_gate()).init(PARAMS)
         with pytest.raises(ValueError, match=r"^opt_state must hold a controller that calibrates.*got none"):
             cgalr_jax.is_measurement_step(3, 10, steps=60, opt_state=state)
+
+    @pytest.mark.parametrize("step", [0, 3, 4, 301], ids=["regular", "early", "both", "late"])
+    def test_the_state_is_looked_at_whatever_the_step(self, step):
+        gate = cgalr_jax.cgalr(0.1, EXAMPLE, controller=cgalr_jax.hysteresis_gate()).init(PARAMS)
+        for state in (gate, {}, "nonsense"):
+            with pytest.raises(ValueError, match=r"^opt_state must"):
+                cgalr_jax.is_measurement_step(step, 4, steps=200, opt_state=state)
+
+    def test_only_a_step_of_a_ramp_waits_for_the_device(self):
+        class Unknown:
+            """An array that is still computed."""
+
+            shape = ()
+
+            def __array__(self, *_, **__):
+                raise AssertionError("waits")
+
+        state = cgalr_jax.cgalr(0.1, EXAMPLE, steps=200).init(PARAMS)
+        unknown = jax.tree.map(lambda _: Unknown(), state)
+        assert cgalr_jax.is_measurement_step(4, 4, steps=200, opt_state=unknown)
+        assert not cgalr_jax.is_measurement_step(301, 4, steps=200, opt_state=unknown)
 
     def test_inside_of_jit_it_says_what_to_do(self):
         with pytest.raises(

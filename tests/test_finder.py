@@ -102,21 +102,37 @@ class TestParameters:
             TrainState(0, PARAMS, ()),
             {"params": PARAMS, "opt_state": ()},
             (PARAMS, (), 0),
+            [PARAMS, optax.adam(1.0).init(PARAMS)],
             PARAMS,
         ],
-        ids=["attribute", "key", "first", "all"],
+        ids=["attribute", "key", "first", "first of a list", "all"],
     )
     def test_by_name_or_by_place(self, state):
         assert finder._parameters(state) is PARAMS
+
+    def test_a_list_of_layers_is_all_of_them(self):
+        layers = [(PARAMS["w"], jnp.zeros(32)), (PARAMS["v"],)]
+        finder._check_parameters(finder._parameters, layers)
+        assert finder._parameters(layers) is layers
 
     @pytest.mark.parametrize(
         ("state", "params"),
         [
             ((optax.adam(1.0).init(PARAMS), PARAMS), None),
+            ([optax.adam(1.0).init(PARAMS), PARAMS], None),
+            ({"model": PARAMS, "opt": optax.adam(1.0).init(PARAMS)}, None),
+            ({"model": PARAMS, "more": [{"opt": optax.sgd(1.0).init(PARAMS)}]}, None),
             ((0, PARAMS), None),
             ((PARAMS, 0), lambda state: state[1]),
         ],
-        ids=["an optimizer first", "a counter first", "not them"],
+        ids=[
+            "an optimizer first",
+            "first in a list",
+            "an optimizer by another name",
+            "one without numbers",
+            "a counter first",
+            "not them",
+        ],
     )
     def test_what_is_none_is_refused(self, state, params):
         with pytest.raises(ValueError, match="^params must be a function that finds the parameters"):

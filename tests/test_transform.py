@@ -584,7 +584,7 @@ class TestMetrics:
 
     def test_keys(self):
         tx = cgalr_jax.cgalr(0.1, EXAMPLE)
-        names = {"scale", "distance", "measurements", "skipped", "refused", "cut", "step"}
+        names = {"scale", "distance", "measurements", "read", "skipped", "refused", "cut", "step"}
         names |= {"phase", "anchor", "ended", "learning_rate"}
         found = cgalr_jax.metrics(tx.init(PARAMS))
         assert set(found) == {f"cgalr/{name}" for name in names}
@@ -661,9 +661,26 @@ class TestCadence:
         assert measurements(12, controller=fixed(1.0), every=4) == 2
         assert measurements(12, steps=200) == 11  # the ramp: each step
 
-    def test_a_controller_knows_the_length_of_the_run_itself(self):
+    def test_the_length_of_the_run_means_the_same_to_a_schedule(self):
+        tx = cgalr_jax.cgalr(0.1, EXAMPLE, steps=120, signal=signals.frobenius())
+        schedule = cgalr_jax.connectome_schedule(0.1, EXAMPLE, steps=120)
+
+        @jax.jit
+        def step(state, other, activations):
+            after = tx.update(PARAMS, state, PARAMS, activations=activations)[1]
+            return after, schedule.update(other, activations=activations)
+
+        states = tx.init(PARAMS), schedule.init()
+        for i in range(6):
+            states = step(*states, activations={"hidden": X @ (PARAMS["w"] + 0.1 * i)})
+        found, other = (cgalr_jax.metrics(state) for state in states)
+        assert found["cgalr/measurements"] == other["cgalr/measurements"] == 5
+        assert found["cgalr/scale"] == other["cgalr/scale"]
+
+    @pytest.mark.parametrize("make", [cgalr_jax.cgalr, cgalr_jax.connectome_schedule])
+    def test_a_controller_knows_the_length_of_the_run_itself(self, make):
         with pytest.raises(ValueError, match=r"steps must be None beside a controller.*steps=200.*got both"):
-            cgalr_jax.cgalr(0.1, EXAMPLE, steps=200, controller=cgalr_jax.calibrated())
+            make(0.1, EXAMPLE, steps=200, controller=cgalr_jax.calibrated())
 
     def test_a_distance_is_in_set_points_of_the_steps_it_spans(self):
         signal = signals.update_norm()

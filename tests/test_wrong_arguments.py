@@ -188,6 +188,11 @@ def optimizer(**options):
     return cgalr_jax.cgalr(**{"learning_rate": 0.1, "example": EXAMPLE, **PLAIN, **options})
 
 
+def custom(read):
+    """A signal of the user's own."""
+    return signals.Signal(read, lambda before, after: jnp.abs(before - after).sum(), 1.0)
+
+
 TX = scaled()
 
 
@@ -249,6 +254,9 @@ EXAMPLES = {
     "minus": {"a": -4},
     "a fraction": {"a": 2.5},
     "NaN": math.nan,
+    "an array of a fraction": {"a": jnp.float32(3)},
+    "an array of a truth value": {"a": np.array(True)},
+    "a masked number": {"a": np.ma.array(3, mask=True)},
     "too many units": {"a": 2**31},
     "of NumPy, too many": np.uint64(2**64 - 1),
 }
@@ -272,7 +280,7 @@ TRANSFORMATION = {
         "",
         EXAMPLES,
         ("a number", "an array"),
-        good=(3, {"a": np.int64(3)}, X, [3, 4]),
+        good=(3, {"a": np.int64(3)}, {"a": jnp.int32(3), "b": np.array(3)}, X, [3, 4]),
     ),
     "samples": Row(
         lambda v: scaled(samples=v), "an example of the batches", SAMPLES, good=(None, X, {"x": X, "n": 3})
@@ -289,12 +297,28 @@ LEARNING_RATES = ("zero", "a fraction", "too small for float32")
 
 def rate_row(call):
     kinds = {key: value for key, value in SCHEDULES.items() if key != "too small for float32"}
-    return Row(call, "a schedule", kinds, ("zero", "a fraction"), (0.1, np.float32(0.1), jnp.float32(0.1)))
+    return Row(call, "a schedule", kinds, ("a fraction",), (0.1, np.float32(0.1), jnp.float32(0.1)))
 
 
 def answer_row(call):
     """A schedule that can be called, and returns what is no rate."""
     return Row(call, "must return a number", FORGOTTEN, called="learning_rate")
+
+
+def read_rows(call):
+    return {
+        "read of signal": functions(call, "(layers, params) -> reading")._replace(called="signal.read must"),
+        "read of signal, traced": Row(
+            call,
+            "a function that JAX can trace",
+            {
+                "of NumPy": lambda layers, params: np.linalg.norm(layers["hidden"]),
+                "of Python": lambda layers, params: max(layers["hidden"].sum(), 0.0),
+            },
+            good=(lambda layers, params: layers["hidden"].mean(), lambda *both: both[0]["hidden"]),
+            called="signal.read must",
+        ),
+    }
 
 
 OVER = "'min', 'median', 'max' or 'pooled'"
@@ -360,7 +384,10 @@ COLLECTIONS = {"a text": "params", "a number": 3, "an array": X, "a list": [X]}
 LABELS = {"a number": 3, "nothing": None, "a list": ["loss"], "an array": X}
 
 TABLE: dict[str, dict[str, Row]] = {
-    "scale_by_connectome": TRANSFORMATION,
+    "scale_by_connectome": {
+        **TRANSFORMATION,
+        **read_rows(lambda read: scaled(signal=custom(read)).init(PARAMS)),
+    },
     "cgalr": {
         "learning_rate": rate_row(lambda v: cgalr_jax.cgalr(v, EXAMPLE)),
         "what learning_rate returns": answer_row(lambda v: cgalr_jax.cgalr(v, EXAMPLE)),
@@ -388,6 +415,12 @@ TABLE: dict[str, dict[str, Row]] = {
             for name, row in TRANSFORMATION.items()
             if name != "max_share"
         },
+        "every": integers(lambda v: cgalr_jax.connectome_schedule(0.1, EXAMPLE, every=v), 1)._replace(
+            fine=("nothing",)
+        ),
+        "steps": integers(lambda v: cgalr_jax.connectome_schedule(0.1, EXAMPLE, steps=v), 1)._replace(
+            fine=("nothing",)
+        ),
         "max_share": Row(
             lambda v: cgalr_jax.connectome_schedule(0.1, EXAMPLE, max_share=v),
             "must be left out",
@@ -496,6 +529,20 @@ TABLE: dict[str, dict[str, Row]] = {
     "find_learning_rate": {
         "step": functions(lambda v: found(step=v), "step(state, learning_rate) -> state"),
         "probe": functions(lambda v: found(probe=v), "probe(state) -> activations"),
+        **{
+            f"what {name} does": Row(
+                lambda v, name=name: found(**{name: v}),
+                "a function that JAX can trace",
+                {"with NumPy": lambda state: {"hidden": np.tanh(state["w"].__array__())}},
+                called=name,
+            )
+            for name in ("probe", "params")
+        },
+        # A reading that never moves: good ones end in an error about the rates.
+        **{
+            name: row._replace(good=())
+            for name, row in read_rows(lambda read: found(signal=custom(read))).items()
+        },
         "signal": records(lambda v: found(signal=v), "cgalr_jax.Signal", ("nothing",)),
         "every": integers(lambda v: found(every=v), 1, good=()),
         "lowest": numbers(lambda v: found(lowest=v), "positive and finite", ("a fraction",))._replace(
@@ -536,6 +583,13 @@ TABLE: dict[str, dict[str, Row]] = {
         ),
         "opt_state": Row(
             lambda v: cgalr_jax.is_measurement_step(3, 10, steps=60, opt_state=v), "", TREES, good=(STATE,)
+        ),
+        "opt_state, at a step that is measured anyway": Row(
+            lambda v: cgalr_jax.is_measurement_step(0, steps=60, opt_state=v),
+            "",
+            {**TREES, "of a gate": scaled(controller=GATE).init(PARAMS)},
+            good=(STATE,),
+            called="opt_state",
         ),
     },
     # What is no argument of a public function, but of the updates that they return.
@@ -580,7 +634,32 @@ TABLE: dict[str, dict[str, Row]] = {
     "relative_update": {
         "set_point": signal_rows(lambda over=None, **o: signals.relative_update(**o))["set_point"]
     },
-    "largest_share": {},
+    "largest_share": {
+        "updates": Row(
+            lambda v: signals.largest_share(v, PARAMS),
+            "",
+            {
+                **{kind: tree for kind, tree in TREES.items() if kind != "nothing"},
+                "other names": {"v": PARAMS["w"]},
+                "another shape": {"w": jnp.ones(3)},
+                "texts": {"w": "abc"},
+                "without updates": {},
+            },
+            good=(PARAMS, {"w": None}, {"w": np.ones((4, 3))}),
+        ),
+        "params": Row(
+            lambda v: signals.largest_share(PARAMS, v),
+            "",
+            {
+                **TREES,
+                "other names": {"v": PARAMS["w"]},
+                "another shape": {"w": jnp.ones(3)},
+                "texts": {"w": "abc"},
+            },
+            called="updates",
+        ),
+    },
+    "Signal.set_point_at": {"every": integers(signals.hybrid().set_point_at, 1)},
     "hybrid": {
         "connectome": records(
             lambda v: signals.hybrid(connectome=v), "cgalr_jax.Signal", ("nothing",), (signals.births(),)
@@ -1062,7 +1141,6 @@ EXEMPT = {
     "window of scale_by_connectome, cgalr": "deprecated",
     "gain, patience, guard of calibrated": "deprecated",
     "measurements of find_learning_rate": "deprecated",
-    "updates, params of largest_share": "any trees: what is no matrix of numbers counts for nothing",
     "label of plot_betti_curve": "matplotlib takes anything for a label",
     "state of find_learning_rate": "any tree",
     "samples, rngs, arguments of capture": "whatever the model takes",

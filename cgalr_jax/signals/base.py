@@ -13,7 +13,7 @@ from cgalr_jax import _checks, _control_flow, _sharding, topology
 from cgalr_jax._warnings import warn_deprecated
 from cgalr_jax.layers import Layers, layer_units, pooled_units
 
-__all__ = ["Over", "Signal", "check_reading", "check_signal", "from_connectomes"]
+__all__ = ["Over", "Signal", "check_signal", "from_connectomes", "shapes_of_reading"]
 
 Over = Literal["min", "median", "max", "pooled"]
 
@@ -56,13 +56,17 @@ class Signal(NamedTuple):
     reads_activations: bool = True
     reads_params: bool = False
 
-    def set_point_at(self, every: int | jax.Array) -> jax.Array:
+    def set_point_at(self, every: int | jax.Array | np.ndarray) -> jax.Array:
         """The set-point for measurements `every` steps apart, f32[]: `set_point min(every, 10) / 10`.
 
         Over fewer than ten steps, the memory of a momentum of 0.9, a network moves in a straight line. Beyond
         ten steps, a set-point that grows with `every` does better in runs of 600 steps; but in runs of 4000
         steps, small networks have learnt their data before they move that far, and training diverges.
+        Raises a ValueError unless `every` is an integer of at least 1, or an array of integers, traced or
+        not.
         """
+        if not (isinstance(every, (jax.Array, np.ndarray)) and jnp.issubdtype(every.dtype, jnp.integer)):
+            every = _checks.check_integer("every", every, 1)
         steps = jnp.minimum(jnp.asarray(every, jnp.int32), _REFERENCE_EVERY).astype(jnp.float32)
         return self.set_point / _REFERENCE_EVERY * steps
 
@@ -70,26 +74,32 @@ class Signal(NamedTuple):
 def check_signal(name: str, signal: Any) -> Signal:
     """The signal, after a check; a ValueError says what is wrong with it."""
     _checks.check_kind(name, signal, Signal)
-    _checks.check_function(f"{name}.read", signal.read, "(layers, params) -> reading")
+    signal = _of_the_first_edition(signal)
+    _checks.check_function(f"{name}.read", signal.read, "(layers, params) -> reading", 2)
     _checks.check_function(f"{name}.compare", signal.compare, "(before, after) -> distance", 2)
     set_point = _checks.check(
         f"{name}.set_point", signal.set_point, lambda x: 0 < x < math.inf, "positive and finite"
     )
     _checks.check_flag(f"{name}.reads_activations", signal.reads_activations)
     _checks.check_flag(f"{name}.reads_params", signal.reads_params)
-    return _of_the_first_edition(signal._replace(set_point=set_point))
+    return signal._replace(set_point=set_point)
 
 
-def check_reading(name: str, signal: Signal, reading: Any) -> None:
-    """Raises a ValueError unless the signal compares two readings of these shapes to a distance."""
+def shapes_of_reading(name: str, signal: Signal, read: Callable[..., Any], *arguments: Any) -> Any:
+    """The shapes of what `read`, which calls that of the signal, returns for these arguments.
+
+    Raises a ValueError unless the signal compares two readings of these shapes to a distance.
+    """
+    reading = _checks.shapes_of(f"{name}.read", read, *arguments, user=signal.read)
     if not jax.tree.leaves(reading):
         raise ValueError(f"{name}.read must return arrays, got {_checks.shown(reading)}.")
     try:
         distance = _checks.shapes_of(f"{name}.compare", signal.compare, reading, reading)
     except NameError:  # it reduces over a mapped axis, which does not exist outside of the mapped function
-        return
+        return reading
     if getattr(distance, "shape", None) != () or jnp.issubdtype(distance.dtype, jnp.complexfloating):
         raise ValueError(f"{name}.compare must return a distance, f32[], got {_checks.shown(distance)}.")
+    return reading
 
 
 def from_connectomes(

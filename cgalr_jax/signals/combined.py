@@ -65,7 +65,7 @@ def weigh(motion: jax.Array, change: jax.Array, share: float | jax.Array = _SHAR
         share: the weight of `change`; in [0, 1].
 
     Returns:
-        f32[]; infinite if one of the two is not finite.
+        f32[]; infinite if one of the two is no distance: negative or not finite.
 
     Raises:
         ValueError: if an argument is no array of numbers, or `share` is outside its range.
@@ -80,7 +80,7 @@ def weigh(motion: jax.Array, change: jax.Array, share: float | jax.Array = _SHAR
         for name, value in (("motion", motion), ("change", change))
     )
     share = _checks.check("share", share, lambda x: 0 <= x <= 1, "in [0, 1]")
-    finite = jnp.isfinite(motion) & jnp.isfinite(change)
-    motion, change = (jnp.where(finite, x, 1.0) for x in (motion, change))
+    measured = jnp.isfinite(motion) & jnp.isfinite(change) & (jnp.minimum(motion, change) >= 0)
+    motion, change = (jnp.where(measured, x, 1.0) for x in (motion, change))
     mean = motion ** (1 - share) * change**share  # two powers: a power of the product could underflow
-    return jnp.where(finite, jnp.maximum(mean, jnp.maximum(motion, change) / 2), jnp.inf)
+    return jnp.where(measured, jnp.maximum(mean, jnp.maximum(motion, change) / 2), jnp.inf)

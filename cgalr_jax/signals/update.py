@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cgalr_jax import _leaves, _sharding
+from cgalr_jax import _checks, _leaves, _sharding
 from cgalr_jax.layers import Layers
 from cgalr_jax.signals.base import Signal, positive
 
@@ -129,12 +129,16 @@ def largest_share(updates: Any, params: Any) -> jax.Array:
     with a squared loss can diverge within a few steps, before any measurement.
 
     Args:
-        updates: what is to be added to the parameters, of the same tree structure and shapes.
-        params: the parameters.
+        updates: what is to be added to the parameters, of the same tree structure and shapes; None in the
+            place of what gets none.
+        params: the parameters, arrays where there are updates.
 
     Returns:
         f32[], at least 0; 0 for a tree without parameters that train, infinite if the square of the update's
         norm is, NaN if the update is.
+
+    Raises:
+        ValueError: if the two differ in structure or shapes, or a leaf is no array.
 
     Example:
         >>> params = {"w": jnp.ones((64, 64)) / 8, "b": jnp.zeros(64)}
@@ -142,14 +146,45 @@ def largest_share(updates: Any, params: Any) -> jax.Array:
         >>> print(f"{largest_share(updates, params):.2f}")
         0.10
     """
-    leaves, form = jax.tree.flatten(updates, is_leaf=lambda x: x is None)
+    pairs = _pairs(updates, params)
+    if pairs is None:
+        raise ValueError(
+            "updates must have the structure and shapes of params, "
+            f"{_checks.shown(jax.tree.structure(params))}, got {_checks.shown(jax.tree.structure(updates))}."
+        )
+    for path, update, weight in pairs:
+        arrays = _leaves.is_array(update) and _leaves.is_array(weight)
+        if update is not None and not (arrays and jnp.shape(update) == jnp.shape(weight)):
+            raise ValueError(
+                f"updates must be arrays with the shapes of params, got {_checks.shown(update)} for "
+                f"{_checks.shown(weight)} at updates{jax.tree_util.keystr(path)}."
+            )
+    return _largest(pairs)
+
+
+def share_if_alike(updates: Any, params: Any) -> jax.Array:
+    """`largest_share` of any two trees: what cannot be matched, or is no array, counts for nothing."""
+    return _largest(_pairs(updates, params) or [])
+
+
+_Pairs = list[tuple[jax.tree_util.KeyPath, Any, Any]]
+
+
+def _pairs(updates: Any, params: Any) -> _Pairs | None:
+    """Where each update is, the update, its parameter; None for other trees, as with optax.lookahead."""
+    leaves, form = jax.tree_util.tree_flatten_with_path(updates, is_leaf=lambda x: x is None)
     try:
         weights = form.flatten_up_to(params)
-    except ValueError:  # other trees, as with optax.lookahead: updates cannot be matched to parameters
-        return jnp.zeros((), jnp.float32)
+    except ValueError:
+        return None
+    return [(*leaf, weight) for leaf, weight in zip(leaves, weights, strict=True)]
+
+
+def _largest(matched: _Pairs) -> jax.Array:
+    """`largest_share` of these pairs; those that are no numbers that train are left out."""
     pairs = [
         (jnp.asarray(u), jnp.asarray(w))
-        for u, w in zip(leaves, weights, strict=True)
+        for _, u, w in matched
         if _leaves.is_inexact(w) and _leaves.is_inexact(u) and jnp.size(w) and jnp.shape(u) == jnp.shape(w)
     ]
     shares = [_share(u, w, *_sides(w.shape)) for u, w in pairs if w.ndim >= 2]

@@ -246,9 +246,11 @@ def test_weights_are_those_of_a_geometric_mean_and_half_of_the_larger_at_least(s
     np.testing.assert_allclose(weighed, np.maximum(mean, np.maximum(motion, change) / 2), rtol=1e-5)
 
 
-@pytest.mark.parametrize("broken", [(jnp.nan, 1.0), (1.0, jnp.nan), (jnp.inf, 0.0), (0.0, jnp.inf)])
-def test_what_is_not_finite_stays_so_when_weighed(broken):
-    assert not jnp.isfinite(signals.weigh(*map(jnp.float32, broken)))
+@pytest.mark.parametrize("share", [0.0, 0.7, 1.0])
+@pytest.mark.parametrize("broken", [jnp.nan, jnp.inf, -jnp.inf, -1.0])
+def test_what_is_no_distance_is_infinite_when_weighed(broken, share):
+    for pair in ((broken, 1.0), (1.0, broken), (broken, 0.0), (0.0, broken), (broken, broken)):
+        assert jax.jit(signals.weigh, static_argnums=2)(*map(jnp.float32, pair), share) == jnp.inf
 
 
 def test_set_point_is_proportional_to_every_up_to_ten_steps_and_stays():
@@ -256,6 +258,9 @@ def test_set_point_is_proportional_to_every_up_to_ten_steps_and_stays():
     assert [signal.set_point_at(every) for every in (1, 5, 10, 20, 80)] == pytest.approx(
         [0.005, 0.025, 0.05, 0.05, 0.05]
     )
+    steps = jnp.array([1, 5, 10, 20])
+    np.testing.assert_allclose(signal.set_point_at(steps), [0.005, 0.025, 0.05, 0.05])
+    np.testing.assert_array_equal(jax.jit(signal.set_point_at)(steps), signal.set_point_at(steps))
 
 
 @pytest.mark.parametrize("make", [signals.births, signals.frobenius])

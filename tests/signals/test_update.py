@@ -9,7 +9,7 @@ import pytest
 import scipy.linalg
 
 from cgalr_jax import signals
-from cgalr_jax.signals.update import largest_share
+from cgalr_jax.signals.update import largest_share, share_if_alike
 
 SIGNAL = signals.relative_update()
 
@@ -276,6 +276,16 @@ def test_vectors_count_where_there_is_nothing_else_and_no_parameters_have_no_sha
     assert float(largest_share({"a": jnp.full(3, 0.1), "b": jnp.full(6, 0.1)}, vectors)) == pytest.approx(0.1)
     assert float(largest_share({}, {})) == 0
     assert float(largest_share({"n": jnp.int32(1)}, {"n": jnp.int32(1)})) == 0
+
+
+def test_what_cannot_be_matched_counts_for_nothing_where_an_optimizer_asks():
+    params = {"w": normal(0, 4, 4), "activation": jnp.tanh, "v": normal(1, 4, 4)}
+    updates = {"w": 0.1 * params["w"], "activation": None, "v": None}
+    assert 0 < float(largest_share(updates, params)) == float(share_if_alike(updates, params))
+    assert float(share_if_alike({**updates, "v": jnp.ones(3)}, params)) == float(
+        share_if_alike(updates, params)
+    )
+    assert float(share_if_alike(updates, {"slow": params, "fast": params})) == 0
 
 
 def test_a_share_is_not_finite_where_an_update_is_not():
