@@ -2,12 +2,14 @@
 
 The order of the computation: activations -> layers -> connectome -> (barcode) -> reading -> distance ->
 controller -> scale -> updates. This package exports the names that a training script uses; the stages are in
-`cgalr_jax.topology`, `cgalr_jax.signals` and `cgalr_jax.controllers`. Modules with optional dependencies are
-imported separately: `cgalr_jax.capture` needs flax, `cgalr_jax.topology.rips` giotto-ph and SciPy,
-`cgalr_jax.plotting` matplotlib.
+`cgalr_jax.topology`, `cgalr_jax.signals` and `cgalr_jax.controllers`. The other modules are imported on first
+use, since some have optional dependencies: `cgalr_jax.capture` needs flax, `cgalr_jax.topology.rips`
+giotto-ph and SciPy, `cgalr_jax.plotting` matplotlib.
 """
 
-from cgalr_jax import _deprecated, controllers, signals, topology
+from typing import TYPE_CHECKING
+
+from cgalr_jax import _deprecated, _submodules, controllers, signals, topology
 from cgalr_jax.averaging import averaged_params, polynomial_averaging
 from cgalr_jax.cadence import is_measurement_step
 from cgalr_jax.controllers import Controller, Measurement, calibrated, hysteresis_gate, robbins_monro_bounds
@@ -16,6 +18,13 @@ from cgalr_jax.schedule import connectome_schedule
 from cgalr_jax.signals import Signal
 from cgalr_jax.state import ConnectomeState, check_checkpoint, metrics
 from cgalr_jax.transform import cgalr, scale_by_connectome
+
+if TYPE_CHECKING:
+    from cgalr_jax import capture as capture
+    from cgalr_jax import plotting as plotting
+    from cgalr_jax import presets as presets
+    from cgalr_jax import recorder as recorder
+    from cgalr_jax import stopping as stopping
 
 __version__ = "0.1.0"
 
@@ -42,11 +51,14 @@ __all__ = [
     "topology",
 ]
 
+_ON_FIRST_USE = ("capture", "plotting", "presets", "recorder", "stopping")
+_submodule = _submodules.on_first_use(__name__, _ON_FIRST_USE)
+
 
 def __getattr__(name: str) -> object:
-    """Looks up names of the API before 0.1.0, with a warning."""
-    return _deprecated.look_up("", name)
+    """Imports a submodule; looks up names of the API before 0.1.0, with a warning."""
+    return _submodule(name) if name in _ON_FIRST_USE else _deprecated.look_up("", name)
 
 
 def __dir__() -> list[str]:
-    return [*__all__, "__version__"]
+    return [*__all__, *_ON_FIRST_USE, "__version__"]

@@ -41,7 +41,7 @@ class ConnectomeState(NamedTuple):
 # The fields that always hold an array: a record with all of them is a state, NamedTuple or not.
 _ALWAYS = ConnectomeState._fields[: ConnectomeState._fields.index("cg_layers")]
 # The fields that `metrics` shows, of the state itself and of the states of controllers, nested or not.
-_OF_THE_STATE = ("scale", "distance", "measurements", "skipped", "cut", "step")
+_OF_THE_STATE = ("scale", "distance", "measurements", "read", "skipped", "cut", "step")
 _OF_THE_CONTROLLER = ("phase", "anchor", "ended", "z")
 
 
@@ -95,11 +95,12 @@ def metrics(opt_state: Any) -> dict[str, jax.Array]:
 
     Returns:
         A flat dict of scalars on the device, which does not wait for them: `cgalr/scale`, `cgalr/distance`
-        (in the unit of the signal), `cgalr/measurements`, `cgalr/skipped` (readings and distances that were
-        not usable), `cgalr/refused` (values of a controller, its schedule or its bounds that were not used),
-        `cgalr/cut` (steps that were cut to `max_share`), `cgalr/step`; `cgalr/phase`, `cgalr/anchor`,
-        `cgalr/ended` and `cgalr/z` if the controller has them; `cgalr/learning_rate` if it is known. With
-        several states: `cgalr/0/scale`, `cgalr/1/scale`, ...
+        (in the unit of the signal), `cgalr/measurements`, `cgalr/read` (the step of the last reading),
+        `cgalr/skipped` (readings and distances that were not usable), `cgalr/refused` (values of a
+        controller, its schedule or its bounds that were not used), `cgalr/cut` (steps that were cut to
+        `max_share`), `cgalr/step`; `cgalr/phase`, `cgalr/anchor`, `cgalr/ended` and `cgalr/z` if the
+        controller has them; `cgalr/learning_rate` if it is known. With several states: `cgalr/0/scale`,
+        `cgalr/1/scale`, ...
 
     Raises:
         ValueError: if `opt_state` contains no `ConnectomeState`.

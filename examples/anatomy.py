@@ -75,15 +75,13 @@ def train(seed, steps, with_cgalr=True):
     return float(np.mean(np.argmax(net(x_test), axis=-1) != y_test)), trace, connectomes
 
 
-def story(values, set_point):
-    """What the learning rate did, in sentences that the trace makes true."""
-    rate, distance = values["base"] * values["cgalr/scale"], values["cgalr/distance"]
+def story(values, distance):
+    """What the learning rate did, in sentences that the trace makes true; distances in set-points."""
+    rate = values["base"] * values["cgalr/scale"]
     over = values["cgalr/phase"] > 0
     text = f"It begins at {rate[0]:.2g} and peaks at {rate.max():.2g}, in step {np.argmax(rate) + 1}. "
-    peak = np.nanmax(distance) / set_point
-    text += (
-        f"The connectome moved fastest around step {np.nanargmax(distance) + 1}, by {peak:.2g} set-points. "
-    )
+    fastest = np.nanargmax(distance)
+    text += f"The connectome moved fastest around step {fastest + 1}, by {distance[fastest]:.2g} set-points. "
     if not over.any():
         return text + "The calibration was still looking for its level when the run ended."
     row = int(np.argmax(over))
@@ -101,7 +99,11 @@ def tell(baseline, error, trace, connectomes):
     frames = {t: connectomes[t] for t in (list(connectomes)[np.argmin(np.abs(path - s))] for s in shares)}
     (first, before), *_, (last, after) = frames.items()
     births = {first: topology.compute_births(before), last: topology.compute_births(after)}
-    phase, set_point = values["cgalr/phase"], signals.frobenius().set_point_at(EVERY)
+    phase, signal = values["cgalr/phase"], signals.frobenius()
+    # How many steps a new distance spans; rows without one are left out.
+    spans = np.diff(values["cgalr/read"], prepend=np.nan)
+    set_points = signal.set_point_at(np.where(spans > 0, spans, 1).astype(int))
+    in_set_points = np.where(spans > 0, values["cgalr/distance"] / set_points, np.nan)
     level = (
         f"had its level by step {np.argmax(phase > 0) + 1}"
         if phase.any()
@@ -116,7 +118,7 @@ def tell(baseline, error, trace, connectomes):
 
     def run(figure):
         axes = figure.subplots(3, 1, sharex=True)
-        trace.plot(axes, base_learning_rate=values["base"], set_point=set_point)
+        trace.plot(axes, base_learning_rate=values["base"], set_point=signal)
         figure.align_ylabels(axes)
 
     def tree(figure):
@@ -131,7 +133,7 @@ def tell(baseline, error, trace, connectomes):
 
     film_text = f"""Correlations of {units} units over {PROBE} images, in the order of the last spanning tree;
         lines part the layers. Between two pictures the connectome has moved equally far."""
-    run_text = story(values, set_point)
+    run_text = story(values, in_set_points)
     tree_text = f"""The maximum spanning tree of the last connectome: of all sets of {units - 1} edges that
         connect the units the strongest one. Dark and thick is a high correlation."""
     firmer = np.median(births[last]) > np.median(births[first])

@@ -96,8 +96,11 @@ def draw(runs, path):
         label = f"base rate {rate:g}" if with_cgalr else None
         axes["rate"].plot(steps, trace["rate"], style, color=RATES[rate], label=label)
         if with_cgalr:
-            in_set_points = trace["cgalr/distance"] / cgalr_jax.signals.hybrid().set_point_at(10)
-            axes["distance"].plot(steps[10::10], in_set_points[10::10], color=RATES[rate])
+            spans = np.diff(trace["cgalr/read"]).astype(int)
+            measured = np.flatnonzero(spans) + 1
+            set_points = cgalr_jax.signals.hybrid().set_point_at(spans[measured - 1])
+            in_set_points = trace["cgalr/distance"][measured] / set_points
+            axes["distance"].plot(steps[measured], in_set_points, color=RATES[rate])
         smooth = np.convolve(trace["loss"], np.ones(10) / 10, mode="valid")
         axes["loss"].plot(steps[9:], smooth, style, color=RATES[rate])
     axes["rate"].set(yscale="log", ylabel="learning rate", ylim=(1e-6, 5))

@@ -15,7 +15,7 @@ import cgalr_jax
 ROOT = pathlib.Path(cgalr_jax.__file__).parent
 # From the top of the house down; what is on one line does not see the others on it.
 FLOORS = (
-    ("_checks", "_control_flow", "_leaves", "_sharding", "_warnings"),
+    ("_checks", "_control_flow", "_leaves", "_sharding", "_submodules", "_warnings"),
     ("layers",),
     ("topology",),
     ("signals",),
@@ -175,7 +175,8 @@ def test_no_two_public_functions_share_a_name():
 def test_the_face_is_short():
     functions = [n for n in cgalr_jax.__all__ if not inspect.ismodule(getattr(cgalr_jax, n))]
     assert len(functions) <= 18
-    assert set(dir(cgalr_jax)) == {*cgalr_jax.__all__, "__version__"}
+    rooms = {"capture", "plotting", "presets", "recorder", "stopping"}
+    assert set(dir(cgalr_jax)) == {*cgalr_jax.__all__, *rooms, "__version__"}
 
 
 @pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(ROOT)))
@@ -190,8 +191,40 @@ def test_only_some_rooms_import_what_is_optional(path):
             assert str(path.relative_to(ROOT)).startswith(GUESTS.get(guest, ())), guest
 
 
+def run_apart(script):
+    return subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout
+
+
 def test_importing_loads_nothing_optional():
     look = f"print(*(name for name in {OPTIONAL!r} if name in sys.modules))"
-    script = f"import sys\nimport cgalr_jax\n{look}\nimport cgalr_jax.plotting\n{look}"
-    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
-    assert done.stdout == "\nmatplotlib\n"  # nothing, and it would have been seen
+    script = f"import sys\nimport cgalr_jax\ndir(cgalr_jax)\n{look}\ncgalr_jax.plotting\n{look}"
+    assert run_apart(script) == "\nmatplotlib\n"  # nothing, and it would have been seen
+
+
+def names_written():
+    """The names of ours in the docs and in the package, but for the directives of the reference."""
+    files = [*ROOT.rglob("*.py"), *(ROOT.parent / "docs").rglob("*.md"), ROOT.parent / "README.md"]
+    text = re.sub(r"^::: .*$", "", "\n".join(path.read_text() for path in files), flags=re.MULTILINE)
+    return sorted(set(re.findall(r"(?<![\w./])cgalr_jax(?:\.[a-zA-Z]\w*)+", text)))
+
+
+def test_a_name_that_is_written_or_public_is_found_without_an_import_of_its_module():
+    pytest.importorskip("scipy")
+    names = [*names_written(), *public_modules()]
+    assert {"cgalr_jax.capture.TrainState", "cgalr_jax.topology.rips", "cgalr_jax.stopping"} < set(names)
+    look = "operator.attrgetter(name.partition('.')[2] or '__name__')(cgalr_jax)"
+    assert run_apart(f"import operator\nimport cgalr_jax\nfor name in {names!r}: {look}") == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "needs"), [("capture", "flax"), ("plotting", "matplotlib"), ("signals.rips", "scipy.optimize")]
+)
+def test_a_module_whose_extra_is_missing_says_so(name, needs):
+    call = f"import sys\nsys.modules[{needs!r}] = None\nimport cgalr_jax\n"
+    call += f"try: cgalr_jax.{name}\nexcept ImportError as error: print(error)"
+    assert needs in run_apart(call)
+
+
+@pytest.mark.parametrize("room", [cgalr_jax, cgalr_jax.signals, cgalr_jax.topology])
+def test_a_name_that_is_no_module_is_no_attribute(room):
+    assert not hasattr(room, "nosuch")

@@ -10,8 +10,9 @@ arguments of the step, and not constants compiled into it:
 
 Activations are a flat dict {layer name: array [N, ..., F]}. By default, the layers are the dense,
 convolutional, attention and recurrent ones, and the activations are what these layers return, before the
-activation function. The last of these layers holds the logits if it is as wide as the model's output; it is
-then left out. Positions in an image or a sequence remain axes: the connectome counts them as samples.
+activation function. The last of these layers that has several units holds the logits if it is as wide as an
+output of the model; it is then left out. Positions in an image or a sequence remain axes: the connectome
+counts them as samples.
 """
 
 from cgalr_jax.capture.choice import Choice

@@ -85,11 +85,7 @@ def linen_probe(
         _check_collections(variables, "the third argument is samples")
 
     def probe(params: Any, *batch: Any) -> Activations:
-        if not isinstance(params, Mapping):
-            raise ValueError(
-                "params must be the parameters of the model, model.init(...)['params'], before the samples:"
-                f" probe(params, samples), got {type(params).__name__}."
-            )
+        check_params(params, "probe(params, samples)")
         inputs, moving = frozen.given_samples(samples, batch)
         # Given all collections, as `model.init` returns them, each replaces the one from above.
         given = params if is_variables(params) else {"params": params}
@@ -170,6 +166,15 @@ def linen_forward(
     if not isinstance(mutable, (list, tuple)) or not all(isinstance(name, str) for name in mutable):
         raise ValueError(f"mutable must be a list of collections, got {_checks.shown(mutable)}.")
     return _run(model, variables, samples, choice, rngs=rngs, mutable=tuple(mutable), still=False)
+
+
+def check_params(params: Any, call: str) -> None:
+    """Raises a ValueError unless `params`, which come before the samples in this call, are a mapping."""
+    if not isinstance(params, Mapping):
+        raise ValueError(
+            "params must be the parameters of the model, model.init(...)['params'], before the samples:"
+            f" {call}, got {_checks.shown(params)}."
+        )
 
 
 def is_variables(tree: Any) -> bool:

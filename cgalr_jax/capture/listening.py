@@ -7,8 +7,9 @@ returned and, in a probe, holds fixed what only its own call can (the statistics
 import contextlib
 import functools
 import threading
+import traceback
 import types
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax.numpy as jnp
@@ -17,6 +18,8 @@ from flax import nnx
 from cgalr_jax.capture import frozen, outputs
 
 _EAR = "_cgalr_ear"
+# Out of these nothing is sown by a module that all branches or iterations have together.
+_TRANSFORMS = ("cond", "fori_loop", "pmap", "scan", "switch", "vmap", "while_loop")
 # Held while the classes of a model's modules are exchanged.
 _CHANGING_CLASSES = threading.Lock()
 
@@ -110,6 +113,7 @@ def _heard(cls: type) -> type:
             # Inside a transformation of JAX's own, a sown value would be a tracer that has left it.
             return self._pytree__state.trace_state.is_valid() and self.sow(nnx.Intermediate, name, value)
 
+        ear.listener.transforms.setdefault(ear.path, []).extend(transforms(traceback.walk_stack(None)))
         return ear.listener.call(ear.path, self, lambda: ranks(self), run, sow, kwargs)
 
     names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__call__": call}
@@ -144,6 +148,13 @@ def attached(model: nnx.Module, listener: outputs.Listener, still: bool) -> Iter
                     delattr(module, name)
             if isinstance(module, _Heard):
                 object.__setattr__(module, "__class__", module._cgalr_own)
+
+
+def transforms(frames: Iterable[tuple[types.FrameType, int]]) -> list[str]:
+    """The loops, branches and maps of nnx among the frames of a stack or a traceback, in their order."""
+    flax = (frame for frame, _ in frames if frame.f_globals.get("__name__", "").startswith("flax.nnx."))
+    names = (frame.f_code.co_name.removeprefix("simple_").removesuffix("_wrapper") for frame in flax)
+    return [f"nnx.{name}" for name in names if name in _TRANSFORMS]
 
 
 def ranks(module: nnx.Module) -> list[int]:

@@ -1,5 +1,6 @@
 """Flax nnx models -> activations."""
 
+import traceback
 from collections.abc import Callable, Mapping
 from typing import Any, Unpack
 
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from cgalr_jax import _checks
 from cgalr_jax.capture import choice as choices
 from cgalr_jax.capture import frozen, listening, outputs
 from cgalr_jax.capture.choice import Activations, Choice
@@ -15,8 +17,8 @@ from cgalr_jax.capture.choice import Activations, Choice
 # Variables, other than parameters, that may change in training; random keys are held fixed instead.
 _MOVING = nnx.Not(nnx.Any(nnx.Param, nnx.RngState))
 _UNREACHABLE = (
-    "a jax.vmap, jax.checkpoint, jax.lax.scan or the like around a module of the model; use nnx.vmap,"
-    " nnx.remat, nnx.scan"
+    "a jax.vmap, jax.checkpoint, jax.lax.scan or the like around a module of the model, or an nnx.fori_loop"
+    " or the like that closes over one; use nnx.vmap, nnx.remat, nnx.scan"
 )
 _RECURRENT = (nnx.RNN, nnx.RNNCellBase)
 _LAYERS = (
@@ -68,7 +70,7 @@ def nnx_probe(model: nnx.Module, samples: Any = None, **choice: Unpack[Choice]) 
         if not isinstance(params, Mapping):
             raise ValueError(
                 "params must be the parameters of the model, nnx.state(model, nnx.Param), before the samples:"
-                f" probe(params, samples), got {type(params).__name__}."
+                f" probe(params, samples), got {_checks.shown(params)}."
             )
         inputs, variables = frozen.given_samples(samples, batch)
         copy = nnx.merge(graphdef, state, copy=True)
@@ -178,12 +180,10 @@ def _run(model: nnx.Module, samples: Any, choice: Choice, *, still: bool = False
         with listening.attached(model, listener, still):
             output, captured = nnx.capture(run, nnx.Intermediate)(model, samples)
     except (TypeError, ValueError) as error:
-        if "__captures__" not in str(error):
+        around = listening.transforms(traceback.walk_tb(error.__traceback__))
+        if "__captures__" not in str(error) or not around:
             raise
-        raise ValueError(
-            "layers must be reachable, got some inside an nnx.scan that carries or shares its module; choose"
-            f" other layers, such as the nnx.RNN around a cell, among {listener.names}."
-        ) from error
+        raise listener.not_reached_in(around[-1]) from error
     return output, outputs.collect(nnx.to_pure_dict(captured), ranks, listener, output)
 
 

@@ -66,6 +66,7 @@ class Listener:
         self.units_last = units_last  # (module, its output, keyword arguments of its call) -> [N, ..., F]
         self.unreachable = unreachable  # where no output can be sown, and what to do about it
         self.paths: list[Path] = []  # of all modules called
+        self.transforms: dict[Path, list[str]] = {}  # those of Flax around their calls, from the inside out
         self.measured: set[Path] = set()  # of the modules whose output was sown
         self.calls = 0
         self.inside = False  # whether a measured layer is running
@@ -74,6 +75,21 @@ class Listener:
     def names(self) -> list[str]:
         """The names of all modules called, sorted; the model itself has no name."""
         return sorted({join(path) for path in self.paths} - {""})
+
+    def not_reached(self, name: str) -> ValueError:
+        """The error for a layer out of whose place nothing is sown."""
+        return ValueError(
+            f"layers must be reachable, got {name!r} inside {self.unreachable}, or choose other layers."
+        )
+
+    def not_reached_in(self, transform: str) -> ValueError:
+        """The error for a transformation out of which nothing is sown: what is in it, and what is not."""
+        within = {join(path) for path, around in self.transforms.items() if transform in around}
+        others = [name for name in self.names if name not in within]
+        return ValueError(
+            f"layers must be reachable, got {sorted(within)} inside an {transform} that carries or shares "
+            f"their module; choose other layers, such as a module around it, among {others}."
+        )
 
     def call(
         self,
@@ -99,9 +115,7 @@ class Listener:
         note = Note(self.calls, value.ndim, sum(ranks()), int(wanted))
         self.calls += 1
         if sow(note.name(), value) is False and wanted:
-            raise ValueError(
-                f"layers must be reachable, got {name!r} inside {self.unreachable}, or choose other layers."
-            )
+            raise self.not_reached(name)
         if wanted:
             self.measured.add(path)
         return output
@@ -159,7 +173,11 @@ def collect(sown: Any, ranks: Mapping[Path, list[int]], listener: Listener, outp
         elif choices.is_named(choice, join(path)):
             own[path] = values
     for path in listener.measured - notes.keys():
-        raise _no_name_of_its_own(join(path))
+        others = {place for place, _ in _sown_entries(sown)} | (set(listener.paths) - {path})
+        if join(path) in map(join, others):
+            raise _no_name_of_its_own(join(path))
+        around = listener.transforms.get(path)
+        raise listener.not_reached_in(around[0]) if around else listener.not_reached(join(path))
 
     found: list[_Layer] = []
     for path, heard in notes.items():
@@ -228,15 +246,16 @@ def _unstack(name: str, value: jax.Array, note: Note, extra: int, ranks: list[in
 
 
 def _without_logits(found: list[_Layer], choice: Choice, output: Any) -> list[_Layer]:
-    """Leaves out the last layer if it is as wide as an output of the model and not chosen by name."""
+    """Leaves out the last layer of several units if it is as wide as an output and not chosen by name."""
     # The only axis of a vector is that of the samples.
     widths = {jnp.shape(leaf)[-1] for leaf in jax.tree.leaves(output) if jnp.ndim(leaf) > 1}
     for layer in sorted(found, key=lambda layer: -layer.last):
-        if choices.is_named(choice, layer.name) or layer.width not in widths:
+        if choices.is_named(choice, layer.name) or (layer.width > 1 and layer.width not in widths):
             return found
         if layer.width > 1:
             return [other for other in found if other is not layer]
         # A head of one unit, such as a critic's, is no layer to measure: that of the logits may be before it.
+        # Its output has no axis for the unit where the model squeezes it.
     return found
 
 

@@ -7,7 +7,7 @@ from flax import linen, nnx
 
 from cgalr_jax import _checks
 from cgalr_jax.capture.choice import Choice
-from cgalr_jax.capture.linen import linen_probe
+from cgalr_jax.capture.linen import check_params, linen_probe
 from cgalr_jax.capture.nnx import nnx_probe
 
 _CALLS = """example takes one of
@@ -57,6 +57,7 @@ def example(model: Any, *arguments: Any, **choice: Unpack[Choice]) -> Any:
     elif isinstance(model, linen.Module):
         if len(arguments) != 2:
             raise ValueError(_wrong("params and samples must be given, after the linen model", arguments))
+        check_params(arguments[0], "example(net, params, samples)")
         probe = linen_probe(model, **choice)
     elif isinstance(model, type) or not callable(model):
         raise ValueError(

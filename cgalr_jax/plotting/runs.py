@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from cgalr_jax import _checks, controllers
 from cgalr_jax.plotting import _inputs
 from cgalr_jax.plotting._style import BLUE, GREEN, GREY, ORANGE, SKY, SMALL, VERMILION, clean
+from cgalr_jax.signals import Signal
 
 __all__ = ["plot_training_trace"]
 
@@ -28,7 +29,7 @@ def plot_training_trace(
     *,
     loss: str = "loss",
     base_learning_rate: jax.typing.ArrayLike | None = None,
-    set_point: float | None = None,
+    set_point: float | Signal | None = None,
     bounds: Callable[[Any], tuple[Any, Any]] | None = None,
     prefix: str = "cgalr",
 ) -> Sequence[Axes]:
@@ -45,7 +46,8 @@ def plot_training_trace(
       base_learning_rate: f32[] or f32[n], finite and at least 0; NaN in a row of them leaves a gap.
         Multiplies scale, anchor and envelope. None: what the trace has at `"{prefix}/learning_rate"`,
         otherwise the scale itself is drawn.
-      set_point: the signal's, drawn into the distances; positive.
+      set_point: the signal, whose set-point at the steps that each distance spans is drawn into the
+        distances; or one positive number for all of them.
       bounds: the envelope that was given to `scale_by_connectome`, `step -> (low, high)`; it is called with
         all steps, f64[n], and gives f32[] or f32[n] each.
       prefix: `"cgalr/0"` and so on where there are several instances.
@@ -61,17 +63,15 @@ def plot_training_trace(
         raise ValueError(f"axes must be three or four, got {len(axes)}.")
     for ax in axes:
         _inputs.check_axes("axes", ax)
-    if set_point is not None:
-        _checks.check("set_point", set_point, lambda x: 0 < x < math.inf, "positive and finite")
     if bounds is not None:
         _checks.check_function("bounds", bounds, "step -> (low, high), or None", 1)
     for name, key in (("loss", loss), ("prefix", prefix)):
         if not isinstance(key, str):
             raise ValueError(f"{name} must be a key of the trace, a string, got {_checks.shown(key)}.")
-    run = _read(trace, loss, prefix, base_learning_rate)
+    run = _read(trace, loss, prefix, base_learning_rate, set_point)
     _draw_loss(axes[0], run)
     _draw_rate(axes[1], run, bounds)
-    _draw_distance(axes[2], run, set_point)
+    _draw_distance(axes[2], run)
     if len(axes) == 4:
         axes[3].axhline(0, color=GREY, linewidth=0.7, linestyle=":")
         axes[3].step(run.step, run.z, where="post", color=GREEN, linewidth=1.1)
@@ -105,11 +105,18 @@ class _Run(NamedTuple):
     scale: np.ndarray
     anchor: np.ndarray | None  # None of a controller that has none
     distance: np.ndarray
+    set_point: np.ndarray
     z: np.ndarray
     phase: np.ndarray
 
 
-def _read(trace: Any, loss: str, prefix: str, base_learning_rate: jax.typing.ArrayLike | None) -> _Run:
+def _read(
+    trace: Any,
+    loss: str,
+    prefix: str,
+    base_learning_rate: jax.typing.ArrayLike | None,
+    set_point: float | Signal | None,
+) -> _Run:
     values = _inputs.as_series("trace", trace)
     rows = max((len(array) for array in values.values()), default=0)
     base = np.ones(rows)
@@ -127,7 +134,7 @@ def _read(trace: Any, loss: str, prefix: str, base_learning_rate: jax.typing.Arr
     if not placed.any():
         step, placed = np.arange(rows, dtype=np.float64), np.ones(rows, dtype=bool)
     values = {key: array[placed] for key, array in values.items()}
-    base, step = base[placed], step[placed]
+    base, step, spans = base[placed], step[placed], _inputs.spanned_steps(values, prefix)
     missing = np.full(len(step), np.nan)
 
     def series(name: str) -> np.ndarray:
@@ -147,6 +154,7 @@ def _read(trace: Any, loss: str, prefix: str, base_learning_rate: jax.typing.Arr
         scale=scale,
         anchor=anchor,
         distance=series("distance"),
+        set_point=missing if set_point is None else _inputs.as_set_points(set_point, spans),
         z=series("z"),
         phase=phase,
     )
@@ -183,10 +191,11 @@ def _draw_rate(ax: Axes, run: _Run, bounds: Callable[[Any], tuple[Any, Any]] | N
         ax.fill_between(run.step, low, high, color=GREEN, alpha=0.15, linewidth=0, label="envelope")
 
 
-def _draw_distance(ax: Axes, run: _Run, set_point: float | None) -> None:
+def _draw_distance(ax: Axes, run: _Run) -> None:
     ax.step(run.step, run.distance, where="post", color=VERMILION, linewidth=1.1)
-    if set_point is not None:
-        ax.axhline(set_point, color=GREY, linewidth=0.9, linestyle=":", label="set-point")
+    if np.isfinite(run.set_point).any():
+        style = {"color": GREY, "linewidth": 0.9, "linestyle": ":", "label": "set-point"}
+        ax.step(run.step, run.set_point, where="post", **style)
 
 
 def _running_mean(series: np.ndarray, window: int) -> np.ndarray:

@@ -1,7 +1,6 @@
 """A page about one run, made from its trace: `TraceRecorder.report`."""
 
 import html
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 from cgalr_jax import _checks
 from cgalr_jax.plotting import _inputs
 from cgalr_jax.recorder import _facts, _pictures, _sentences
+from cgalr_jax.signals import Signal
 
 _STYLE = """
 :root { color-scheme: light dark; --paper: #fff; --ink: #222; --line: #ddd; --warning: #fdeee3 }
@@ -36,7 +36,7 @@ def page(
     settings: Mapping[str, Any] | None = None,
     connectomes: Mapping[int, jax.typing.ArrayLike] | None = None,
     layers: Mapping[str, int] | None = None,
-    set_point: float | None = None,
+    set_point: float | Signal | None = None,
     base_learning_rate: jax.typing.ArrayLike | None = None,
     loss: str = "loss",
     bounds: Callable[[Any], tuple[Any, Any]] | None = None,
@@ -48,11 +48,14 @@ def page(
             raise ValueError(f"{name} must be a mapping, got {_checks.shown(value)}.")
     if layers is not None:  # with or without connectomes
         _inputs.check_layers(layers)
+    settings, trace, in_set_points = dict(settings or {}), dict(trace), False
     if set_point is not None:
-        _checks.check("set_point", set_point, lambda x: 0 < x < math.inf, "positive and finite")
-    settings, trace, in_set_points = dict(settings or {}), dict(trace), set_point is not None
-    if set_point is not None and f"{prefix}/distance" in trace:
-        trace[f"{prefix}/distance"] = trace[f"{prefix}/distance"] / set_point
+        spans = _inputs.spanned_steps(trace, prefix)
+        set_points = _inputs.as_set_points(set_point, spans)
+        # One number is wrong for some of the distances if they span different numbers of steps.
+        in_set_points = isinstance(set_point, Signal) or len(np.unique(spans[np.isfinite(spans)])) <= 1
+        if in_set_points and f"{prefix}/distance" in trace:
+            trace[f"{prefix}/distance"] = trace[f"{prefix}/distance"] / set_points
 
     # What cannot be drawn is refused before anything is said of it.
     frames = _facts.frames(connectomes or {})

@@ -86,8 +86,8 @@ def advice(facts: Facts, has_seed: bool, has_set_point: bool) -> list[str]:
     found = [*_of_the_calibration(facts), *_of_the_rest(facts)]
     if not has_set_point:
         found.append(
-            "Give this report the signal's set-point (<code>set_point=signal.set_point_at(every)</code>): "
-            "then the distance is drawn in set-points, in which 1 is fast enough."
+            "Give this report the signal (<code>set_point=signal</code>): then the distance is drawn in "
+            "set-points, in which 1 is fast enough."
         )
     if not has_seed:
         found.append(
@@ -127,10 +127,12 @@ def _of_the_calibration(facts: Facts) -> Iterator[str]:
 
 
 def _of_the_rest(facts: Facts) -> Iterator[str]:
-    if facts.measurements is not None and facts.measurements < _ADVISED_MEASUREMENTS:
+    # Of a short run, half of its steps: more are hardly to be had.
+    advised = min(_ADVISED_MEASUREMENTS, facts.steps // 2)
+    if facts.measurements is not None and facts.measurements < advised:
         yield (
             f"With {facts.measurements} measurements there is little to go by: take a smaller "
-            f"<code>every</code>, so that there are {_ADVISED_MEASUREMENTS} or more."
+            f"<code>every</code>, so that there are {advised} or more."
         )
     if facts.skipped:
         yield (

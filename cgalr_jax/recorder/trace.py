@@ -186,9 +186,10 @@ class TraceRecorder:
         Args:
           path: of the HTML file; one that is there is replaced when the new one is whole.
           **options: `settings`, a mapping of what you want to remember (`{"seed": 0, "optimizer": "adamw"}`);
-            `set_point`, of your signal, at your `every`: `signal.set_point_at(every)`; `connectomes`, a
-            mapping of steps to f32[P, P], and `layers`, of names to numbers of units; `base_learning_rate`,
-            `loss`, `bounds` and `prefix` as in `cgalr_jax.plotting.plot_training_trace`.
+            `set_point`, your signal: each distance is shown in set-points of the steps that it spans; or a
+            number, `signal.set_point_at(every)`, if all span equally many; `connectomes`, a mapping of steps
+            to f32[P, P], and `layers`, of names to numbers of units; `base_learning_rate`, `loss`, `bounds`
+            and `prefix` as in `cgalr_jax.plotting.plot_training_trace`.
 
         Raises:
           ValueError: path is not a file, or an option is out of range.

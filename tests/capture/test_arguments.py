@@ -67,6 +67,11 @@ def test_example_of_a_function_of_ones_own():
     assert found == jax.eval_shape(hidden, {"w": jnp.ones((3, 6))}, X)
 
 
+class Total(nnx.Module):
+    def __call__(self, x):
+        return x.sum()
+
+
 WRONG = {
     "example of nothing": (lambda: capture.example(X), "model must be an instance of a Flax model, or"),
     "example of a class": (
@@ -83,6 +88,23 @@ WRONG = {
     "params forgotten, linen": (
         lambda: capture.example(capture.linen_probe(LINEN), X),
         "params must be the parameters of the model, model.init",
+    ),
+    "samples before params": (
+        lambda: capture.example(LINEN, X, PARAMS),
+        r"before the samples: example\(net, params, samples\), got an array of shape \(4, 3\)",
+    ),
+    "samples before params, linen probe": (
+        lambda: capture.example(capture.linen_probe(LINEN), X, PARAMS),
+        r"before the samples: probe\(params, samples\), got an array of shape \(4, 3\)",
+    ),
+    "samples before params, nnx probe": (
+        lambda: jax.jit(capture.nnx_probe(NNX))(X, nnx.state(NNX, nnx.Param)),
+        r"before the samples: probe\(params, samples\), got an array of shape \(4, 3\)",
+    ),
+    "text for params": (lambda: capture.example(LINEN, "params", X), "samples\\), got 'params'"),
+    "layer that returns a number": (
+        lambda: capture.example(nnx.Sequential(Total(), *NNX.layers), X, layers=[Total]),
+        r"got one that returns an array of shape \(\)",
     ),
     "choice beside a probe": (
         lambda: capture.example(capture.nnx_probe(NNX), NNX, X, logits=True),

@@ -352,8 +352,57 @@ def test_layer_without_parameters_in_a_scan_is_refused():
 
 def test_cell_inside_an_nnx_rnn_is_refused():
     probe, params, x = nnx_case(NnxSequence, SEQUENCES, layers=["rnn/cell"])
-    with pytest.raises(ValueError, match=r"nnx.scan that carries .* 'rnn/cell'"):
+    sentence = r"'rnn/cell', .* inside an nnx.scan that carries .* among \['rnn'\]"
+    with pytest.raises(ValueError, match=sentence):
         probe(params, x)
+
+
+def carried(a, b, x):
+    return nnx.scan(
+        lambda carry, _: (carry[0], carry[0](carry[1])), in_axes=(nnx.Carry, 0), out_axes=nnx.Carry
+    )((a, x), jnp.arange(3))[1]
+
+
+def shared(a, b, x):
+    step = nnx.scan(lambda a, x, _: a(x), in_axes=(None, nnx.Carry, 0), out_axes=nnx.Carry)
+    return step(a, x, jnp.arange(3))
+
+
+TRANSFORMS = {  # what may be done with two layers: with both, or with the first
+    "cond": lambda a, b, x: nnx.cond(True, lambda a, b, x: a(x), lambda a, b, x: b(x), a, b, x),
+    "switch": lambda a, b, x: nnx.switch(jnp.int32(1), [lambda a, b, x: a(x), lambda a, b, x: b(x)], a, b, x),
+    "fori_loop": lambda a, b, x: nnx.fori_loop(0, 3, lambda i, carry: (a := carry[0], a(carry[1])), (a, x))[
+        1
+    ],
+    "while_loop": lambda a, b, x: nnx.while_loop(
+        lambda carry: carry[1].sum() < 0, lambda carry: (carry[0], carry[0](carry[1])), (a, x)
+    )[1],
+    "scan": carried,
+    "scan of a shared module": shared,
+    "vmap": lambda a, b, x: nnx.vmap(lambda a, x: a(x), in_axes=(None, 0))(a, x),
+}
+
+
+class NnxTransformed(nnx.Module):
+    def __init__(self, transform, rngs):
+        self.transform = transform
+        self.first, self.a, self.b = (nnx.Linear(8, 8, rngs=rngs) for _ in range(3))
+        self.out = nnx.Linear(8, 2, rngs=rngs)
+
+    def __call__(self, x):
+        return self.out(self.transform(self.a, self.b, nnx.remat(lambda layer, x: layer(x))(self.first, x)))
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_layers_inside_what_nothing_is_sown_out_of_are_named_and_not_proposed(name):
+    model, x = NnxTransformed(TRANSFORMS[name], nnx.Rngs(0)), inputs(FLAT)
+    layers = ["a", "b"] if name in ("cond", "switch") else ["a"]
+    with pytest.raises(ValueError, match=rf"nnx\.{name.split()[0]} that carries or shares") as error:
+        capture.example(model, x)
+    got, proposed = str(error.value).split(" inside ")
+    assert got == f"layers must be reachable, got {layers}"
+    assert "among ['first'" in proposed
+    assert list(capture.example(model, x, layers=["first"])) == ["first"]
 
 
 @pytest.mark.parametrize(

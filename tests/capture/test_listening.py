@@ -1,6 +1,7 @@
 """Nothing that other models or threads use is touched, nothing stays behind, and no layer is lost."""
 
 import threading
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -298,6 +299,52 @@ def test_the_logits_are_left_out_beside_a_head_of_one_unit():
             return self.b(features), self.out(jnp.tanh(self.b(features)))
 
     assert set(capture.example(Actor(), jnp.ones((5, 3)))) == {"a"}
+
+
+HEADS = {  # what a model makes of the logits and of the one unit of its other head
+    "two outputs": lambda logits, value: (logits, value),
+    "value squeezed": lambda logits, value: (logits, value.squeeze(-1)),
+    "value summed": lambda logits, value: (value.sum(-1), logits),
+    "by name": lambda logits, value: {"policy": logits, "value": value[..., 0]},
+    "dueling": lambda logits, value: value + logits - logits.mean(-1, keepdims=True),
+}
+
+
+class NnxHeads(nnx.Module):
+    def __init__(self, heads, value_last, rngs):
+        self.heads, self.value_last = heads, value_last
+        self.body = nnx.Linear(3, 7, rngs=rngs)
+        self.policy = nnx.Linear(7, 4, rngs=rngs)
+        self.value = nnx.Linear(7, 1, rngs=rngs)
+
+    def __call__(self, x):
+        h = jnp.tanh(self.body(x))
+        order = (self.policy, self.value) if self.value_last else (self.value, self.policy)
+        found = {head: head(h) for head in order}
+        return self.heads(found[self.policy], found[self.value])
+
+
+class LinenHeads(linen.Module):
+    heads: Callable
+    value_last: bool
+
+    @linen.compact
+    def __call__(self, x):
+        h = jnp.tanh(linen.Dense(7, name="body")(x))
+        widths = {"policy": 4, "value": 1}
+        order = widths if self.value_last else reversed(widths)
+        found = {name: linen.Dense(widths[name], name=name)(h) for name in order}
+        return self.heads(found["policy"], found["value"])
+
+
+@pytest.mark.parametrize("value_last", [True, False])
+@pytest.mark.parametrize("heads", HEADS)
+def test_a_head_of_one_unit_does_not_hide_the_logits(heads, value_last):
+    x = jnp.ones((5, 3))
+    assert set(capture.example(NnxHeads(HEADS[heads], value_last, nnx.Rngs(0)), x)) == {"body"}
+    net = LinenHeads(HEADS[heads], value_last)
+    params = jax.eval_shape(net.init, jax.random.key(0), x)["params"]
+    assert set(capture.example(net, params, x)) == {"body"}
 
 
 @pytest.mark.parametrize("others", [(4,), (1,)])

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cgalr_jax import topology
+from cgalr_jax import signals, topology
 
 pytest.importorskip("matplotlib")
 from cgalr_jax import plotting
@@ -79,7 +79,11 @@ def sheet():
         ),
         (
             lambda axes, m: plotting.plot_training_trace(axes, TRACE, set_point=-1.0),
-            "set_point must be positive and finite, got -1.0",
+            "set_point must be positive and finite, or the signal, got -1.0",
+        ),
+        (
+            lambda axes, m: plotting.plot_training_trace(axes, TRACE, set_point=signals.frobenius),
+            "set_point must be positive and finite, or the signal, got <function frobenius",
         ),
         (
             lambda axes, m: plotting.plot_training_trace(axes, TRACE, bounds=2),
