@@ -33,12 +33,12 @@ def save(path: pathlib.Path, record: NamedTuple, settings: str) -> None:
     write(path, record._asdict() | {SETTINGS: settings})
 
 
-def load(path: pathlib.Path, kind: type, settings: str | None = None) -> Any:
-    """The record of that kind, or None if there is none yet, or one of other settings."""
+def load(path: pathlib.Path, kind: type[Any], settings: str | None = None) -> Any:
+    """The record of that kind, or None if there is none yet, or one of other settings or another edition."""
     if not path.exists():
         return None
     found = read(path)
     made_with = found.pop(SETTINGS, None)
     if settings is not None and made_with is not None and str(made_with) != settings:
         return None
-    return kind(**found)
+    return kind(**found) if found.keys() == set(kind._fields) else None

@@ -295,6 +295,10 @@ TRANSFORMATION = {
 LEARNING_RATES = ("zero", "a fraction", "too small for float32")
 
 
+# Trees that do not go with `PARAMS`.
+UNLIKE = {"other names": {"v": PARAMS["w"]}, "another shape": {"w": jnp.ones(3)}, "texts": {"w": "abc"}}
+
+
 def rate_row(call):
     kinds = {key: value for key, value in SCHEDULES.items() if key != "too small for float32"}
     return Row(call, "a schedule", kinds, ("a fraction",), (0.1, np.float32(0.1), jnp.float32(0.1)))
@@ -638,24 +642,14 @@ TABLE: dict[str, dict[str, Row]] = {
         "updates": Row(
             lambda v: signals.largest_share(v, PARAMS),
             "",
-            {
-                **{kind: tree for kind, tree in TREES.items() if kind != "nothing"},
-                "other names": {"v": PARAMS["w"]},
-                "another shape": {"w": jnp.ones(3)},
-                "texts": {"w": "abc"},
-                "without updates": {},
-            },
+            {kind: tree for kind, tree in (TREES | UNLIKE).items() if kind != "nothing"}
+            | {"without updates": {}},
             good=(PARAMS, {"w": None}, {"w": np.ones((4, 3))}),
         ),
         "params": Row(
             lambda v: signals.largest_share(PARAMS, v),
             "",
-            {
-                **TREES,
-                "other names": {"v": PARAMS["w"]},
-                "another shape": {"w": jnp.ones(3)},
-                "texts": {"w": "abc"},
-            },
+            TREES | UNLIKE,
             called="updates",
         ),
     },

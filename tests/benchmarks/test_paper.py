@@ -11,7 +11,7 @@ import pytest
 for needed in ("sklearn", "networkx", "rich", "matplotlib"):
     pytest.importorskip(needed)
 
-from benchmarks import pages  # noqa: E402
+from benchmarks import arrays, pages  # noqa: E402
 from benchmarks.paper import __main__ as paper  # noqa: E402  after what they need
 from benchmarks.paper import (  # noqa: E402
     archive,
@@ -55,8 +55,8 @@ def untried(rate):
 
 def outcome(validation, test):
     curve = np.full((len(test), 2), 0.5, np.float32)
-    arrays = (np.float32(validation), np.float32(test))
-    return runner.Outcome(*arrays, curve, curve, curve, curve, np.float32(test))
+    scores = (np.float32(validation), np.float32(test))
+    return runner.Outcome(*scores, curve, curve, curve, curve, np.float32(test))
 
 
 def study(folder):
@@ -343,6 +343,15 @@ def test_results_of_other_settings_are_not_taken(tmp_path, small, monkeypatch):
     assert store.load(*given) is None
     monkeypatch.setitem(tasks.TASKS, "small", TASK)
     monkeypatch.setitem(methods.METHODS, "SGD cosine", methods.METHODS["SGD step"])
+    assert store.load(*given) is None
+
+
+def test_results_of_an_edition_that_noted_less_are_not_taken(tmp_path, small):
+    given = study(tmp_path), "small", "SGD cosine", 0.03, (0, 1)
+    fields = outcome([0.2, 0.2], [0.2, 0.2])._asdict()
+    del fields["ended"]
+    settings = {arrays.SETTINGS: store.settings_of(*given[:3])}
+    arrays.write(store.path_of(tmp_path, *given[1:]), fields | settings)
     assert store.load(*given) is None
 
 
