@@ -139,9 +139,19 @@ def check_kind(name: str, value: Any, kind: type, room: str = "cgalr_jax") -> No
     """Raises a ValueError unless `value` is a `kind`; if `value` is a factory, the error says to call it."""
     if isinstance(value, kind):
         return
-    called = getattr(value, "__name__", "")
-    hint = f"the function {called}; call it: {called}()" if callable(value) and called else shown(value)
+    hint, called = shown(value), getattr(value, "__name__", "")
+    if callable(value) and called:
+        hint = f"the function {called}" + (f"; call it: {called}()" if _takes(value, 0) else "")
     raise ValueError(f"{name} must be a {room}.{kind.__name__}, got {hint}.")
+
+
+def _takes(function: Callable[..., Any], arguments: int) -> bool:
+    """Whether a function can be called with this number of arguments, as far as is known."""
+    try:
+        inspect.signature(function).bind(*range(arguments))
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def check_function(name: str, value: Any, signature: str, arguments: int | None = None) -> None:

@@ -138,15 +138,22 @@ def cut_samples(samples: Any, stored: Any) -> Any:
             raise ValueError(f"samples must be arrays, got {_checks.shown(sample)}.")
         sample = _checks.jax_array(sample)
         shape, dtype = jnp.shape(sample), jnp.result_type(sample)
-        if len(shape) != len(like.shape) or shape[1:] != like.shape[1:] or shape[:1] < like.shape[:1]:
+        alike = len(shape) == len(like.shape) and shape[1:] == like.shape[1:]
+        if not alike or shape[:1] < like.shape[:1]:
+            advice = (
+                "Drop the last, smaller batch of an epoch, or store fewer samples."
+                if alike
+                else "Only the number of rows may differ."
+            )
             raise ValueError(
-                f"samples must have the shape given to scale_by_connectome, {like.shape}, or more rows; "
-                f"got {shape}. Drop the last, smaller batch of an epoch, or store fewer samples."
+                f"samples must have the shape of those that the transformation was made with, {like.shape}, "
+                f"or more rows; got {shape}. {advice}"
             )
         if not _keeps(dtype, like.dtype):
             raise ValueError(
-                f"samples must have the dtype given to scale_by_connectome, {like.dtype}, got {dtype}, which "
-                f"does not fit into it; pass an example of the batches as they are in the update."
+                f"samples must have the dtype of those that the transformation was made with, {like.dtype}, "
+                f"got {dtype}, which does not fit into it; pass an example of the batches as they are in the "
+                "update."
             )
         first = jnp.asarray(sample[: like.shape[0]] if like.shape else sample, like.dtype)
         # On an Explicit mesh the batch is split and the state is not; `jnp.where` needs the same for both.
@@ -155,7 +162,7 @@ def cut_samples(samples: Any, stored: Any) -> Any:
 
     if jax.tree.structure(samples) != jax.tree.structure(stored):
         raise ValueError(
-            "samples must have the structure given to scale_by_connectome, "
+            "samples must have the structure of those that the transformation was made with, "
             f"{jax.tree.structure(stored)}; got {jax.tree.structure(samples)}."
         )
     return jax.tree.map(cut, samples, stored)

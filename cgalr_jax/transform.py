@@ -197,6 +197,11 @@ def cgalr(
             f"optimizer must be a function, {signature}, got {type(optimizer).__name__}, one that is built "
             "already; pass optax.adamw itself, or functools.partial(optax.adamw, weight_decay=1e-2)."
         )
+    if isinstance(optimizer, functools.partial) and (optimizer.args or "learning_rate" in optimizer.keywords):
+        raise ValueError(
+            f"optimizer must be a function, {signature}, got {_checks.shown(optimizer)}, which has its rate "
+            "already; leave that to learning_rate: functools.partial(optax.adamw, weight_decay=1e-2)."
+        )
     _checks.check_function("optimizer", optimizer, signature, 1)
     controller = _deprecated.moved_arguments(controller, bounds, window)
     every, controller = for_a_run_of(steps, learning_rate, every, controller)
@@ -222,7 +227,7 @@ def for_a_run_of(
         if controller is not None:
             raise ValueError(
                 "steps must be None beside a controller, which knows the length of the run itself: "
-                f"calibrated(schedule, steps={steps}); got both."
+                f"calibrated(schedule, steps={steps}), with every={cadence.default_every(steps)}; got both."
             )
     if every is None:
         every = cadence.default_every(steps)

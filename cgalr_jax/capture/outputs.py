@@ -285,6 +285,11 @@ def _check_found(found: set[str], listener: Listener, sown: Any) -> None:
     wanted = "dense, convolutional, attention or recurrent layers other than that of the logits"
     wanted = wanted if layers is None else missing or layers
     there = sorted({*listener.names, *own})
+    if not there:
+        raise ValueError(
+            "model must have layers inside, got a layer by itself: put it into an nnx.Sequential or a "
+            "linen.Sequential, or write a probe of your own."
+        )
     raise ValueError(f"layers must match some of {there}, got no match for {wanted}.")
 
 

@@ -1,5 +1,6 @@
 """Mistakes of a first hour: each is told in its first line what to do, or simply works."""
 
+import functools
 import types
 
 import flax.training.train_state
@@ -105,7 +106,13 @@ TOLD = {
     ),
     "the smaller last batch": (
         lambda: update(block(samples=X), probe=paired, samples=X[:5]),
-        "samples must have the shape given to scale_by_connectome, (16, 4), or more rows; got (5, 4)",
+        "samples must have the shape of those that the transformation was made with, (16, 4), or more rows; "
+        "got (5, 4). Drop the last, smaller batch",
+    ),
+    "samples of another width": (
+        lambda: update(block(samples=X), probe=paired, samples=X[:, :3]),
+        "samples must have the shape of those that the transformation was made with, (16, 4), or more rows; "
+        "got (16, 3). Only the number of rows may differ.",
     ),
     "a number as the schedule": (
         lambda: cgalr_jax.calibrated(1e-3),
@@ -123,9 +130,21 @@ TOLD = {
         lambda: block(signal=signals.hybrid),
         "signal must be a cgalr_jax.Signal, got the function hybrid; call it: hybrid()",
     ),
+    "a schedule as the controller": (
+        lambda: block(controller=optax.cosine_decay_schedule(0.1, 100)),
+        "controller must be a cgalr_jax.Controller, got the function schedule.",
+    ),
     "the name of a signal": (
         lambda: block(signal="births"),
         "signal must be a cgalr_jax.Signal, got 'births'",
+    ),
+    "the rate in the optimizer, too": (
+        lambda: cgalr_jax.cgalr(0.1, EXAMPLE, optimizer=functools.partial(optax.adamw, 0.1)),
+        "optimizer must be a function, learning_rate -> optax.GradientTransformation, got functools.partial(",
+    ),
+    "the rate in the optimizer, by name": (
+        lambda: cgalr_jax.cgalr(0.1, EXAMPLE, optimizer=functools.partial(optax.sgd, learning_rate=0.1)),
+        "optimizer must be a function, learning_rate -> optax.GradientTransformation, got functools.partial(",
     ),
     "an optimizer, already built": (
         lambda: cgalr_jax.cgalr(0.1, EXAMPLE, optimizer=optax.adam(0.1)),
@@ -163,6 +182,14 @@ TOLD = {
     "samples for parameters": (
         lambda: capture.example(capture.nnx_probe(NNX), X),
         "params must be the parameters of the model, nnx.state(model, nnx.Param)",
+    ),
+    "a layer by itself, as the model": (
+        lambda: capture.example(nnx.Linear(4, 3, rngs=nnx.Rngs(0)), X),
+        "model must have layers inside, got a layer by itself: put it into an nnx.Sequential",
+    ),
+    "a linen layer by itself": (
+        lambda: capture.example(linen.Dense(3), linen.Dense(3).init(jax.random.key(0), X)["params"], X),
+        "model must have layers inside, got a layer by itself: put it into an nnx.Sequential",
     ),
     "a layer that is not there": (
         lambda: capture.example(capture.linen_probe(NET, layers=["nosuch"]), VARIABLES["params"], X),
