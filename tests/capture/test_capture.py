@@ -461,7 +461,7 @@ def test_a_name_that_matches_nothing_lists_what_there_is():
 def test_a_model_of_logits_alone_is_refused():
     model = linen.Dense(2)
     params = model.init(jax.random.key(0), inputs(FLAT))["params"]
-    with pytest.raises(ValueError, match="layers other than that of the logits"):
+    with pytest.raises(ValueError, match="model must have layers inside"):
         capture.linen_probe(model)(params, inputs(FLAT))
 
 
