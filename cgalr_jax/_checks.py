@@ -148,8 +148,8 @@ def check_kind(name: str, value: Any, kind: type, room: str = "cgalr_jax") -> No
 def _takes(function: Callable[..., Any], arguments: int) -> bool:
     """Whether a function can be called with this number of arguments, as far as is known."""
     try:
-        inspect.signature(function).bind(*range(arguments))
-    except (TypeError, ValueError):
+        check_function("function", function, "any", arguments)
+    except ValueError:
         return False
     return True
 

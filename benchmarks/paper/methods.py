@@ -127,9 +127,9 @@ def _controlled(setting: Setting) -> optax.GradientTransformation:
 def ours(setting: Setting, rows: int | None = None, **rest: Any) -> optax.GradientTransformation:
     """The library's default; of paired samples only the first `rows`."""
     schedule = training.rate_of(setting.config)
-    every = max(setting.steps // training.MEASUREMENTS, 1)
     samples = None if setting.samples is None else setting.samples[:rows]
-    return cgalr_jax.cgalr(schedule, setting.example, samples=samples, every=every, **rest)
+    options = {"every": max(setting.steps // training.MEASUREMENTS, 1), **rest}
+    return cgalr_jax.cgalr(schedule, setting.example, samples=samples, **options)
 
 
 FAMILIES: dict[str, Family] = {

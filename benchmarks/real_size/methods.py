@@ -50,10 +50,8 @@ def _ours_on(base: Base, **rest: Any) -> Family:
 
 
 def _known_length(setting: Setting) -> optax.GradientTransformation:
-    """`cgalr`, told the length of the run besides: its ramp is shorter, and each step of it is measured."""
-    rate = training.rate_of(setting.config)
-    samples = None if setting.samples is None else setting.samples[:SAMPLES]
-    return cgalr_jax.cgalr(rate, setting.example, samples=samples, steps=setting.steps)
+    """`cgalr`, told the length of the run, which chooses `every`, too: each step of its ramp is measured."""
+    return paper.ours(setting, SAMPLES, every=None, steps=setting.steps)
 
 
 def _schedule_free(setting: Setting) -> optax.GradientTransformation:
@@ -115,8 +113,9 @@ CONTROLS = {
     f"update norm on {name}": Untuned(f"update norm on {name}", "cosine", BASES[name][1])
     for name in ("SGD", "AdamW")
 }
+STEPS_KNOWN = "ours on SGD, steps known"
 VARIANTS = {
-    "ours on SGD, steps known": Untuned("known length", "cosine"),
+    STEPS_KNOWN: Untuned("known length", "cosine"),
     "ours on SGD, schedule known": Untuned("known schedule", "cosine"),
     **{f"ours on SGD, max_share={bound}": Untuned(f"max_share={bound}", "cosine") for bound in BOUNDS},
 }

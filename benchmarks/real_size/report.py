@@ -68,7 +68,7 @@ def _pairs(both: Found, ours: str, name: str) -> list[tuple[np.ndarray, np.ndarr
 
 def _against(found: Found) -> str:
     rows = []
-    for ours in (OURS, "ours on SGD, steps known", "ours on AdamW"):
+    for ours in (OURS, methods.STEPS_KNOWN, "ours on AdamW"):
         for name in methods.BASELINES:
             if not (both := _with(found, ours, name)):
                 continue

@@ -29,7 +29,7 @@ def of_known_length(config: Config, key: jax.Array, ramp: int | None = None) -> 
     """The same, with the length of the run: it measures each step of its ramp, of at most 60 or as given."""
     del key
     table = config["shape"]
-    steps = len(table) if ramp is None else 3 * ramp
+    steps = len(table) if ramp is None else 3 * ramp  # a ramp is a third of a short run
     return library.calibrated(lambda step: table[step], steps=steps, **_numbers(config))
 
 

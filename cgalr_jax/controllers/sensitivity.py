@@ -117,8 +117,7 @@ def follow(schedule: optax.Schedule | None, step: jax.Array, state: CalibrationS
         peak = jnp.where(reached <= sudden * peak, jnp.maximum(reached, peak), peak)
     # While the schedule warms up, the scale is divided by what that adds to the rate: their product is what
     # climbs, and what is calibrated. So is what the scale is compared with.
-    known = state.peak > 0
-    lift = jnp.where(known, peak, 1.0) / jnp.where(known, state.peak, 1.0)
+    lift = jnp.where(state.peak > 0, peak, 1.0) / state.known_peak
     return state._replace(
         scale=state.scale / lift,
         anchor=state.anchor / lift,
