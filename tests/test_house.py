@@ -50,7 +50,7 @@ WINGS = {
         ("_page",),
         ("trace",),
     ),
-    "capture": (("choice", "frozen"), ("outputs",), ("listening",), ("nnx", "linen"), ("shapes",)),
+    "capture": (("choice", "frozen"), ("calls",), ("outputs", "listening"), ("nnx", "linen"), ("shapes",)),
 }
 # Which files may import what is optional, by the beginnings of their names; types are checked elsewhere.
 GUESTS = {

@@ -15,8 +15,8 @@ from flax import core, linen
 from flax.training import train_state
 
 from cgalr_jax import _checks
+from cgalr_jax.capture import calls, frozen, outputs
 from cgalr_jax.capture import choice as choices
-from cgalr_jax.capture import frozen, outputs
 from cgalr_jax.capture.choice import Activations, Choice
 
 _STILL = (
@@ -231,7 +231,7 @@ def _run(
     still: bool = True,
 ) -> tuple[Any, Activations, dict[str, Any]]:
     """Runs a linen model and collects what its modules sow; with `still`, as in a probe."""
-    listener = outputs.Listener(choice, _LAYERS, _units_last, _UNREACHABLE)
+    listener = calls.Listener(choice, _LAYERS, _units_last, _UNREACHABLE)
     variables = {"params": {}, **{key: value for key, value in variables.items() if key != "intermediates"}}
 
     def heard(method: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
@@ -298,8 +298,8 @@ def _units_last(module: Any, output: Any, kwargs: Mapping[str, Any]) -> jax.Arra
     if isinstance(module, linen.WeightNorm):
         return _units_last(module.layer_instance, output, kwargs)
     features = np.size(module.features) if isinstance(module, linen.DenseGeneral) else 1
-    value = outputs.units_last(output, isinstance(module, _RECURRENT), features)
-    return outputs.samples_first(value, module, kwargs) if isinstance(module, linen.RNN) else value
+    value = calls.units_last(output, isinstance(module, _RECURRENT), features)
+    return calls.samples_first(value, module, kwargs) if isinstance(module, linen.RNN) else value
 
 
 def _ranks(parameters: Any) -> list[int]:
@@ -307,7 +307,7 @@ def _ranks(parameters: Any) -> list[int]:
     return [jnp.ndim(leaf) for leaf in jax.tree.leaves(parameters)]
 
 
-def _subtree(tree: Any, path: outputs.Path) -> Any:
+def _subtree(tree: Any, path: calls.Path) -> Any:
     """The part of a nested dict under a path; empty if there is none."""
     for key in path:
         tree = tree.get(key, {})

@@ -15,7 +15,7 @@ from typing import Any
 import jax.numpy as jnp
 from flax import nnx
 
-from cgalr_jax.capture import frozen, outputs
+from cgalr_jax.capture import calls, frozen
 
 _EAR = "_cgalr_ear"
 # Out of these nothing is sown by a module that all branches or iterations have together.
@@ -30,7 +30,7 @@ class _Ear:
     As a static attribute it still exists inside nnx.jit, nnx.scan and the like, where modules are copies.
     """
 
-    def __init__(self, listener: outputs.Listener, path: outputs.Path, still: bool):
+    def __init__(self, listener: calls.Listener, path: calls.Path, still: bool):
         self.listener = listener
         self.path = path
         self.still = still  # whether a probe runs the model
@@ -126,14 +126,14 @@ def _heard(cls: type) -> type:
 
 
 @contextlib.contextmanager
-def attached(model: nnx.Module, listener: outputs.Listener, still: bool) -> Iterator[None]:
+def attached(model: nnx.Module, listener: calls.Listener, still: bool) -> Iterator[None]:
     """Passes all calls of a model's modules to the listener, like `linen.intercept_methods` in linen."""
     modules = dict(nnx.iter_modules(model))
     with _CHANGING_CLASSES:
         if heard := [path for path, module in modules.items() if isinstance(module, _Heard)]:
             raise ValueError(
                 "model must be run by one nnx_forward at a time, got one that another, perhaps of another "
-                f"thread, is running: {[outputs.join(path) for path in heard]}."
+                f"thread, is running: {[calls.join(path) for path in heard]}."
             )
         for path, module in modules.items():
             if callable(module):

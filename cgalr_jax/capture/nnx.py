@@ -10,8 +10,8 @@ import numpy as np
 from flax import nnx
 
 from cgalr_jax import _checks
+from cgalr_jax.capture import calls, frozen, listening, outputs
 from cgalr_jax.capture import choice as choices
-from cgalr_jax.capture import frozen, listening, outputs
 from cgalr_jax.capture.choice import Activations, Choice
 
 # Variables, other than parameters, that may change in training; random keys are held fixed instead.
@@ -166,7 +166,7 @@ def _hold_still(model: nnx.Module) -> None:
 
 def _run(model: nnx.Module, samples: Any, choice: Choice, *, still: bool = False) -> tuple[Any, Activations]:
     """Runs an nnx model and collects what its modules sow."""
-    listener = outputs.Listener(choice, _LAYERS, _units_last, _UNREACHABLE)
+    listener = calls.Listener(choice, _LAYERS, _units_last, _UNREACHABLE)
     ranks = {path: listening.ranks(module) for path, module in nnx.iter_modules(model)}
 
     def run(model: nnx.Module, samples: Any) -> Any:
@@ -190,5 +190,5 @@ def _run(model: nnx.Module, samples: Any, choice: Choice, *, still: bool = False
 def _units_last(module: Any, output: Any, kwargs: Mapping[str, Any]) -> jax.Array:
     """The array that a module returned, its features merged into one last axis."""
     features = np.size(module.out_features) if isinstance(module, nnx.LinearGeneral) else 1
-    value = outputs.units_last(output, isinstance(module, _RECURRENT), features)
-    return outputs.samples_first(value, module, kwargs) if isinstance(module, nnx.RNN) else value
+    value = calls.units_last(output, isinstance(module, _RECURRENT), features)
+    return calls.samples_first(value, module, kwargs) if isinstance(module, nnx.RNN) else value

@@ -1,142 +1,18 @@
-"""What the modules of a model sow in one forward pass -> activations, without Flax.
-
-To tell a layer from a stack of layers, each module notes the rank of its output and of its parameters, as
-they are inside the module. A scan or a vmap adds axes afterwards. If each iteration has parameters of its
-own, both output and parameters have the new axes: these are layers, `blocks/dense/0`, ... If the iterations
-share parameters, only the output has the new axes: these are time steps, and count as samples. The note is
-the name under which the value is sown, and so survives jit, remat and scan.
-"""
+"""What the modules of a model sowed in one forward pass -> activations, without Flax."""
 
 import collections
 import fnmatch
-import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cgalr_jax import _checks, _leaves
+from cgalr_jax import _leaves
 from cgalr_jax.capture import choice as choices
+from cgalr_jax.capture.calls import Listener, Note, Path, is_note, join
 from cgalr_jax.capture.choice import Activations, Choice
-
-_NOTE = "cgalr:"
-
-# The place of a module or a sown value in the model. Paths are joined to names only at the very end: 'a/b'
-# may be the name of one module and the path of another.
-Path = tuple[Any, ...]
-
-
-def join(path: Path) -> str:
-    """The name of a path."""
-    return "/".join(map(str, path))
-
-
-class Note(NamedTuple):
-    """Facts about a module's return, encoded in the name under which its value is sown."""
-
-    call: int  # how many modules had returned before, in this forward pass
-    rank: int  # number of axes of the value inside the module; a module that is not measured sows a scalar
-    parameters: int  # number of axes of all its parameters together, inside the module
-    measured: int  # 0 or 1
-
-    def name(self) -> str:
-        """The name under which the value is sown."""
-        return _NOTE + ":".join(map(str, self))
-
-    @classmethod
-    def read(cls, name: str) -> "Note":
-        """The note encoded in a name."""
-        return cls(*map(int, name.removeprefix(_NOTE).split(":")))
-
-
-class Listener:
-    """Records what the modules of one forward pass return."""
-
-    def __init__(
-        self,
-        choice: Choice,
-        default: tuple[type, ...],
-        units_last: Callable[[Any, Any, Any], jax.Array],
-        unreachable: str,
-    ):
-        self.choice = choice
-        self.default = default  # the types that are measured if `layers` is None
-        self.units_last = units_last  # (module, its output, keyword arguments of its call) -> [N, ..., F]
-        self.unreachable = unreachable  # where no output can be sown, and what to do about it
-        self.paths: list[Path] = []  # of all modules called
-        self.transforms: dict[Path, list[str]] = {}  # those of Flax around their calls, from the inside out
-        self.measured: set[Path] = set()  # of the modules whose output was sown
-        self.calls = 0
-        self.inside = False  # whether a measured layer is running
-
-    @property
-    def names(self) -> list[str]:
-        """The names of all modules called, sorted; the model itself has no name."""
-        return sorted({join(path) for path in self.paths} - {""})
-
-    def not_reached(self, name: str) -> ValueError:
-        """The error for a layer out of whose place nothing is sown."""
-        return ValueError(
-            f"layers must be reachable, got {name!r} inside {self.unreachable}, or choose other layers."
-        )
-
-    def not_reached_in(self, transform: str) -> ValueError:
-        """The error for a transformation out of which nothing is sown: what is in it, and what is not."""
-        within = {join(path) for path, around in self.transforms.items() if transform in around}
-        others = [name for name in self.names if name not in within]
-        return ValueError(
-            f"layers must be reachable, got {sorted(within)} inside an {transform} that carries or shares "
-            f"their module; choose other layers, such as a module around it, among {others}."
-        )
-
-    def call(
-        self,
-        path: Path,
-        module: Any,
-        ranks: Callable[[], list[int]],
-        run: Callable[[], Any],
-        sow: Any,
-        kwargs: Mapping[str, Any],
-    ) -> Any:
-        """Runs one module. Sows its output if it is measured, a scalar if only values that it sows may be."""
-        name = join(path)
-        self.paths.append(path)
-        wanted = not self.inside and choices.is_wanted(self.choice, name, module, self.default)
-        if not wanted and (self.inside or not choices.may_sow(self.choice, name)):
-            return run()
-        self.inside = wanted
-        try:
-            output = run()
-        finally:
-            self.inside = False
-        value = self.units_last(module, output, kwargs) if wanted else jnp.zeros(())
-        note = Note(self.calls, value.ndim, sum(ranks()), int(wanted))
-        self.calls += 1
-        if sow(note.name(), value) is False and wanted:
-            raise self.not_reached(name)
-        if wanted:
-            self.measured.add(path)
-        return output
-
-
-def units_last(output: Any, recurrent: bool, features: int) -> jax.Array:
-    """The output array of a module, its last `features` axes merged; if recurrent, of (carry, output)."""
-    leaves = [jnp.asarray(x) for x in jax.tree.leaves(output) if _leaves.is_array(x) and jnp.ndim(x)]
-    if not leaves:
-        raise ValueError(
-            f"layers must return an array [N, ..., F], got one that returns {_checks.shown(output)}; choose "
-            "others."
-        )
-    value = leaves[-1] if recurrent else leaves[0]
-    return value.reshape(*value.shape[:-features], math.prod(value.shape[-features:]))
-
-
-def samples_first(value: jax.Array, module: Any, kwargs: Mapping[str, Any]) -> jax.Array:
-    """The output of an RNN whose first axis is that of the samples, as its call or the module says."""
-    called = kwargs.get("time_major")
-    return jnp.swapaxes(value, 0, 1) if (module.time_major if called is None else called) else value
 
 
 class _Layer(NamedTuple):
@@ -168,7 +44,7 @@ def collect(sown: Any, ranks: Mapping[Path, list[int]], listener: Listener, outp
     notes: dict[Path, list[tuple[Note, jax.Array]]] = collections.defaultdict(list)
     own: dict[Path, list[jax.Array]] = {}
     for path, values in _sown_entries(sown):
-        if _is_note(path):
+        if is_note(path):
             notes[path[:-1]] += [(Note.read(path[-1]), value) for value in values]
         elif choices.is_named(choice, join(path)):
             own[path] = values
@@ -226,10 +102,6 @@ def _no_name_of_its_own(name: str) -> ValueError:
     )
 
 
-def _is_note(path: Path) -> bool:
-    return str(path[-1]).startswith(_NOTE)
-
-
 def _unstack(name: str, value: jax.Array, note: Note, extra: int, ranks: list[int]) -> dict[str, jax.Array]:
     """One sown value, with `extra` leading axes from scans and vmaps -> {suffix: array [N, ..., F]}."""
     if extra == 0:
@@ -281,7 +153,7 @@ def _check_found(found: set[str], listener: Listener, sown: Any) -> None:
     missing = [name for name in choices.patterns(listener.choice) if not fnmatch.filter(found, name)]
     if found and not missing:
         return
-    own = {join(path) for path, _ in _sown_entries(sown) if not _is_note(path)}
+    own = {join(path) for path, _ in _sown_entries(sown) if not is_note(path)}
     wanted = "dense, convolutional, attention or recurrent layers other than that of the logits"
     wanted = wanted if layers is None else missing or layers
     there = sorted({*listener.names, *own})
@@ -297,7 +169,7 @@ def without_notes(collection: Any) -> Any:
     """A collection of sown values without those that listening has added."""
     if not isinstance(collection, Mapping):
         return collection
-    kept = {key: without_notes(value) for key, value in collection.items() if not _is_note((key,))}
+    kept = {key: without_notes(value) for key, value in collection.items() if not is_note((key,))}
     return {key: value for key, value in kept.items() if not isinstance(value, Mapping) or value}
 
 
