@@ -37,22 +37,22 @@ def levelled(distances: jax.typing.ArrayLike, *, window: int = 5, tolerance: flo
     controller that follows the connectome, would itself level the distances out.
 
     Args:
-      distances: f32[..., T], one per epoch. If a distance is not finite, all entries whose averages contain
-        it are false.
-      window: w, epochs in an average; at least 1. The defaults are those of the benchmark.
-      tolerance: :math:`\epsilon` in (0, 1); larger values stop earlier.
+        distances: f32[..., T], one per epoch. If a distance is not finite, all entries whose averages contain
+            it are false.
+        window: w, epochs in an average; at least 1. The defaults are those of the benchmark.
+        tolerance: :math:`\epsilon` in (0, 1); larger values stop earlier.
 
     Returns:
-      bool[..., T]. Entry t depends on no later distance, and the first 2 w - 1 entries are false: stop once
-      ``levelled(distances)[-1]``.
+        bool[..., T]. Entry t depends on no later distance, and the first 2 w - 1 entries are false: stop once
+        `levelled(distances)[-1]`.
 
     Raises:
-      ValueError: if an argument is outside its range.
+        ValueError: if an argument is outside its range.
 
     Example:
-      >>> series = [8, 8, 8, 4, 2, 1, 1, 1]
-      >>> levelled(series, window=1).tolist()
-      [False, False, False, False, False, False, True, True]
+        >>> series = [8, 8, 8, 4, 2, 1, 1, 1]
+        >>> levelled(series, window=1).tolist()
+        [False, False, False, False, False, False, True, True]
     """
     series = np.asarray(_checks.real_array("distances", distances), dtype=np.float64)
     if series.ndim == 0:

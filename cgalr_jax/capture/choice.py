@@ -16,16 +16,16 @@ class Choice(TypedDict, total=False):
     """Which layers to measure, and in which form: keyword arguments that the functions of `capture` share.
 
     Attributes:
-      layers: a list of names and types. Names are globs such as `'encoder/*'`; they match paths of modules,
-        and paths of what the model itself sows into 'intermediates' or as `nnx.Intermediate`. Default None:
-        the dense, convolutional, attention and recurrent layers. Layers inside a measured layer are not
-        measured.
-      logits: whether to measure the last layer even if it is as wide as the model's output; default False.
-        A layer given by name is always measured.
-      pooled: whether to average over positions (all axes between the first and the last); default False:
-        positions remain, and count as samples.
-      activation: a function applied to every array; `jax.nn.relu` measures after the activation function.
-      forward: `forward(model, samples)`, how to run the model; default `model(samples)`.
+        layers: a list of names and types. Names are globs such as `'encoder/*'`; they match paths of modules,
+            and paths of what the model itself sows into 'intermediates' or as `nnx.Intermediate`. Default
+            None: the dense, convolutional, attention and recurrent layers. Layers inside a measured layer are
+            not measured.
+        logits: whether to measure the last layer even if it is as wide as the model's output; default False.
+            A layer given by name is always measured.
+        pooled: whether to average over positions (all axes between the first and the last); default False:
+            positions remain, and count as samples.
+        activation: a function applied to every array; `jax.nn.relu` measures after the activation function.
+        forward: `forward(model, samples)`, how to run the model; default `model(samples)`.
     """
 
     layers: Sequence[str | type] | None
@@ -103,7 +103,7 @@ def run(choice: Choice, model: Any, samples: Any) -> Any:
     """One forward pass.
 
     Raises:
-      ValueError: if there is no `forward`, and the model does not take samples alone.
+        ValueError: if there is no `forward`, and the model does not take samples alone.
     """
     forward = choice.get("forward")
     if forward is not None:

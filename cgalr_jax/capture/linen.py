@@ -60,25 +60,25 @@ def linen_probe(
     training, store them with the samples, see `linen_samples`.
 
     Args:
-      model: the model.
-      variables: collections other than the parameters that the forward pass reads; 'params' is ignored. None
-        if there are none, or only those of BatchNorm and the like.
-      samples: the samples of a fixed probe, in the form that `forward` takes; None for paired measurements.
-      **choice: see `Choice`.
+        model: the model.
+        variables: collections other than the parameters that the forward pass reads; 'params' is ignored.
+            None if there are none, or only those of BatchNorm and the like.
+        samples: the samples of a fixed probe, in the form that `forward` takes; None for paired measurements.
+        **choice: see `Choice`.
 
     Returns:
-      `probe(params, samples) -> activations`; `probe(params) -> activations` if `samples` is given here. As
-      `params`, all variables, `{'params': ..., ...}`, are accepted, too.
+        `probe(params, samples) -> activations`; `probe(params) -> activations` if `samples` is given here. As
+        `params`, all variables, `{'params': ..., ...}`, are accepted, too.
 
     Raises:
-      ValueError: if an argument is not of this form; from the probe, if no layer matches, or if the axes of
-        an array cannot be determined.
+        ValueError: if an argument is not of this form; from the probe, if no layer matches, or if the axes of
+            an array cannot be determined.
 
     Example:
-      >>> net = linen.Sequential([linen.Dense(5), linen.relu, linen.Dense(2)])
-      >>> params = net.init(jax.random.key(0), jnp.ones((4, 3)))['params']
-      >>> jax.tree.map(jnp.shape, linen_probe(net)(params, jnp.ones((4, 3))))
-      {'layers_0': (4, 5)}
+        >>> net = linen.Sequential([linen.Dense(5), linen.relu, linen.Dense(2)])
+        >>> params = net.init(jax.random.key(0), jnp.ones((4, 3)))['params']
+        >>> jax.tree.map(jnp.shape, linen_probe(net)(params, jnp.ones((4, 3))))
+        {'layers_0': (4, 5)}
     """
     choices.check(model, linen.Module, choice)
     if variables is not None:
@@ -102,21 +102,21 @@ def linen_samples(variables: Mapping[str, Any], samples: Any) -> frozen.Samples:
     BatchNorm, dropout and random keys fixed.
 
     Args:
-      variables: the collections; 'params' and 'intermediates' are left out.
-      samples: samples in the form that `forward` takes.
+        variables: the collections; 'params' and 'intermediates' are left out.
+        samples: samples in the form that `forward` takes.
 
     Returns:
-      A pytree to pass as `samples=`: paired, to `scale_by_connectome` and to each update; for a fixed probe,
-      to `linen_probe` (made once, before training, and passed to the step as an argument).
+        A pytree to pass as `samples=`: paired, to `scale_by_connectome` and to each update; for a fixed
+        probe, to `linen_probe` (made once, before training, and passed to the step as an argument).
 
     Raises:
-      ValueError: if `variables` is no mapping of collections.
+        ValueError: if `variables` is no mapping of collections.
 
     Example:
-      >>> net = linen.BatchNorm(use_running_average=True)
-      >>> variables = net.init(jax.random.key(0), jnp.ones((4, 3)))
-      >>> jax.tree.map(jnp.shape, linen_samples(variables, jnp.ones((4, 3))))
-      Samples(samples=(4, 3), variables={'batch_stats': {'mean': (3,), 'var': (3,)}})
+        >>> net = linen.BatchNorm(use_running_average=True)
+        >>> variables = net.init(jax.random.key(0), jnp.ones((4, 3)))
+        >>> jax.tree.map(jnp.shape, linen_samples(variables, jnp.ones((4, 3))))
+        Samples(samples=(4, 3), variables={'batch_stats': {'mean': (3,), 'var': (3,)}})
     """
     _check_collections(variables, "the samples come second")
     kept = {key: value for key, value in variables.items() if key not in ("params", "intermediates")}
@@ -135,26 +135,26 @@ def linen_forward(
     """Runs a linen model and returns (output, activations, changed collections), see `nnx_forward`.
 
     Args:
-      model: the model.
-      variables: all collections, 'params' among them.
-      samples: samples in the form that `forward` takes.
-      rngs: random keys, as in `model.apply`.
-      mutable: the collections that the forward pass may change, such as ('batch_stats',).
-      **choice: see `Choice`.
+        model: the model.
+        variables: all collections, 'params' among them.
+        samples: samples in the form that `forward` takes.
+        rngs: random keys, as in `model.apply`.
+        mutable: the collections that the forward pass may change, such as ('batch_stats',).
+        **choice: see `Choice`.
 
     Returns:
-      The model's output, the activations {layer name: array [N, ..., F]}, the collections in `mutable`.
+        The model's output, the activations {layer name: array [N, ..., F]}, the collections in `mutable`.
 
     Raises:
-      ValueError: if an argument is not of this form, if no layer matches, or if the axes of an array cannot
-        be determined.
+        ValueError: if an argument is not of this form, if no layer matches, or if the axes of an array cannot
+            be determined.
 
     Example:
-      >>> net = linen.Sequential([linen.Dense(5), linen.relu, linen.Dense(2)])
-      >>> variables = net.init(jax.random.key(0), jnp.ones((4, 3)))
-      >>> output, activations, changed = linen_forward(net, variables, jnp.ones((4, 3)))
-      >>> output.shape, sorted(activations), changed
-      ((4, 2), ['layers_0'], {})
+        >>> net = linen.Sequential([linen.Dense(5), linen.relu, linen.Dense(2)])
+        >>> variables = net.init(jax.random.key(0), jnp.ones((4, 3)))
+        >>> output, activations, changed = linen_forward(net, variables, jnp.ones((4, 3)))
+        >>> output.shape, sorted(activations), changed
+        ((4, 2), ['layers_0'], {})
     """
     choices.check(model, linen.Module, choice)
     _check_collections(variables, "the samples are the third argument")
@@ -194,22 +194,22 @@ class TrainState(train_state.TrainState):
     """Flax's TrainState whose `apply_gradients` passes `probe`, `samples`, `activations` to the optimizer.
 
     Example:
-      >>> net = linen.Dense(2)
-      >>> params = net.init(jax.random.key(0), jnp.ones((4, 3)))['params']
-      >>> state = TrainState.create(apply_fn=net.apply, params=params, tx=optax.sgd(0.1))
-      >>> int(state.apply_gradients(grads=params, probe=None, samples=jnp.ones((4, 3))).step)
-      1
+        >>> net = linen.Dense(2)
+        >>> params = net.init(jax.random.key(0), jnp.ones((4, 3)))['params']
+        >>> state = TrainState.create(apply_fn=net.apply, params=params, tx=optax.sgd(0.1))
+        >>> int(state.apply_gradients(grads=params, probe=None, samples=jnp.ones((4, 3))).step)
+        1
     """
 
     def apply_gradients(self, *, grads: Any, **kwargs: Any) -> Any:
         """Applies the gradients.
 
         Args:
-          grads: gradients, like `params`.
-          **kwargs: fields of the state (`batch_stats=...`) are replaced; all others go to `tx.update`.
+            grads: gradients, like `params`.
+            **kwargs: fields of the state (`batch_stats=...`) are replaced; all others go to `tx.update`.
 
         Returns:
-          The next state.
+            The next state.
         """
         fields = {field.name for field in dataclasses.fields(self)}
         replaced = {key: kwargs.pop(key) for key in sorted(fields & kwargs.keys())}

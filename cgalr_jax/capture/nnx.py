@@ -43,23 +43,23 @@ def nnx_probe(model: nnx.Module, samples: Any = None, **choice: Unpack[Choice]) 
     samples, see `nnx_samples`.
 
     Args:
-      model: the model, inside or outside of `nnx.jit`.
-      samples: the samples of a fixed probe, in the form that `forward` takes; None for paired measurements.
-      **choice: see `Choice`.
+        model: the model, inside or outside of `nnx.jit`.
+        samples: the samples of a fixed probe, in the form that `forward` takes; None for paired measurements.
+        **choice: see `Choice`.
 
     Returns:
-      `probe(params, samples) -> activations`; `probe(params) -> activations` if `samples` is given here.
+        `probe(params, samples) -> activations`; `probe(params) -> activations` if `samples` is given here.
 
     Raises:
-      ValueError: if `model` is no nnx model; from the probe, if no layer matches, or if the axes of an array
-        cannot be determined.
+        ValueError: if `model` is no nnx model; from the probe, if no layer matches, or if the axes of an
+            array cannot be determined.
 
     Example:
-      >>> from flax import nnx
-      >>> rngs = nnx.Rngs(0)
-      >>> net = nnx.Sequential(nnx.Linear(3, 5, rngs=rngs), nnx.relu, nnx.Linear(5, 2, rngs=rngs))
-      >>> jax.tree.map(jnp.shape, nnx_probe(net)(nnx.state(net, nnx.Param), jnp.ones((4, 3))))
-      {'layers/0': (4, 5)}
+        >>> from flax import nnx
+        >>> rngs = nnx.Rngs(0)
+        >>> net = nnx.Sequential(nnx.Linear(3, 5, rngs=rngs), nnx.relu, nnx.Linear(5, 2, rngs=rngs))
+        >>> jax.tree.map(jnp.shape, nnx_probe(net)(nnx.state(net, nnx.Param), jnp.ones((4, 3))))
+        {'layers/0': (4, 5)}
     """
     choices.check(model, nnx.Module, choice)
     graphdef, state = nnx.split(model)
@@ -93,22 +93,22 @@ def nnx_samples(model: nnx.Module, samples: Any) -> frozen.Samples:
     and random keys fixed.
 
     Args:
-      model: the model.
-      samples: samples in the form that `forward` takes.
+        model: the model.
+        samples: samples in the form that `forward` takes.
 
     Returns:
-      A pytree to pass as `samples=`: paired, to `scale_by_connectome` and to each update; for a fixed probe,
-      to `nnx_probe` (made once, before training, and passed to the step as an argument). It does not contain
-      parameters or random keys.
+        A pytree to pass as `samples=`: paired, to `scale_by_connectome` and to each update; for a fixed
+        probe, to `nnx_probe` (made once, before training, and passed to the step as an argument). It does not
+        contain parameters or random keys.
 
     Raises:
-      ValueError: if `model` is no nnx model.
+        ValueError: if `model` is no nnx model.
 
     Example:
-      >>> from flax import nnx
-      >>> net = nnx.BatchNorm(3, rngs=nnx.Rngs(0))
-      >>> jax.tree.map(jnp.shape, nnx_samples(net, jnp.ones((4, 3))))
-      Samples(samples=(4, 3), variables={'mean': (3,), 'var': (3,)})
+        >>> from flax import nnx
+        >>> net = nnx.BatchNorm(3, rngs=nnx.Rngs(0))
+        >>> jax.tree.map(jnp.shape, nnx_samples(net, jnp.ones((4, 3))))
+        Samples(samples=(4, 3), variables={'mean': (3,), 'var': (3,)})
     """
     choices.check(model, nnx.Module, {})
     return frozen.Samples(samples, nnx.to_pure_dict(nnx.state(model, _MOVING)))
@@ -122,24 +122,24 @@ def nnx_forward(model: nnx.Module, samples: Any, **choice: Unpack[Choice]) -> tu
     prefer a probe.
 
     Args:
-      model: the model; its state (BatchNorm, dropout keys) changes as in any call.
-      samples: samples in the form that `forward` takes.
-      **choice: see `Choice`.
+        model: the model; its state (BatchNorm, dropout keys) changes as in any call.
+        samples: samples in the form that `forward` takes.
+        **choice: see `Choice`.
 
     Returns:
-      The model's output, and the activations {layer name: array [N, ..., F]}.
+        The model's output, and the activations {layer name: array [N, ..., F]}.
 
     Raises:
-      ValueError: if `model` is no nnx model, if no layer matches, if the axes of an array cannot be
-        determined, or if another `nnx_forward` is running this very model, whose state both would change.
+        ValueError: if `model` is no nnx model, if no layer matches, if the axes of an array cannot be
+            determined, or if another `nnx_forward` is running this very model, whose state both would change.
 
     Example:
-      >>> from flax import nnx
-      >>> rngs = nnx.Rngs(0)
-      >>> net = nnx.Sequential(nnx.Linear(3, 5, rngs=rngs), nnx.relu, nnx.Linear(5, 2, rngs=rngs))
-      >>> output, activations = nnx_forward(net, jnp.ones((4, 3)), logits=True)
-      >>> sorted(activations)
-      ['layers/0', 'layers/2']
+        >>> from flax import nnx
+        >>> rngs = nnx.Rngs(0)
+        >>> net = nnx.Sequential(nnx.Linear(3, 5, rngs=rngs), nnx.relu, nnx.Linear(5, 2, rngs=rngs))
+        >>> output, activations = nnx_forward(net, jnp.ones((4, 3)), logits=True)
+        >>> sorted(activations)
+        ['layers/0', 'layers/2']
     """
     choices.check(model, nnx.Module, choice)
     return _run(model, samples, choice)

@@ -35,10 +35,10 @@ def collect(sown: Any, ranks: Mapping[Path, list[int]], listener: Listener, outp
     """What the modules sowed -> activations, in the order of the calls.
 
     Args:
-      sown: nested dict; under a module's path are its notes (`Note.name`) and what the model itself sows.
-      ranks: {path of a module: the rank of each of its parameters, outside of every scan}.
-      listener: the listener of this forward pass.
-      output: what the model returned; its width tells which layer holds the logits.
+        sown: nested dict; under a module's path are its notes (`Note.name`) and what the model itself sows.
+        ranks: {path of a module: the rank of each of its parameters, outside of every scan}.
+        listener: the listener of this forward pass.
+        output: what the model returned; its width tells which layer holds the logits.
     """
     choice = listener.choice
     notes: dict[Path, list[tuple[Note, jax.Array]]] = collections.defaultdict(list)

@@ -28,26 +28,26 @@ def example(model: Any, *arguments: Any, **choice: Unpack[Choice]) -> Any:
     For a probe in plain JAX the third is the same as `jax.eval_shape(probe, params, samples)`.
 
     Args:
-      model: the model, or the probe.
-      *arguments: as above; arrays or ShapeDtypeStructs. As the `params` of a probe, an nnx model is accepted,
-        too: it stands for its parameters.
-      **choice: with a model, as for its probe, see `Choice`.
+        model: the model, or the probe.
+        *arguments: as above; arrays or ShapeDtypeStructs. As the `params` of a probe, an nnx model is
+            accepted, too: it stands for its parameters.
+        **choice: with a model, as for its probe, see `Choice`.
 
     Returns:
-      {layer name: ShapeDtypeStruct [N, ..., F]}.
+        {layer name: ShapeDtypeStruct [N, ..., F]}.
 
     Raises:
-      ValueError: if the arguments fit none of the three ways, or the probe raises one.
+        ValueError: if the arguments fit none of the three ways, or the probe raises one.
 
     Example:
-      >>> import jax.numpy as jnp
-      >>> from flax import nnx
-      >>> rngs = nnx.Rngs(0)
-      >>> net = nnx.Sequential(nnx.Linear(3, 5, rngs=rngs), nnx.relu, nnx.Linear(5, 2, rngs=rngs))
-      >>> example(net, jnp.ones((4, 3)))
-      {'layers/0': ShapeDtypeStruct(shape=(4, 5), dtype=float32)}
-      >>> example(nnx_probe(net), net, jnp.ones((4, 3))) == example(net, jnp.ones((4, 3)))
-      True
+        >>> import jax.numpy as jnp
+        >>> from flax import nnx
+        >>> rngs = nnx.Rngs(0)
+        >>> net = nnx.Sequential(nnx.Linear(3, 5, rngs=rngs), nnx.relu, nnx.Linear(5, 2, rngs=rngs))
+        >>> example(net, jnp.ones((4, 3)))
+        {'layers/0': ShapeDtypeStruct(shape=(4, 5), dtype=float32)}
+        >>> example(nnx_probe(net), net, jnp.ones((4, 3))) == example(net, jnp.ones((4, 3)))
+        True
     """
     if isinstance(model, nnx.Module):
         if len(arguments) != 1:

@@ -23,14 +23,14 @@ def plot_barcode(ax: Axes, bars: topology.Barcode) -> Axes:
     area.
 
     Args:
-      ax: where to draw.
-      bars: births f32[P - 1] and deaths f32[E - P + 1], or their quantiles, ascending.
+        ax: where to draw.
+        bars: births f32[P - 1] and deaths f32[E - P + 1], or their quantiles, ascending.
 
     Returns:
-      The Axes.
+        The Axes.
 
     Raises:
-      ValueError: births or deaths that are not a row of numbers in [0, 1].
+        ValueError: births or deaths that are not a row of numbers in [0, 1].
     """
     _inputs.check_axes("ax", ax)
     _checks.check_kind("bars", bars, topology.Barcode, "cgalr_jax.topology")
@@ -64,16 +64,16 @@ def plot_betti_curve(
     """Draws the Betti-0 curve: the number of components that are left when edges up to a threshold are cut.
 
     Args:
-      ax: where to draw; call it again to compare.
-      births: f32[P - 1], ascending: the curve is 1 plus how many of them are at most the threshold.
-      color: of the line.
-      label: for the legend.
+        ax: where to draw; call it again to compare.
+        births: f32[P - 1], ascending: the curve is 1 plus how many of them are at most the threshold.
+        color: of the line.
+        label: for the legend.
 
     Returns:
-      The Axes.
+        The Axes.
 
     Raises:
-      ValueError: births that are not a row of numbers in [0, 1].
+        ValueError: births that are not a row of numbers in [0, 1].
     """
     _inputs.check_axes("ax", ax)
     if not matplotlib.colors.is_color_like(color):

@@ -25,19 +25,19 @@ def plot_connectome(
     """Draws a connectome as a matrix, its units ordered by the spanning tree and its layers marked.
 
     Args:
-      ax: where to draw.
-      matrix: f32[P, P] in [0, 1]; white is 0, dark is 1.
-      layers: names and numbers of units, in the order of the units; they stay apart, and each is ordered in
-        itself.
-      order: i64[P], an order to use instead of the tree's, to compare several connectomes.
-      colorbar: whether to draw the scale beside it.
+        ax: where to draw.
+        matrix: f32[P, P] in [0, 1]; white is 0, dark is 1.
+        layers: names and numbers of units, in the order of the units; they stay apart, and each is ordered in
+            itself.
+        order: i64[P], an order to use instead of the tree's, to compare several connectomes.
+        colorbar: whether to draw the scale beside it.
 
     Returns:
-      The Axes.
+        The Axes.
 
     Raises:
-      ValueError: a matrix that is not square or leaves [0, 1], layers that do not have P units together, or
-        an order that is no permutation of the units.
+        ValueError: a matrix that is not square or leaves [0, 1], layers that do not have P units together, or
+            an order that is no permutation of the units.
     """
     _inputs.check_axes("ax", ax)
     _checks.check_flag("colorbar", colorbar)
@@ -75,17 +75,17 @@ def plot_film(
     Lines separate the layers; their names are left to `plot_connectome`.
 
     Args:
-      axes: as many as connectomes; arrays of Axes are flattened.
-      connectomes: f32[P, P] each.
-      titles: one per connectome, the step for example.
-      layers: as in `plot_connectome`.
-      colorbar: whether to draw the scale beside the last one.
+        axes: as many as connectomes; arrays of Axes are flattened.
+        connectomes: f32[P, P] each.
+        titles: one per connectome, the step for example.
+        layers: as in `plot_connectome`.
+        colorbar: whether to draw the scale beside the last one.
 
     Returns:
-      The Axes, flat.
+        The Axes, flat.
 
     Raises:
-      ValueError: numbers of axes, connectomes and titles that differ, and as `plot_connectome`.
+        ValueError: numbers of axes, connectomes and titles that differ, and as `plot_connectome`.
     """
     axes = list(np.ravel(np.asarray(axes, dtype=object)))
     for ax in axes:

@@ -18,23 +18,23 @@ def plot_learning_rate_curve(ax: Axes, curve: Any) -> Axes:
     A rate at which the distance was not finite is a cross at the upper edge.
 
     Args:
-      ax: where to draw.
-      curve: a `cgalr_jax.LearningRateCurve`.
+        ax: where to draw.
+        curve: a `cgalr_jax.LearningRateCurve`.
 
     Returns:
-      The Axes.
+        The Axes.
 
     Raises:
-      ValueError: a curve of another type.
+        ValueError: a curve of another type.
 
     Example:
-      >>> import matplotlib.figure
-      >>> from cgalr_jax import LearningRateCurve
-      >>> rates, distances = np.array([0.01, 0.1, 1.0]), np.array([0.2, 0.9, 4.0])
-      >>> ax = matplotlib.figure.Figure().subplots()
-      >>> ax = plot_learning_rate_curve(ax, LearningRateCurve(0.1, 0.08, 0.13, True, rates, distances))
-      >>> ax.get_legend_handles_labels()[1]
-      ['set-point', 'rate 0.1 (0.08 to 0.13)']
+        >>> import matplotlib.figure
+        >>> from cgalr_jax import LearningRateCurve
+        >>> rates, distances = np.array([0.01, 0.1, 1.0]), np.array([0.2, 0.9, 4.0])
+        >>> ax = matplotlib.figure.Figure().subplots()
+        >>> ax = plot_learning_rate_curve(ax, LearningRateCurve(0.1, 0.08, 0.13, True, rates, distances))
+        >>> ax.get_legend_handles_labels()[1]
+        ['set-point', 'rate 0.1 (0.08 to 0.13)']
     """
     _inputs.check_axes("ax", ax)
     if not all(hasattr(curve, name) for name in ("rate", "low", "high", "reached", "rates", "distances")):

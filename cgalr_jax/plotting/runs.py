@@ -38,26 +38,26 @@ def plot_training_trace(
     Of a long run the loss is drawn faintly, under its mean over the last fiftieth of the rows.
 
     Args:
-      axes: four Axes, from top to bottom; or three, without z.
-      trace: arrays of one length, as `TraceRecorder.arrays` gives them: `loss` and the keys of
-        `cgalr_jax.metrics`; what is missing leaves its panel empty, NaN leaves a gap. The horizontal axis is
-        `"{prefix}/step"`, without the rows that have none; or the row, where none has.
-      loss: key of the loss.
-      base_learning_rate: f32[] or f32[n], finite and at least 0; NaN in a row of them leaves a gap.
-        Multiplies scale, anchor and envelope. None: what the trace has at `"{prefix}/learning_rate"`,
-        otherwise the scale itself is drawn.
-      set_point: the signal, whose set-point at the steps that each distance spans is drawn into the
-        distances; or one positive number for all of them.
-      bounds: the envelope that was given to `scale_by_connectome`, `step -> (low, high)`; it is called with
-        all steps, f64[n], and gives f32[] or f32[n] each.
-      prefix: `"cgalr/0"` and so on where there are several instances.
+        axes: four Axes, from top to bottom; or three, without z.
+        trace: arrays of one length, as `TraceRecorder.arrays` gives them: `loss` and the keys of
+            `cgalr_jax.metrics`; what is missing leaves its panel empty, NaN leaves a gap. The horizontal axis
+            is `"{prefix}/step"`, without the rows that have none; or the row, where none has.
+        loss: key of the loss.
+        base_learning_rate: f32[] or f32[n], finite and at least 0; NaN in a row of them leaves a gap.
+            Multiplies scale, anchor and envelope. None: what the trace has at `"{prefix}/learning_rate"`,
+            otherwise the scale itself is drawn.
+        set_point: the signal, whose set-point at the steps that each distance spans is drawn into the
+            distances; or one positive number for all of them.
+        bounds: the envelope that was given to `scale_by_connectome`, `step -> (low, high)`; it is called with
+            all steps, f64[n], and gives f32[] or f32[n] each.
+        prefix: `"cgalr/0"` and so on where there are several instances.
 
     Returns:
-      The Axes.
+        The Axes.
 
     Raises:
-      ValueError: a number of axes other than three or four, arrays of several lengths, or an argument out of
-        range.
+        ValueError: a number of axes other than three or four, arrays of several lengths, or an argument out
+            of range.
     """
     if len(_inputs.as_list("axes", axes)) not in (3, 4):
         raise ValueError(f"axes must be three or four, got {len(axes)}.")

@@ -20,18 +20,18 @@ def tree_order(tree: topology.Tree) -> np.ndarray:
     turned so that the joined ends come close.
 
     Args:
-      tree: edges i32[P - 1, 2] and weights f32[P - 1].
+        tree: edges i32[P - 1, 2] and weights f32[P - 1].
 
     Returns:
-      i64[P], a permutation of the units.
+        i64[P], a permutation of the units.
 
     Raises:
-      ValueError: edges that do not span the units, or weights that are not as many.
+        ValueError: edges that do not span the units, or weights that are not as many.
 
     Example:
-      >>> edges, weights = np.array([[0, 2], [1, 3], [2, 3]]), np.array([0.9, 0.8, 0.1])
-      >>> tree_order(topology.Tree(edges, weights)).tolist()
-      [0, 2, 3, 1]
+        >>> edges, weights = np.array([[0, 2], [1, 3], [2, 3]]), np.array([0.9, 0.8, 0.1])
+        >>> tree_order(topology.Tree(edges, weights)).tolist()
+        [0, 2, 3, 1]
     """
     edges, weights = _inputs.as_tree(tree)
     component = {unit: [unit] for unit in range(len(edges) + 1)}
@@ -53,15 +53,15 @@ def plot_spanning_tree(ax: Axes, tree: topology.Tree, *, layers: Mapping[str, in
     are in the order of the tree, so that strong edges are short.
 
     Args:
-      ax: where to draw.
-      tree: edges i32[P - 1, 2] and weights f32[P - 1] in [0, 1].
-      layers: names and numbers of units, in the order of the units.
+        ax: where to draw.
+        tree: edges i32[P - 1, 2] and weights f32[P - 1] in [0, 1].
+        layers: names and numbers of units, in the order of the units.
 
     Returns:
-      The Axes.
+        The Axes.
 
     Raises:
-      ValueError: edges that do not span the units, or layers that do not have P units together.
+        ValueError: edges that do not span the units, or layers that do not have P units together.
     """
     _inputs.check_axes("ax", ax)
     edges, weights = _inputs.as_tree(tree)

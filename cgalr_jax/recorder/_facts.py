@@ -42,11 +42,11 @@ def facts_of(
     """Looks them up in a trace.
 
     Args:
-      trace: f64[n] a key; the distance in set-points if `in_set_points`.
-      base: f64[] or f64[n], the base learning rate; None: as the trace has it, if it does.
-      in_set_points: whether the largest distance means something.
-      loss: key of the loss.
-      prefix: of our keys.
+        trace: f64[n] a key; the distance in set-points if `in_set_points`.
+        base: f64[] or f64[n], the base learning rate; None: as the trace has it, if it does.
+        in_set_points: whether the largest distance means something.
+        loss: key of the loss.
+        prefix: of our keys.
     """
     rows = max((len(array) for array in trace.values()), default=0)
     missing = np.full(rows, np.nan)

@@ -53,10 +53,10 @@ def svg(
     """An inline SVG whose text and axes take the colour of the page's text.
 
     Args:
-      title: for those who do not see it.
-      size: width and height in inches.
-      draw: draws on the figure that it is given.
-      name: a word that no other picture of the page has.
+        title: for those who do not see it.
+        size: width and height in inches.
+        draw: draws on the figure that it is given.
+        name: a word that no other picture of the page has.
     """
     inked = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
     style: dict[Any, Any] = dict.fromkeys(inked, _INK) | {

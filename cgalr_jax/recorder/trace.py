@@ -35,25 +35,25 @@ class TraceRecorder:
     ```
 
     Args:
-      jsonl: a file to append a JSON object per row to (`pandas.read_json(file, lines=True)` reads it). JSON
-        has no NaN and no infinity: they are null. Half a row at its end, of a run that was killed, is cut
-        off.
-      tensorboard: a folder for an event file, as for `to_tensorboard`.
+        jsonl: a file to append a JSON object per row to (`pandas.read_json(file, lines=True)` reads it). JSON
+            has no NaN and no infinity: they are null. Half a row at its end, of a run that was killed, is cut
+            off.
+        tensorboard: a folder for an event file, as for `to_tensorboard`.
 
     Raises:
-      ValueError: jsonl is another kind of file, which is left as it is.
-      ImportError: tensorboard is given and tensorboardX is not installed.
+        ValueError: jsonl is another kind of file, which is left as it is.
+        ImportError: tensorboard is given and tensorboardX is not installed.
 
     Example:
-      >>> recorder = TraceRecorder()
-      >>> for step in range(3):  # while training: recorder.record(cgalr_jax.metrics(opt_state), loss=loss)
-      ...     row = recorder.record({"cgalr/scale": 2.0**step, "cgalr/step": step}, loss=1.0 / (1 + step))
-      >>> row
-      {'cgalr/scale': 4.0, 'cgalr/step': 2.0, 'loss': 0.3333333333333333}
-      >>> recorder.arrays()["cgalr/scale"].tolist()
-      [1.0, 2.0, 4.0]
-      >>> recorder.summary()  # tqdm: bar.set_postfix_str(...), rich: progress.update(task, description=...)
-      'loss 0.333 · scale 4'
+        >>> recorder = TraceRecorder()
+        >>> for step in range(3):  # while training: recorder.record(cgalr_jax.metrics(opt_state), loss=loss)
+        ...     row = recorder.record({"cgalr/scale": 2.0**step, "cgalr/step": step}, loss=1.0 / (1 + step))
+        >>> row
+        {'cgalr/scale': 4.0, 'cgalr/step': 2.0, 'loss': 0.3333333333333333}
+        >>> recorder.arrays()["cgalr/scale"].tolist()
+        [1.0, 2.0, 4.0]
+        >>> recorder.summary()  # tqdm: bar.set_postfix_str(...), rich: progress.update(task, description=...)
+        'loss 0.333 · scale 4'
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class TraceRecorder:
         """Closes the streams, if there are any; the rows stay, and can be saved, drawn and reported.
 
         Raises:
-          OSError: the end of a stream could not be written.
+            OSError: the end of a stream could not be written.
         """
         self._closed = True
         with contextlib.ExitStack() as stack:  # each is closed, even if another cannot be
@@ -101,16 +101,16 @@ class TraceRecorder:
         waits for the step they come from, so record every so many steps.
 
         Args:
-          metrics: flat dict of scalars, as of `cgalr_jax.metrics(opt_state)`.
-          **scalars: your own; they win where a key is in both.
+            metrics: flat dict of scalars, as of `cgalr_jax.metrics(opt_state)`.
+            **scalars: your own; they win where a key is in both.
 
         Returns:
-          The row, keys and Python floats: what other loggers take.
+            The row, keys and Python floats: what other loggers take.
 
         Raises:
-          ValueError: a value that is not a real scalar, a key that is empty or holds a zero byte, a call
-            under `jit`, or one after `close`.
-          OSError: a stream could not be written; the row is in the recorder, though.
+            ValueError: a value that is not a real scalar, a key that is empty or holds a zero byte, a call
+                under `jit`, or one after `close`.
+            OSError: a stream could not be written; the row is in the recorder, though.
         """
         if metrics is not None and not isinstance(metrics, Mapping):
             raise ValueError(f"metrics must be a mapping of keys to scalars, got {_checks.shown(metrics)}.")
@@ -131,7 +131,7 @@ class TraceRecorder:
         """All that was recorded, in the order in which the keys came up.
 
         Returns:
-          f64[n] for each key, n the number of rows; NaN where a row does not have the key.
+            f64[n] for each key, n the number of rows; NaN where a row does not have the key.
         """
         keys = dict.fromkeys(key for row in self._rows for key in row)
         return {key: np.array([row.get(key, np.nan) for row in self._rows]) for key in keys}
@@ -144,11 +144,11 @@ class TraceRecorder:
         when the new one is whole: a full disk or a kill on the way leaves it as it was.
 
         Args:
-          path: the file, exactly; a missing suffix is not added.
+            path: the file, exactly; a missing suffix is not added.
 
         Raises:
-          ValueError: path is a folder or another thing that is not a file.
-          OSError: it could not be written.
+            ValueError: path is a folder or another thing that is not a file.
+            OSError: it could not be written.
         """
         _checks.check_path("path", path, "a file")
         _files.write_trace(path, self.arrays(), len(self))
@@ -158,11 +158,11 @@ class TraceRecorder:
         """Reads what `save` wrote. A key that a row did not have is NaN in it from then on.
 
         Args:
-          path: the file. Nothing in it is unpickled.
+            path: the file. Nothing in it is unpickled.
 
         Raises:
-          ValueError: it is damaged or another kind of file; the message has the path and what is wrong.
-          OSError: it cannot be opened.
+            ValueError: it is damaged or another kind of file; the message has the path and what is wrong.
+            OSError: it cannot be opened.
         """
         _checks.check_path("path", path, "a file of TraceRecorder.save")
         trace = _files.read_trace(path)
@@ -184,25 +184,29 @@ class TraceRecorder:
         sentences are made from the trace. matplotlib draws the pictures.
 
         Args:
-          path: of the HTML file; one that is there is replaced when the new one is whole.
-          **options: `settings`, a mapping of what you want to remember (`{"seed": 0, "optimizer": "adamw"}`);
-            `set_point`, your signal: each distance is shown in set-points of the steps that it spans; or a
-            number, `signal.set_point_at(every)`, if all span equally many; `connectomes`, a mapping of steps
-            to f32[P, P], and `layers`, of names to numbers of units; `base_learning_rate`, `loss`, `bounds`
-            and `prefix` as in `cgalr_jax.plotting.plot_training_trace`.
+            path: of the HTML file; one that is there is replaced when the new one is whole.
+            **options: `settings`, a mapping of what you want to remember (`{"seed": 0, "optimizer":
+                "adamw"}`); `set_point`, your signal: each distance is shown in set-points of the steps that
+                it spans; or a number, `signal.set_point_at(every)`, if all span equally many; `connectomes`,
+                a mapping of steps to f32[P, P], and `layers`, of names to numbers of units;
+                `base_learning_rate`, `loss`, `bounds` and `prefix` as in
+                `cgalr_jax.plotting.plot_training_trace`.
 
         Raises:
-          ValueError: path is not a file, or an option is out of range.
-          TypeError: an option that does not exist.
-          OSError: it could not be written.
+            ValueError: path is not a file, or an option is out of range.
+            TypeError: an option that does not exist.
+            OSError: it could not be written.
 
         Example:
-          >>> import tempfile
-          >>> recorder = TraceRecorder()
-          >>> for step in range(3):
-          ...     row = recorder.record({"cgalr/scale": 2.0**step, "cgalr/step": step}, loss=1.0 / (1 + step))
-          >>> with tempfile.TemporaryDirectory() as folder:
-          ...     recorder.report(f"{folder}/run.html", settings={"seed": 0}, base_learning_rate=0.01)
+            >>> import pathlib, tempfile
+            >>> recorder = TraceRecorder()
+            >>> for step in range(3):
+            ...     row = recorder.record({"cgalr/scale": 2.0**step, "cgalr/step": step}, loss=1 / (1 + step))
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     page = pathlib.Path(folder, "run.html")
+            ...     recorder.report(page, settings={"seed": 0}, base_learning_rate=0.01)
+            ...     print("The loss fell from 1 to 0.333." in page.read_text())
+            True
         """
         from cgalr_jax.recorder import _page
 
@@ -215,11 +219,11 @@ class TraceRecorder:
         """Writes all rows as TensorBoard scalars, once a run is over.
 
         Args:
-          directory: of the event file.
-          step: key of the horizontal axis; rows without it are numbered.
+            directory: of the event file.
+            step: key of the horizontal axis; rows without it are numbered.
 
         Raises:
-          ImportError: tensorboardX is not installed.
+            ImportError: tensorboardX is not installed.
         """
         _checks.check_path("directory", directory, "a folder")
         if not isinstance(step, str):
@@ -232,12 +236,12 @@ class TraceRecorder:
         """The last row in a line, for a progress bar.
 
         Args:
-          *keys: what to show, where it was recorded; without them your own scalars, scale, distance and z,
-            and the numbers of skipped measurements and refused values if there are any.
+            *keys: what to show, where it was recorded; without them your own scalars, scale, distance and z,
+                and the numbers of skipped measurements and refused values if there are any.
 
         Returns:
-          One line, which ends with a warning if the calibration is unfinished or ended by time or by the
-          guard; empty if nothing was recorded.
+            One line, which ends with a warning if the calibration is unfinished or ended by time or by the
+            guard; empty if nothing was recorded.
         """
         for key in keys:
             if not isinstance(key, str):

@@ -20,16 +20,16 @@ def wasserstein(over: Over = "pooled", *, set_point: float | None = None) -> Sig
     paper's configuration we have seen no advantage over `deaths()`.
 
     Args:
-      over: as for `births`.
-      set_point: distance that is fast enough; positive. Default: that of `births`, which has the same scale.
-        H1 only adds to the distance, so that the set-point is reached at a smaller rate.
+        over: as for `births`.
+        set_point: distance that is fast enough; positive. Default: that of `births`, which has the same
+            scale. H1 only adds to the distance, so that the set-point is reached at a smaller rate.
 
     Returns:
-      A `Signal`; its reading holds connectomes, f32[P, P] each.
+        A `Signal`; its reading holds connectomes, f32[P, P] each.
 
     Raises:
-      ImportError: if giotto-ph is not installed.
-      ValueError: if an argument is outside its range.
+        ImportError: if giotto-ph is not installed.
+        ValueError: if an argument is outside its range.
     """
     check_installed()
     default = births(over).set_point

@@ -56,27 +56,27 @@ def top_distance(
     normalised distance of two connectomes' births or deaths is at most `max |M_a - M_b|`.
 
     Args:
-      births_a: f32[n], ascending (not checked), n >= 1; or deaths. Any real dtype.
-      births_b: f32[m], ascending (not checked), m >= 1. If m differs from n, the integral is the exact sum
-        over their at most n + m - 1 common steps.
-      order: 1, 2 or infinity; a static number.
-      normalise: mean over the pairs (True) or sum over them (False, equal lengths only). Without effect for
-        order infinity.
+        births_a: f32[n], ascending (not checked), n >= 1; or deaths. Any real dtype.
+        births_b: f32[m], ascending (not checked), m >= 1. If m differs from n, the integral is the exact sum
+            over their at most n + m - 1 common steps.
+        order: 1, 2 or infinity; a static number.
+        normalise: mean over the pairs (True) or sum over them (False, equal lengths only). Without effect for
+            order infinity.
 
     Returns:
-      f32[], dimensionless; if normalised, in [0, 1] for births and deaths of connectomes. NaN if a value is
-      not finite.
+        f32[], dimensionless; if normalised, in [0, 1] for births and deaths of connectomes. NaN if a value is
+        not finite.
 
     Raises:
-      ValueError: if an array is empty, not one-dimensional or complex; for another order; if a sum is asked
-        for arrays of different lengths.
+        ValueError: if an array is empty, not one-dimensional or complex; for another order; if a sum is asked
+            for arrays of different lengths.
 
     Example:
-      >>> a, b = jnp.array([0.1, 0.5, 0.9]), jnp.array([0.1, 0.5, 0.6])
-      >>> print(f"{top_distance(a, b, order=1):.2f}", f"{top_distance(a, b, order=jnp.inf):.2f}")
-      0.10 0.30
-      >>> print(top_distance(a, jnp.repeat(a, 4)))  # the same distribution, four times the units
-      0.0
+        >>> a, b = jnp.array([0.1, 0.5, 0.9]), jnp.array([0.1, 0.5, 0.6])
+        >>> print(f"{top_distance(a, b, order=1):.2f}", f"{top_distance(a, b, order=jnp.inf):.2f}")
+        0.10 0.30
+        >>> print(top_distance(a, jnp.repeat(a, 4)))  # the same distribution, four times the units
+        0.0
     """
     order = _check_options(order, normalise)
     a, b = _as_sorted_array("births_a", births_a), _as_sorted_array("births_b", births_b)
@@ -117,23 +117,23 @@ def barcode_distance(
     Use this distance if cycles matter, too; its barcodes cost the sort of all P(P-1)/2 edges.
 
     Args:
-      barcode_a: births f32[P - 1] and deaths f32[(P - 1)(P - 2) / 2], ascending. If normalised, deaths may
-        also be quantiles (`bins` of `compute_barcode`).
-      barcode_b: the same, of P' units; P' other than P needs `normalise`.
-      order: 1, 2 or infinity; a static number.
-      normalise: see above.
+        barcode_a: births f32[P - 1] and deaths f32[(P - 1)(P - 2) / 2], ascending. If normalised, deaths may
+            also be quantiles (`bins` of `compute_barcode`).
+        barcode_b: the same, of P' units; P' other than P needs `normalise`.
+        order: 1, 2 or infinity; a static number.
+        normalise: see above.
 
     Returns:
-      f32[], dimensionless. Two units have no deaths: only their births count.
+        f32[], dimensionless. Two units have no deaths: only their births count.
 
     Raises:
-      ValueError: as `top_distance`; also if one barcode has deaths and the other has none.
+        ValueError: as `top_distance`; also if one barcode has deaths and the other has none.
 
     Example:
-      >>> a = Barcode(births=jnp.array([0.2, 0.4]), deaths=jnp.array([0.1]))
-      >>> b = Barcode(births=jnp.array([0.2, 0.7]), deaths=jnp.array([0.5]))
-      >>> print(f"{barcode_distance(a, b, normalise=False):.2f}")
-      0.50
+        >>> a = Barcode(births=jnp.array([0.2, 0.4]), deaths=jnp.array([0.1]))
+        >>> b = Barcode(births=jnp.array([0.2, 0.7]), deaths=jnp.array([0.5]))
+        >>> print(f"{barcode_distance(a, b, normalise=False):.2f}")
+        0.50
     """
     _checks.check_kind("barcode_a", barcode_a, Barcode, "cgalr_jax.topology")
     _checks.check_kind("barcode_b", barcode_b, Barcode, "cgalr_jax.topology")
@@ -159,19 +159,19 @@ def frobenius_distance(
     identity, as they do within one run.
 
     Args:
-      connectome_a: f32[P, P], P >= 2, any real dtype; only i < j is read.
-      connectome_b: f32[P, P].
+        connectome_a: f32[P, P], P >= 2, any real dtype; only i < j is read.
+        connectome_b: f32[P, P].
 
     Returns:
-      f32[], dimensionless, in [0, 1] for weights in [0, 1]; NaN if an edge weight i < j is not finite.
+        f32[], dimensionless, in [0, 1] for weights in [0, 1]; NaN if an edge weight i < j is not finite.
 
     Raises:
-      ValueError: if the shapes differ or are not square, for fewer than two units, or for complex weights.
+        ValueError: if the shapes differ or are not square, for fewer than two units, or for complex weights.
 
     Example:
-      >>> connectome = jnp.array([[0.0, 0.5], [0.5, 0.0]])
-      >>> print(frobenius_distance(connectome, 0.5 * connectome))
-      0.25
+        >>> connectome = jnp.array([[0.0, 0.5], [0.5, 0.0]])
+        >>> print(frobenius_distance(connectome, 0.5 * connectome))
+        0.25
     """
     a = jax.lax.stop_gradient(as_square("connectome_a", connectome_a, least=2))
     b = jax.lax.stop_gradient(as_real("connectome_b", connectome_b))

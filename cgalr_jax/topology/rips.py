@@ -43,30 +43,31 @@ def vietoris_rips(
     infinite bar of H0 is left out, since it is the same for every connectome.
 
     Args:
-      connectome: f32[P, P] in [0, 1], a concrete array; only i < j is read.
-      maxdim: the highest homology dimension, at least 0. The cost rises steeply; the paper uses 1.
-      metric: "correlation" for 1 - M; "reciprocal" for 1 / (1 + M), the lengths in the code of the paper's
-        group (topo-fcnn), which then takes shortest paths and uses H1. Shortest paths would change nothing
-        here and are left out: all lengths are in [1/2, 1], so that no detour is shorter than an edge.
+        connectome: f32[P, P] in [0, 1], a concrete array; only i < j is read.
+        maxdim: the highest homology dimension, at least 0. The cost rises steeply; the paper uses 1.
+        metric: "correlation" for 1 - M; "reciprocal" for 1 / (1 + M), the lengths in the code of the paper's
+            group (topo-fcnn), which then takes shortest paths and uses H1. Shortest paths would change
+            nothing here and are left out: all lengths are in [1/2, 1], so that no detour is shorter than an
+            edge.
 
     Returns:
-      maxdim + 1 arrays f32[n, 2] of (birth, death), both in [0, 1], birth <= death, sorted by birth, then
-      death. H0 has P - 1 rows, all with birth 0.
+        maxdim + 1 arrays f32[n, 2] of (birth, death), both in [0, 1], birth <= death, sorted by birth, then
+        death. H0 has P - 1 rows, all with birth 0.
 
     Raises:
-      ImportError: if giotto-ph is not installed.
-      ValueError: if the connectome is not square, not real, or has an edge weight that is NaN or outside
-        [0, 1]; for a negative maxdim or another metric.
+        ImportError: if giotto-ph is not installed.
+        ValueError: if the connectome is not square, not real, or has an edge weight that is NaN or outside
+            [0, 1]; for a negative maxdim or another metric.
 
     Example:
-      >>> import pytest
-      >>> gph = pytest.importorskip("gph")  # giotto-ph; Python 3.13 has none
-      >>> square = np.array([[0, 0.75, 0, 0.75], [0, 0, 0.75, 0], [0, 0, 0, 0.75], [0, 0, 0, 0]])
-      >>> components, cycles = vietoris_rips(square)
-      >>> components.tolist()  # everything is one component once the threshold falls to 0.75
-      [[0.0, 0.25], [0.0, 0.25], [0.0, 0.25]]
-      >>> cycles.tolist()  # the cycle of four strong edges lives until a weak one fills it
-      [[0.25, 1.0]]
+        >>> import pytest
+        >>> gph = pytest.importorskip("gph")  # giotto-ph; Python 3.13 has none
+        >>> square = np.array([[0, 0.75, 0, 0.75], [0, 0, 0.75, 0], [0, 0, 0, 0.75], [0, 0, 0, 0]])
+        >>> components, cycles = vietoris_rips(square)
+        >>> components.tolist()  # everything is one component once the threshold falls to 0.75
+        [[0.0, 0.25], [0.0, 0.25], [0.0, 0.25]]
+        >>> cycles.tolist()  # the cycle of four strong edges lives until a weak one fills it
+        [[0.25, 1.0]]
     """
     ripser_parallel = _ripser_parallel()
     maxdim = _check_filtration(maxdim, metric)
@@ -98,21 +99,21 @@ def diagram_distance(
     where the textbook's is (n + m) x (n + m). Exact, O(max(n, m)^3).
 
     Args:
-      diagram_a: [n, 2] of (birth, death), finite, birth <= death; n may be 0.
-      diagram_b: [m, 2].
-      order: p, a finite number of at least 1.
-      internal_p: q, the norm in the plane: 1, 2 or infinity.
+        diagram_a: [n, 2] of (birth, death), finite, birth <= death; n may be 0.
+        diagram_b: [m, 2].
+        order: p, a finite number of at least 1.
+        internal_p: q, the norm in the plane: 1, 2 or infinity.
 
     Returns:
-      The distance, in the units of the diagrams; exactly 0 for equal diagrams, in whatever order their points
-      are.
+        The distance, in the units of the diagrams; exactly 0 for equal diagrams, in whatever order their
+        points are.
 
     Raises:
-      ValueError: if an argument is outside its range, or a bar is infinite or NaN.
+        ValueError: if an argument is outside its range, or a bar is infinite or NaN.
 
     Example:
-      >>> diagram_distance(np.array([[0.0, 1.0], [0.5, 0.5]]), np.array([[0.0, 0.5]]))
-      0.5
+        >>> diagram_distance(np.array([[0.0, 1.0], [0.5, 0.5]]), np.array([[0.0, 0.5]]))
+        0.5
     """
     order, internal_p = _check_norms(order, internal_p)
     a, b = _as_diagram("diagram_a", diagram_a), _as_diagram("diagram_b", diagram_b)
@@ -162,29 +163,29 @@ def wasserstein_distance(
     device waits meanwhile.
 
     Args:
-      connectome_a: f32[P, P] in [0, 1], P >= 2.
-      connectome_b: f32[P', P'], P' >= 2; the mean is over the larger of P - 1 and P' - 1.
-      maxdim: the highest homology dimension; static, as are the following.
-      mindim: the lowest that is compared, in [0, maxdim]; 1 leaves out H0.
-      metric: "correlation" or "reciprocal", see `vietoris_rips`.
-      order: p.
-      internal_p: q, see `diagram_distance`.
-      normalise: mean over P - 1, whatever the dimensions (True), or sum (False).
+        connectome_a: f32[P, P] in [0, 1], P >= 2.
+        connectome_b: f32[P', P'], P' >= 2; the mean is over the larger of P - 1 and P' - 1.
+        maxdim: the highest homology dimension; static, as are the following.
+        mindim: the lowest that is compared, in [0, maxdim]; 1 leaves out H0.
+        metric: "correlation" or "reciprocal", see `vietoris_rips`.
+        order: p.
+        internal_p: q, see `diagram_distance`.
+        normalise: mean over P - 1, whatever the dimensions (True), or sum (False).
 
     Returns:
-      f32[], without a gradient. NaN if an edge weight i < j is NaN or outside [0, 1].
+        f32[], without a gradient. NaN if an edge weight i < j is NaN or outside [0, 1].
 
     Raises:
-      ImportError: if giotto-ph is not installed.
-      ValueError: if a connectome has fewer than two units, is not square, or is complex; if another argument
-        is outside its range.
+        ImportError: if giotto-ph is not installed.
+        ValueError: if a connectome has fewer than two units, is not square, or is complex; if another
+            argument is outside its range.
 
     Example:
-      >>> import pytest
-      >>> gph = pytest.importorskip("gph")  # giotto-ph; Python 3.13 has none
-      >>> a = jnp.array([[0.0, 0.5], [0.5, 0.0]])
-      >>> print(jax.jit(wasserstein_distance)(a, 0.5 * a))
-      0.25
+        >>> import pytest
+        >>> gph = pytest.importorskip("gph")  # giotto-ph; Python 3.13 has none
+        >>> a = jnp.array([[0.0, 0.5], [0.5, 0.0]])
+        >>> print(jax.jit(wasserstein_distance)(a, 0.5 * a))
+        0.25
     """
     # At trace time, not in the middle of a run.
     check_installed()
