@@ -113,7 +113,7 @@ def find_learning_rate(
         A `LearningRateCurve`.
 
     Raises:
-        ValueError: for an argument out of range, and if no rate gave a finite, positive distance.
+        ValueError: if an argument is out of range, or no rate gave a finite, positive distance.
 
     Example:
         >>> import jax, jax.numpy as jnp

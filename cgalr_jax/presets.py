@@ -80,7 +80,7 @@ def paper(
 
     Raises:
         ValueError: if an argument is outside its range.
-        ImportError: for `"wasserstein"` without giotto-ph.
+        ImportError: if the topology is `"wasserstein"` and giotto-ph is not installed.
 
     Example:
         >>> import jax, jax.numpy as jnp, optax, cgalr_jax
@@ -122,8 +122,8 @@ def paper_signal(topology: Topology = "deaths") -> signals.Signal:
         A `Signal` in the unit of the distance (set-point 1), for a relative controller.
 
     Raises:
-        ValueError: for another topology.
-        ImportError: for `"wasserstein"` without giotto-ph.
+        ValueError: if the topology is none of these.
+        ImportError: if the topology is `"wasserstein"` and giotto-ph is not installed.
 
     Example:
         >>> from cgalr_jax.layers import Layers

@@ -86,8 +86,8 @@ def connectome_schedule(
         An Optax `StatefulSchedule`.
 
     Raises:
-        ValueError: as `scale_by_connectome`; for a signal that reads parameters, and if `steps` is given
-            beside a `controller`.
+        ValueError: if the signal reads parameters, or `steps` is given beside a `controller`; otherwise as
+            `scale_by_connectome`.
 
     Example:
         >>> import jax.numpy as jnp, optax, cgalr_jax

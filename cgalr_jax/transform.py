@@ -92,8 +92,8 @@ def scale_by_connectome(
         A transformation; `params` are needed by a probe and by signals that read them.
 
     Raises:
-        ValueError: here for an argument out of range; at trace time for missing or contradictory extra
-            arguments, activations that do not match `example`, or samples that do not match those given here.
+        ValueError: if an argument is out of range; at trace time, if extra arguments are missing or
+            contradict each other, activations do not match `example`, or samples those given here.
 
     Example:
         >>> import jax, jax.numpy as jnp, optax, cgalr_jax
@@ -170,8 +170,8 @@ def cgalr(
         An optimizer that takes the extra arguments of `scale_by_connectome`.
 
     Raises:
-        ValueError: as `scale_by_connectome`; if `steps` is given beside a `controller`, or `momentum`
-            beside an `optimizer`.
+        ValueError: if `steps` is given beside a `controller`, or `momentum` beside an `optimizer`; otherwise
+            as `scale_by_connectome`.
 
     Example:
         >>> import jax.numpy as jnp, optax, cgalr_jax

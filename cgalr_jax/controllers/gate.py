@@ -38,6 +38,10 @@ def robust_z_score(
     Returns:
         f32[], in [-10, 10].
 
+    Raises:
+        ValueError: if `value` or `count` is no real number, `history` is empty or not a row of real numbers,
+            or `min_count` is no integer of at least 0.
+
     Example:
         >>> import jax.numpy as jnp
         >>> history = jnp.array([1.0, 2.0, 3.0, 4.0, 5.0])
@@ -77,6 +81,9 @@ def schmitt_trigger(mode: jax.Array, z: jax.Array, *, enter: float, leave: float
 
     Returns:
         i32[], the next mode.
+
+    Raises:
+        ValueError: if `mode` or `z` is no real number, or a threshold is out of range.
 
     Example:
         >>> import jax.numpy as jnp

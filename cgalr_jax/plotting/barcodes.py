@@ -30,7 +30,7 @@ def plot_barcode(ax: Axes, bars: topology.Barcode) -> Axes:
         The Axes.
 
     Raises:
-        ValueError: births or deaths that are not a row of numbers in [0, 1].
+        ValueError: if `bars` is no `Barcode`, or its births or deaths are not a row of numbers in [0, 1].
     """
     _inputs.check_axes("ax", ax)
     _checks.check_kind("bars", bars, topology.Barcode, "cgalr_jax.topology")
@@ -73,7 +73,7 @@ def plot_betti_curve(
         The Axes.
 
     Raises:
-        ValueError: births that are not a row of numbers in [0, 1].
+        ValueError: if the births are not a row of numbers in [0, 1], or matplotlib knows no such color.
     """
     _inputs.check_axes("ax", ax)
     if not matplotlib.colors.is_color_like(color):

@@ -36,8 +36,8 @@ def plot_connectome(
         The Axes.
 
     Raises:
-        ValueError: a matrix that is not square or leaves [0, 1], layers that do not have P units together, or
-            an order that is no permutation of the units.
+        ValueError: if the matrix is not square or leaves [0, 1], the layers do not have P units together, or
+            the order is no permutation of the units.
     """
     _inputs.check_axes("ax", ax)
     _checks.check_flag("colorbar", colorbar)
@@ -85,7 +85,8 @@ def plot_film(
         The Axes, flat.
 
     Raises:
-        ValueError: numbers of axes, connectomes and titles that differ, and as `plot_connectome`.
+        ValueError: if the numbers of axes, connectomes and titles differ, or those of units; otherwise as
+            `plot_connectome`.
     """
     axes = list(np.ravel(np.asarray(axes, dtype=object)))
     for ax in axes:

@@ -25,7 +25,7 @@ def plot_learning_rate_curve(ax: Axes, curve: Any) -> Axes:
         The Axes.
 
     Raises:
-        ValueError: a curve of another type.
+        ValueError: if the curve is of another type.
 
     Example:
         >>> import matplotlib.figure

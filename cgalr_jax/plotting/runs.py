@@ -56,8 +56,8 @@ def plot_training_trace(
         The Axes.
 
     Raises:
-        ValueError: a number of axes other than three or four, arrays of several lengths, or an argument out
-            of range.
+        ValueError: if there are not three or four axes, the arrays differ in length, or an argument is out of
+            range.
     """
     if len(_inputs.as_list("axes", axes)) not in (3, 4):
         raise ValueError(f"axes must be three or four, got {len(axes)}.")

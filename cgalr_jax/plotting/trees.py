@@ -26,7 +26,7 @@ def tree_order(tree: topology.Tree) -> np.ndarray:
         i64[P], a permutation of the units.
 
     Raises:
-        ValueError: edges that do not span the units, or weights that are not as many.
+        ValueError: if the edges do not span the units, or the weights are not as many.
 
     Example:
         >>> edges, weights = np.array([[0, 2], [1, 3], [2, 3]]), np.array([0.9, 0.8, 0.1])
@@ -61,7 +61,7 @@ def plot_spanning_tree(ax: Axes, tree: topology.Tree, *, layers: Mapping[str, in
         The Axes.
 
     Raises:
-        ValueError: edges that do not span the units, or layers that do not have P units together.
+        ValueError: if the edges do not span the units, or the layers do not have P units together.
     """
     _inputs.check_axes("ax", ax)
     edges, weights = _inputs.as_tree(tree)

@@ -41,8 +41,8 @@ class TraceRecorder:
         tensorboard: a folder for an event file, as for `to_tensorboard`.
 
     Raises:
-        ValueError: jsonl is another kind of file, which is left as it is.
-        ImportError: tensorboard is given and tensorboardX is not installed.
+        ValueError: if `jsonl` is another kind of file, which is left as it is.
+        ImportError: if `tensorboard` is given and tensorboardX is not installed.
 
     Example:
         >>> recorder = TraceRecorder()
@@ -86,7 +86,7 @@ class TraceRecorder:
         """Closes the streams, if there are any; the rows stay, and can be saved, drawn and reported.
 
         Raises:
-            OSError: the end of a stream could not be written.
+            OSError: if the end of a stream cannot be written.
         """
         self._closed = True
         with contextlib.ExitStack() as stack:  # each is closed, even if another cannot be
@@ -108,9 +108,9 @@ class TraceRecorder:
             The row, keys and Python floats: what other loggers take.
 
         Raises:
-            ValueError: a value that is not a real scalar, a key that is empty or holds a zero byte, a call
-                under `jit`, or one after `close`.
-            OSError: a stream could not be written; the row is in the recorder, though.
+            ValueError: if a value is no real scalar, a key is empty or holds a zero byte, or the call is
+                under `jit` or after `close`.
+            OSError: if a stream cannot be written; the row is in the recorder, though.
         """
         if metrics is not None and not isinstance(metrics, Mapping):
             raise ValueError(f"metrics must be a mapping of keys to scalars, got {_checks.shown(metrics)}.")
@@ -147,8 +147,8 @@ class TraceRecorder:
             path: the file, exactly; a missing suffix is not added.
 
         Raises:
-            ValueError: path is a folder or another thing that is not a file.
-            OSError: it could not be written.
+            ValueError: if `path` is a folder or another thing that is not a file.
+            OSError: if it cannot be written.
         """
         _checks.check_path("path", path, "a file")
         _files.write_trace(path, self.arrays(), len(self))
@@ -161,8 +161,8 @@ class TraceRecorder:
             path: the file. Nothing in it is unpickled.
 
         Raises:
-            ValueError: it is damaged or another kind of file; the message has the path and what is wrong.
-            OSError: it cannot be opened.
+            ValueError: if it is damaged or another kind of file; the message has the path and what is wrong.
+            OSError: if it cannot be opened.
         """
         _checks.check_path("path", path, "a file of TraceRecorder.save")
         trace = _files.read_trace(path)
@@ -193,9 +193,9 @@ class TraceRecorder:
                 `cgalr_jax.plotting.plot_training_trace`.
 
         Raises:
-            ValueError: path is not a file, or an option is out of range.
-            TypeError: an option that does not exist.
-            OSError: it could not be written.
+            ValueError: if `path` is not a file, or an option is out of range.
+            TypeError: if an option does not exist.
+            OSError: if the page cannot be written.
 
         Example:
             >>> import pathlib, tempfile
@@ -223,7 +223,7 @@ class TraceRecorder:
             step: key of the horizontal axis; rows without it are numbered.
 
         Raises:
-            ImportError: tensorboardX is not installed.
+            ImportError: if tensorboardX is not installed.
         """
         _checks.check_path("directory", directory, "a folder")
         if not isinstance(step, str):

@@ -68,8 +68,8 @@ def top_distance(
         not finite.
 
     Raises:
-        ValueError: if an array is empty, not one-dimensional or complex; for another order; if a sum is asked
-            for arrays of different lengths.
+        ValueError: if an array is empty, not one-dimensional or complex, if the order is another, or if a sum
+            is asked of arrays of different lengths.
 
     Example:
         >>> a, b = jnp.array([0.1, 0.5, 0.9]), jnp.array([0.1, 0.5, 0.6])
@@ -127,7 +127,7 @@ def barcode_distance(
         f32[], dimensionless. Two units have no deaths: only their births count.
 
     Raises:
-        ValueError: as `top_distance`; also if one barcode has deaths and the other has none.
+        ValueError: if one barcode has deaths and the other has none; otherwise as `top_distance`.
 
     Example:
         >>> a = Barcode(births=jnp.array([0.2, 0.4]), deaths=jnp.array([0.1]))
@@ -166,7 +166,8 @@ def frobenius_distance(
         f32[], dimensionless, in [0, 1] for weights in [0, 1]; NaN if an edge weight i < j is not finite.
 
     Raises:
-        ValueError: if the shapes differ or are not square, for fewer than two units, or for complex weights.
+        ValueError: if the shapes differ or are not square, or the weights are complex or of fewer than two
+            units.
 
     Example:
         >>> connectome = jnp.array([[0.0, 0.5], [0.5, 0.0]])

@@ -45,6 +45,9 @@ def init_moments(units: int) -> Moments:
     Args:
         units: P, at least 1.
 
+    Returns:
+        `Moments` of P units, all zero.
+
     Raises:
         ValueError: if `units` is no integer of at least 1.
 
@@ -106,6 +109,9 @@ def merge_moments(a: Moments, b: Moments) -> Moments:
     Args:
         a: of P units.
         b: of P units.
+
+    Returns:
+        Their `Moments`, of P units.
 
     Raises:
         ValueError: if `a` and `b` are not `Moments` of the same number of units.

@@ -57,7 +57,7 @@ def vietoris_rips(
     Raises:
         ImportError: if giotto-ph is not installed.
         ValueError: if the connectome is not square, not real, or has an edge weight that is NaN or outside
-            [0, 1]; for a negative maxdim or another metric.
+            [0, 1]; if `maxdim` is negative, or the metric another.
 
     Example:
         >>> import pytest

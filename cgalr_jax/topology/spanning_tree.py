@@ -91,7 +91,7 @@ def compute_births(
         f32[P-1], ascending, whatever the sign of the weights; the last one is NaN if any weight is.
 
     Raises:
-        ValueError: as for `spanning_tree`.
+        ValueError: if `connectome` is not square or not real, or `method` unknown.
 
     Example:
         >>> compute_births(jnp.array([[0.0, 0.9, 0.2], [0.9, 0.0, 0.4], [0.2, 0.4, 0.0]]))
