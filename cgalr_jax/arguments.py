@@ -58,7 +58,7 @@ def check_extra_arguments(
 
 
 def check_measure(measure: Any) -> None:
-    """Raises unless it is None or a truth value that is known when the step is compiled."""
+    """Raises a ValueError unless it is None or a truth value that is known when the step is compiled."""
     if measure is not None and not isinstance(measure, (bool, np.bool_)):
         raise ValueError(
             f"measure must be True or False, known when the step is compiled, or None, got "

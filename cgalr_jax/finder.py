@@ -32,11 +32,11 @@ class LearningRateCurve(NamedTuple):
 
     Attributes:
         rate: two thirds of the learning rate at which the network moves at its set-point, by the median of
-            the whole ramp; at most the largest one tried.
-        low: a third of the rate, or less where the measurements scatter more: the smallest rate that one in
-            ten of them points to.
-        high: three times the rate, or more, likewise. Both are no confidence limits: what is between networks
-            cannot be seen in one ramp.
+            the whole ramp. At most the largest rate tried whose distance stayed below 1, or half of it if the
+            last distance did not stay below 1.
+        low: a third of the rate; or, if that is less, the rate below which a tenth of the measurements point.
+        high: three times the rate; or, if that is more, the rate above which a tenth of them point. The two
+            are no confidence limits: how networks differ cannot be seen in one ramp.
         reached: whether the ramp came to that learning rate. If not, nothing is claimed of it.
         rates: f32[n], the rates tried, in the order of the ramp.
         distances: f32[n], the distance that each of them gave, in set-points; the last may be non-finite. A
@@ -207,7 +207,7 @@ def find_learning_rate(
 
 
 def _check_step(step: Callable[[Any, jax.Array], Any], state: Any) -> None:
-    """Raises unless a step returns a state of the same form, which a loop over steps needs."""
+    """Raises a ValueError unless a step returns a state of the same form, which a loop over steps needs."""
     rate = jax.ShapeDtypeStruct((), jnp.float32)
     before = jax.eval_shape(lambda state: state, state)
     try:
@@ -252,7 +252,7 @@ def _holds_record(tree: Any) -> bool:
 
 
 def _check_parameters(parameters: Callable[[Any], Any], state: Any) -> None:
-    """Raises unless what is taken for parameters can be that: no state of an optimizer, no counter."""
+    """Raises a ValueError if what is taken for parameters cannot be that: an optimizer's state, a counter."""
     found = _checks.shapes_of("params", parameters, state)
     guessed = parameters is _parameters
     wrong = guessed and (isinstance(found, tuple) or (parameters(state) is state and _holds_record(state)))

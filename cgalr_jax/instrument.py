@@ -230,7 +230,7 @@ def _scaled(scale: jax.Array, update: Any) -> Any:
 
 
 def _product(scale: jax.Array, update: Any) -> Any:
-    """The same of a narrow type in float32, in which it does not overflow."""
+    """An update times the scale, in float32 if its own type is narrower: there the product could overflow."""
     if not _leaves.is_array(update) or jnp.result_type(update) == jax.dtypes.float0:
         return update
     update = jnp.asarray(update)

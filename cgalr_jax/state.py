@@ -83,10 +83,10 @@ def _has(leaves: Mapping[Path, Any], path: Path) -> bool:
 def metrics(opt_state: Any) -> dict[str, jax.Array]:
     """The scalars worth logging, from any optimizer state that contains a `ConnectomeState`.
 
-    The learning rate that was applied is `cgalr/learning_rate`; a step that was cut to `max_share` was
-    smaller than it says. It is known with `cgalr`, with
-    `connectome_schedule`, and if `opt_state` also contains a state of `optax.inject_hyperparams` with a
-    `learning_rate`. Otherwise it is the base schedule at this step times the scale:
+    `cgalr/learning_rate` is the learning rate that was applied; a step that was cut to `max_share` was
+    smaller than this rate says. The rate is known with `cgalr`, with `connectome_schedule`, and if
+    `opt_state` also contains a state of `optax.inject_hyperparams` with a `learning_rate`. Otherwise it is
+    the base schedule at this step times the scale:
     `schedule(metrics["cgalr/step"] - 1) * metrics["cgalr/scale"]`.
 
     Args:

@@ -69,7 +69,7 @@ def story(facts: Facts) -> str:
 def caption(facts: Facts) -> str:
     """What the picture of the run shows."""
     text = "Shaded is what the controller was doing, as the legend says."
-    return text if facts.has_calibration else "Each is empty where nothing was recorded."
+    return text if facts.has_calibration else "A panel is empty if nothing was recorded for it."
 
 
 def caption_of_film(units: int) -> str:

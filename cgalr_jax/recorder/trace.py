@@ -240,8 +240,11 @@ class TraceRecorder:
                 and the numbers of skipped measurements and refused values if there are any.
 
         Returns:
-            One line, which ends with a warning if the calibration is unfinished or ended by time or by the
-            guard; empty if nothing was recorded.
+            One line, which ends with a warning if the calibration is unfinished, or ended by time, by the
+            guard or by the bound on one step; empty if nothing was recorded.
+
+        Raises:
+            ValueError: if a key is no string.
         """
         for key in keys:
             if not isinstance(key, str):

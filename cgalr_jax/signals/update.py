@@ -199,7 +199,8 @@ def _share(update: jax.Array, matrix: jax.Array, inputs: int, outputs: int) -> j
 
 
 def _at_least(size: jax.Array, outputs: int) -> jax.Array:
-    """The norm that counts: not below sqrt(outputs), and that where it is not finite (a mask of -inf)."""
+    """What a change is divided by: the norm, or sqrt(outputs) if that is larger or the norm is not finite."""
+    # Not finite is the norm of a mask of -inf, for instance.
     return jnp.maximum(jnp.where(size < jnp.inf, size, 0.0), math.sqrt(outputs))
 
 
