@@ -107,6 +107,17 @@ def averaged_params(opt_state: Any, params: optax.Params) -> optax.Params:
     Raises:
         ValueError: if `opt_state` does not contain exactly one state of `polynomial_averaging`, or `params`
             differ from the averaged ones in structure or shapes.
+
+    Example:
+        >>> import jax.numpy as jnp, optax, cgalr_jax
+        >>> tx = cgalr_jax.polynomial_averaging(eta=0.0)  # the plain mean
+        >>> params = {"w": jnp.zeros(2, jnp.bfloat16)}
+        >>> state = tx.init(params)
+        >>> for update in ([1.0, 0.0], [1.0, 4.0]):  # to [1, 0], then to [2, 4]
+        ...     updates, state = tx.update({"w": jnp.array(update, jnp.bfloat16)}, state, params)
+        ...     params = optax.apply_updates(params, updates)
+        >>> cgalr_jax.averaged_params(state, params)
+        {'w': Array([1.5, 2], dtype=bfloat16)}
     """
     states = find_states(opt_state, AveragingState._fields)
     if len(states) != 1:

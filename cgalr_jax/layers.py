@@ -116,6 +116,12 @@ def measured_layers(activations: Any, layout: Layout, axis_name: Hashable | None
 
     Raises:
         ValueError: if the layers, or their numbers of units, differ from those of the layout.
+
+    Example:
+        >>> layout = layout_of({"conv": 8, "dense": 3}, max_units=4)
+        >>> layers = measured_layers({"conv": jnp.ones((5, 6, 6, 8)), "dense": jnp.ones((5, 3))}, layout)
+        >>> {name: units.shape for name, units in layers.items()}
+        {'conv': (5, 6, 6, 4), 'dense': (5, 3)}
     """
     _checks.check_kind("layout", layout, Layout, "cgalr_jax.layers")
     leaves = {

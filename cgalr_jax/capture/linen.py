@@ -194,11 +194,17 @@ class TrainState(train_state.TrainState):
     """Flax's TrainState whose `apply_gradients` passes `probe`, `samples`, `activations` to the optimizer.
 
     Example:
-        >>> net = linen.Dense(2)
-        >>> params = net.init(jax.random.key(0), jnp.ones((4, 3)))['params']
-        >>> state = TrainState.create(apply_fn=net.apply, params=params, tx=optax.sgd(0.1))
-        >>> int(state.apply_gradients(grads=params, probe=None, samples=jnp.ones((4, 3))).step)
-        1
+        >>> import cgalr_jax
+        >>> net = linen.Sequential([linen.Dense(5), linen.relu, linen.Dense(2)])
+        >>> x = jax.random.normal(jax.random.key(0), (8, 3))
+        >>> params = net.init(jax.random.key(1), x)['params']
+        >>> block = cgalr_jax.scale_by_connectome({"layers_0": 5}, samples=x, every=1)
+        >>> tx = optax.chain(optax.sgd(0.1), block)
+        >>> state = TrainState.create(apply_fn=net.apply, params=params, tx=tx)
+        >>> for _ in range(3):  # the first step reads, the others compare
+        ...     state = state.apply_gradients(grads=state.params, probe=linen_probe(net), samples=x)
+        >>> print(cgalr_jax.metrics(state)["cgalr/measurements"])
+        2
     """
 
     def apply_gradients(self, *, grads: Any, **kwargs: Any) -> Any:

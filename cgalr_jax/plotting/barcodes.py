@@ -31,6 +31,13 @@ def plot_barcode(ax: Axes, bars: topology.Barcode) -> Axes:
 
     Raises:
         ValueError: if `bars` is no `Barcode`, or its births or deaths are not a row of numbers in [0, 1].
+
+    Example:
+        >>> import matplotlib.figure
+        >>> bars = topology.Barcode(births=np.array([0.4, 0.9]), deaths=np.array([0.2]))
+        >>> ax = plot_barcode(matplotlib.figure.Figure().subplots(), bars)
+        >>> [label.get_text().split() for label in ax.get_yticklabels()]
+        [['3', 'components'], ['1', 'cycles']]
     """
     _inputs.check_axes("ax", ax)
     _checks.check_kind("bars", bars, topology.Barcode, "cgalr_jax.topology")
@@ -74,6 +81,12 @@ def plot_betti_curve(
 
     Raises:
         ValueError: if the births are not a row of numbers in [0, 1], or matplotlib knows no such color.
+
+    Example:
+        >>> import matplotlib.figure
+        >>> ax = plot_betti_curve(matplotlib.figure.Figure().subplots(), np.array([0.4, 0.9]))
+        >>> ax.lines[0].get_xdata().tolist(), ax.lines[0].get_ydata().tolist()
+        ([0.0, 0.4, 0.9, 1.0], [1, 2, 3, 3])
     """
     _inputs.check_axes("ax", ax)
     if not matplotlib.colors.is_color_like(color):

@@ -38,6 +38,13 @@ def plot_connectome(
     Raises:
         ValueError: if the matrix is not square or leaves [0, 1], the layers do not have P units together, or
             the order is no permutation of the units.
+
+    Example:
+        >>> import matplotlib.figure
+        >>> matrix = np.array([[0.0, 0.1, 0.9], [0.1, 0.0, 0.2], [0.9, 0.2, 0.0]])
+        >>> ax = plot_connectome(matplotlib.figure.Figure().subplots(), matrix)
+        >>> ax.images[0].get_array().tolist()  # units 1, 2, 0: the strongest pair side by side
+        [[0.0, 0.2, 0.1], [0.2, 0.0, 0.9], [0.1, 0.9, 0.0]]
     """
     _inputs.check_axes("ax", ax)
     _checks.check_flag("colorbar", colorbar)
@@ -87,6 +94,14 @@ def plot_film(
     Raises:
         ValueError: if the numbers of axes, connectomes and titles differ, or those of units; otherwise as
             `plot_connectome`.
+
+    Example:
+        >>> import matplotlib.figure
+        >>> first = np.array([[0.0, 0.8, 0.1], [0.8, 0.0, 0.2], [0.1, 0.2, 0.0]])
+        >>> last = np.array([[0.0, 0.1, 0.9], [0.1, 0.0, 0.2], [0.9, 0.2, 0.0]])
+        >>> axes = plot_film(matplotlib.figure.Figure().subplots(1, 2), [first, last], titles=["0", "100"])
+        >>> [ax.images[0].get_array()[0].tolist() for ax in axes]  # of unit 1, in both to units 1, 2, 0
+        [[0.0, 0.2, 0.8], [0.0, 0.2, 0.1]]
     """
     axes = list(np.ravel(np.asarray(axes, dtype=object)))
     for ax in axes:

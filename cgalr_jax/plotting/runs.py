@@ -58,6 +58,14 @@ def plot_training_trace(
     Raises:
         ValueError: if there are not three or four axes, the arrays differ in length, or an argument is out of
             range.
+
+    Example:
+        >>> import matplotlib.figure
+        >>> trace = {"loss": [3.0, 2.0, 1.0], "cgalr/step": [1, 2, 3], "cgalr/scale": [1.0, 2.0, 4.0]}
+        >>> axes = matplotlib.figure.Figure().subplots(3)
+        >>> axes = plot_training_trace(axes, trace, base_learning_rate=0.5)
+        >>> axes[1].get_ylabel(), axes[1].lines[0].get_ydata().tolist()
+        ('learning rate', [0.5, 1.0, 2.0])
     """
     if len(_inputs.as_list("axes", axes)) not in (3, 4):
         raise ValueError(f"axes must be three or four, got {len(axes)}.")

@@ -62,6 +62,14 @@ def plot_spanning_tree(ax: Axes, tree: topology.Tree, *, layers: Mapping[str, in
 
     Raises:
         ValueError: if the edges do not span the units, or the layers do not have P units together.
+
+    Example:
+        >>> import matplotlib.figure
+        >>> edges, weights = np.array([[0, 2], [1, 3], [2, 3]]), np.array([0.9, 0.8, 0.1])
+        >>> ax = matplotlib.figure.Figure().subplots()
+        >>> ax = plot_spanning_tree(ax, topology.Tree(edges, weights), layers={"first": 2, "second": 2})
+        >>> ax.collections[0].get_array().tolist()  # the strongest edge is drawn last
+        [0.1, 0.8, 0.9]
     """
     _inputs.check_axes("ax", ax)
     edges, weights = _inputs.as_tree(tree)

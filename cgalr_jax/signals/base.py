@@ -127,6 +127,15 @@ def from_connectomes(
 
     Raises:
         ValueError: if `over` or `set_point` is outside its range.
+
+    Example:
+        A custom signal: how much the strongest correlation changed.
+
+        >>> strongest = from_connectomes(jnp.max, lambda a, b: jnp.abs(b - a), "pooled", None, default=0.1)
+        >>> x, y = jnp.array([1.0, -1.0, -1.0, 1.0]), jnp.array([1.4, 0.2, -1.4, -0.2])  # correlated by 0.6
+        >>> before, after = (Layers({"hidden": jnp.stack(units, axis=1)}) for units in ((x, x), (x, y)))
+        >>> print(f"{strongest.compare(strongest.read(before, None), strongest.read(after, None)):.2f}")
+        0.40
     """
     if summarise is not None:
         _checks.check_function("summarise", summarise, "connectome -> summary, or None", 1)

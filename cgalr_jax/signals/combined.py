@@ -35,6 +35,15 @@ def hybrid(connectome: Signal | None = None, update: Signal | None = None) -> Si
 
     Raises:
         ValueError: if `connectome` or `update` is no `Signal`.
+
+    Example:
+        A matrix moves at the set-point, and the connectome stands still.
+
+        >>> layers = Layers({"hidden": jnp.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])})
+        >>> before, after = ({"w": size * jnp.ones((64, 64)) / 8} for size in (1.0, 1.25))
+        >>> signal = hybrid()
+        >>> print(f"{signal.compare(signal.read(layers, before), signal.read(layers, after)):.2f}")
+        0.50
     """
     if connectome is None:
         connectome = births("max", sample=16, set_point=BIRTHS)

@@ -44,6 +44,16 @@ def births(over: Over = "pooled", *, sample: int | None = None, set_point: float
 
     Raises:
         ValueError: if an argument is outside its range.
+
+    Example:
+        The births [1, 1] become [0.6, 1].
+
+        >>> from cgalr_jax.layers import Layers
+        >>> x, y = jnp.array([1.0, -1.0, -1.0, 1.0]), jnp.array([1.4, 0.2, -1.4, -0.2])  # correlated by 0.6
+        >>> before, after = (Layers({"hidden": jnp.stack(units, axis=1)}) for units in ((x, x, x), (x, x, y)))
+        >>> signal = births()
+        >>> print(f"{signal.compare(signal.read(before, None), signal.read(after, None)):.2f}")
+        0.28
     """
     _checks.check_choice("over", over, get_args(Over))
     default = 0.22 if over == "pooled" else 0.17
@@ -98,6 +108,16 @@ def deaths(over: Over = "pooled", *, set_point: float | None = None, normalise: 
 
     Raises:
         ValueError: if an argument is outside its range.
+
+    Example:
+        The only death, 1, becomes 0.6.
+
+        >>> from cgalr_jax.layers import Layers
+        >>> x, y = jnp.array([1.0, -1.0, -1.0, 1.0]), jnp.array([1.4, 0.2, -1.4, -0.2])  # correlated by 0.6
+        >>> before, after = (Layers({"hidden": jnp.stack(units, axis=1)}) for units in ((x, x, x), (x, x, y)))
+        >>> signal = deaths()
+        >>> print(f"{signal.compare(signal.read(before, None), signal.read(after, None)):.2f}")
+        0.40
     """
 
     def summarise(connectome: jax.Array) -> jax.Array:
@@ -127,6 +147,16 @@ def barcode(over: Over = "pooled", *, set_point: float | None = None, normalise:
 
     Raises:
         ValueError: if an argument is outside its range.
+
+    Example:
+        The births [1, 1] become [0.6, 1], and the death 1 becomes 0.6.
+
+        >>> from cgalr_jax.layers import Layers
+        >>> x, y = jnp.array([1.0, -1.0, -1.0, 1.0]), jnp.array([1.4, 0.2, -1.4, -0.2])  # correlated by 0.6
+        >>> before, after = (Layers({"hidden": jnp.stack(units, axis=1)}) for units in ((x, x, x), (x, x, y)))
+        >>> signal = barcode()
+        >>> print(f"{signal.compare(signal.read(before, None), signal.read(after, None)):.2f}")
+        0.35
     """
     _checks.check_flag("normalise", normalise)
     compare = functools.partial(topology.barcode_distance, normalise=normalise)
@@ -148,6 +178,17 @@ def frobenius(over: Over = "min", *, set_point: float | None = None) -> Signal:
 
     Raises:
         ValueError: if an argument is outside its range.
+
+    Example:
+        Other units are correlated, as strongly as before: the barcode is the same, the connectome is not.
+
+        >>> from cgalr_jax.layers import Layers
+        >>> x, y = jnp.array([1.0, -1.0, -1.0, 1.0]), jnp.array([1.0, 1.0, -1.0, -1.0])
+        >>> before, after = (Layers({"hidden": jnp.stack(units, axis=1)}) for units in ((x, x, y), (x, y, y)))
+        >>> for signal in (frobenius(), barcode()):
+        ...     print(f"{signal.compare(signal.read(before, None), signal.read(after, None)):.2f}")
+        0.82
+        0.00
     """
     return from_connectomes(None, topology.frobenius_distance, over, set_point, 0.4)
 

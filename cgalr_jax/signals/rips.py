@@ -30,6 +30,14 @@ def wasserstein(over: Over = "pooled", *, set_point: float | None = None) -> Sig
     Raises:
         ImportError: if giotto-ph is not installed.
         ValueError: if an argument is outside its range.
+
+    Example:
+        >>> import pytest
+        >>> gph = pytest.importorskip("gph")  # giotto-ph; Python 3.13 has none
+        >>> import jax.numpy as jnp
+        >>> before, after = ({"pooled": jnp.array([[0.0, w], [w, 0.0]])} for w in (0.75, 0.25))  # two units
+        >>> print(wasserstein().compare(before, after))
+        0.5
     """
     check_installed()
     default = births(over).set_point

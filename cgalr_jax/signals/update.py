@@ -38,6 +38,13 @@ def update_norm(*, set_point: float | None = None) -> Signal:
 
     Raises:
         ValueError: if the set-point is not positive.
+
+    Example:
+        >>> before = {"w": jnp.array([3.0, 0.0]), "frozen": jnp.array(4.0)}  # of norm 5
+        >>> after = {"w": jnp.array([3.0, 2.0]), "frozen": jnp.array(4.0)}
+        >>> signal = update_norm()
+        >>> print(signal.compare(signal.read({}, before), signal.read({}, after)))
+        0.4
     """
 
     def read(layers: Layers, params: Any) -> jax.Array:

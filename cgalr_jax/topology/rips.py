@@ -214,7 +214,16 @@ def wasserstein_distance(
 
 
 def check_installed() -> None:
-    """Raises an ImportError if giotto-ph is missing; it says what to install, and for which platforms."""
+    """Raises an ImportError if giotto-ph is missing; it says what to install, and for which platforms.
+
+    Example:
+        >>> from unittest import mock
+        >>> with mock.patch.dict("sys.modules", {"gph": None}):  # as if it were not installed
+        ...     check_installed()
+        Traceback (most recent call last):
+        ...
+        ImportError: Vietoris-Rips diagrams need giotto-ph: pip install 'cgalr-jax[giotto]'...
+    """
     _ripser_parallel()
 
 
