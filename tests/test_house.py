@@ -3,6 +3,7 @@
 import ast
 import importlib
 import inspect
+import itertools
 import pathlib
 import re
 import subprocess
@@ -159,6 +160,72 @@ def test_a_public_module_lists_what_is_public(name):
         member = getattr(module, each)
         if inspect.isfunction(member) or inspect.isclass(member):
             assert inspect.getdoc(member), f"{name}.{each} has no docstring"
+
+
+# What has no example, and why: nobody constructs it, and the example of what makes or takes it shows it.
+WITHOUT_EXAMPLE = {
+    "Barcode": "a record, from compute_barcode",
+    "Choice": "keyword arguments, of nnx_probe and others",
+    "ConnectomeState": "a record, the state of scale_by_connectome",
+    "Layout": "a record, from layout_of",
+    "LearningRateCurve": "a record, from find_learning_rate",
+    "Measurement": "a record, which Controller.update takes",
+    "Moments": "a record, from init_moments",
+    "Tree": "a record, from spanning_tree",
+}
+
+
+def shown():
+    """(name, member) of the functions and classes that the reference shows, by name or with their module."""
+    text = "".join(path.read_text() for path in (ROOT.parent / "docs" / "reference").glob("*.md"))
+    for directive in sorted(re.findall(r"^::: (\S+)$", text, flags=re.MULTILINE)):
+        if directive in public_modules():
+            module = loaded(directive)
+            members = [(each, getattr(module, each)) for each in module.__all__]
+        else:
+            module, _, each = directive.rpartition(".")
+            members = [(each, getattr(loaded(module), each))]
+        for each, member in members:
+            if inspect.isfunction(inspect.unwrap(member)) or inspect.isclass(member):
+                yield each, member
+
+
+def test_what_the_reference_shows_has_an_example_that_runs():
+    pytest.importorskip("scipy")
+    members = dict(shown())
+    assert {"births", "plot_film", "TraceRecorder", "levelled", "measured_layers"} < members.keys()
+    without = {each for each, member in members.items() if ">>> " not in inspect.getdoc(member)}
+    assert without == WITHOUT_EXAMPLE.keys()
+    for each in without - {"Choice"}:  # a TypedDict
+        assert members[each]._fields, f"{each} is more than a record"
+
+
+SECTION = re.compile(r"(Args|Attributes|Example|Raises|Returns):")
+
+
+def docstrings(path):
+    """(name, docstring) of a module and all that is in it, without the indentation of the code."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):
+            yield getattr(node, "name", path.stem), ast.get_docstring(node) or ""
+
+
+@pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_sections_of_docstrings_have_one_layout(path):
+    for name, text in docstrings(path):
+        lines = text.splitlines()
+        for number, line in enumerate(lines):
+            assert not re.fullmatch(r" +(Args|Raises|Returns):", line), f"{name}: {line}"
+            if not SECTION.fullmatch(line):
+                continue
+            section = list(itertools.takewhile(lambda x: not x or x[0] == " ", lines[number + 1 :]))
+            assert re.match(r" {4}\S", section[0]), f"{name}: {section[0]!r} is not four spaces behind {line}"
+            if line == "Raises:":
+                for entry in (each for each in section if re.match(r" {4}\S", each)):
+                    assert re.match(r" {4}\w+: if ", entry), f"{name}: {entry}"
+            if line in ("Args:", "Attributes:", "Raises:"):
+                wrong = [each for each in section if not re.match(r"( {4}| {8,})\S|$", each)]
+                assert wrong == [], f"{name}: {wrong}"
 
 
 def test_no_two_public_functions_share_a_name():
