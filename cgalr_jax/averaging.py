@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from cgalr_jax import _checks, _leaves
+from cgalr_jax import _checks, _leaves, _paths
+from cgalr_jax._paths import Path
 from cgalr_jax.state import find_states
 
 __all__ = ["AveragingState", "averaged_params", "polynomial_averaging"]
@@ -134,7 +135,7 @@ def averaged_params(opt_state: Any, params: optax.Params) -> optax.Params:
     def average(path: Any, leaf: Any) -> Any:
         if not _trains(leaf):
             return leaf
-        keys = _found(tuple(jax.tree_util.keystr((key,), simple=True) for key in path), means)
+        keys = _found(_paths.keys_of(path), means)
         if keys not in means:
             raise ValueError(
                 f"params must be those that polynomial_averaging averages, {known}, got {'/'.join(keys)!r}."
@@ -162,7 +163,7 @@ def _trains(leaf: Any) -> bool:
     return hasattr(leaf, "dtype") and _leaves.is_inexact(leaf)
 
 
-def _found(keys: tuple[str, ...], means: Mapping[tuple[str, ...], Any]) -> tuple[str, ...]:
-    """The keys of the same parameter: in an nnx state one more, "value", leads to a variable's value."""
-    shorter = keys[:-1] if keys[-1:] == ("value",) else keys
-    return next((each for each in (keys, shorter, (*keys, "value")) if each in means), keys)
+def _found(keys: Path, means: Mapping[Path, Any]) -> Path:
+    """The keys of the same parameter, of which one may be a variable of nnx and the other its value."""
+    same = (keys, _paths.without_value(keys), (*keys, "value"))
+    return next((each for each in same if each in means), keys)

@@ -7,7 +7,8 @@ import jax
 import jax.core
 import numpy as np
 
-from cgalr_jax import _checks, controllers
+from cgalr_jax import _checks, _paths, controllers
+from cgalr_jax.controllers.calibrated import longest_ramp
 from cgalr_jax.state import metrics
 
 __all__ = ["default_every", "is_measurement_step"]
@@ -87,31 +88,21 @@ def is_measurement_step(
     regular = step % (default_every(steps) if every is None else every) == 0
     if steps is None:
         return regular
-    if not _names_an_end(jax.tree.structure(getattr(opt_state, "opt_state", opt_state))):
-        _ended(opt_state)  # says what is missing
-    return regular or (step < controllers.calibrated(steps=steps).early and _calibrates(opt_state))
-
-
-@functools.lru_cache(maxsize=8)
-def _names_an_end(form: Any) -> bool:
-    """Whether `_ended` finds something in states of this form: looked up once, for it takes milliseconds."""
-    try:
-        return bool(_ended(form.unflatten(range(form.num_leaves))))
-    except ValueError:
-        return False
-
-
-def _calibrates(opt_state: Any) -> bool:
-    """Whether a calibration in this state goes on; waits for the device."""
-    return bool(np.any(np.stack(_ended(opt_state)) == controllers.UNFINISHED))
-
-
-def _ended(opt_state: Any) -> list[Any]:
-    """How each calibration in this state ended."""
-    ended = [value for name, value in metrics(opt_state).items() if name.endswith("/ended")]
-    if not ended:
+    leaves, form = jax.tree.flatten(_paths.optimizer_state(opt_state))
+    places = _places_of_ended(form)
+    if not places:
         raise ValueError(
             "opt_state must hold a controller that calibrates, calibrated(steps=) for instance; got none: "
             "without steps nothing is asked of it."
         )
-    return ended
+    if regular or step >= longest_ramp(steps):
+        return regular
+    # Whether a calibration goes on; waits for the device.
+    return any(bool(np.any(np.asarray(leaves[place]) == controllers.UNFINISHED)) for place in places)
+
+
+@functools.lru_cache(maxsize=8)
+def _places_of_ended(form: Any) -> tuple[int, ...]:
+    """Where states of this form say how their calibrations ended: looked up once, it takes milliseconds."""
+    places = metrics(form.unflatten(range(form.num_leaves)))
+    return tuple(int(place) for name, place in places.items() if name.endswith("/ended"))

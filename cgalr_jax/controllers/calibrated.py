@@ -26,7 +26,7 @@ from cgalr_jax.controllers.sensitivity import (
     start_again,
 )
 
-__all__ = ["anneal", "calibrated", "ramp"]
+__all__ = ["anneal", "calibrated", "longest_ramp", "ramp"]
 
 # The scale stays inside this range whatever happens.
 _SMALLEST_SCALE, _LARGEST_SCALE = 1e-6, 1e6
@@ -159,9 +159,7 @@ def calibrated(
         steps = _checks.check_integer("steps", steps, 1)
     target = _checks.check("target", target, lambda x: 0 < x < math.inf, "positive and finite")
     start = _checks.check("start", start, lambda x: _SMALLEST_SCALE <= x <= 1, "in [1e-6, 1]")
-    # Optimizer steps of the slow part: a long one measures a network that has settled, and is a warm-up.
-    # Where each step is measured, sixty are enough.
-    ramp_steps = 100.0 if steps is None else max(min(steps / 3, 60.0), 7.0)
+    ramp_steps = _slow_steps(steps)
 
     def init() -> tuple[jax.Array, CalibrationState]:
         def f32(value: float) -> jax.Array:  # a fresh buffer each: shared ones cannot be donated
@@ -212,9 +210,22 @@ def calibrated(
         state = state._replace(scale=jnp.clip(state.scale, _SMALLEST_SCALE, _LARGEST_SCALE))
         return state.scale * state.value if schedule is None else state.scale, state
 
-    # The most steps that a ramp may take: 20 for its fast part, and what is allowed for the slow one. If the
-    # length of the run is not known, there is a measurement every `every` steps from the beginning.
-    return Controller(init, update, early=0 if steps is None else 20 + math.ceil(_ALLOWANCE * ramp_steps))
+    # If the length of the run is not known, there is a measurement every `every` steps from the beginning.
+    return Controller(init, update, early=0 if steps is None else longest_ramp(steps))
+
+
+def longest_ramp(steps: int) -> int:
+    """The most steps that the ramp of a run of this length may take: 20 of them in its fast part."""
+    return 20 + math.ceil(_ALLOWANCE * _slow_steps(steps))
+
+
+def _slow_steps(steps: int | None) -> float:
+    """Optimizer steps that the slow part should take, in a run of so many; None if its length is not known.
+
+    A long one measures a network that has settled, and is a warm-up. Where each step is measured, sixty are
+    enough.
+    """
+    return 100.0 if steps is None else max(min(steps / 3, 60.0), 7.0)
 
 
 # ------------------------------------------------------------------------------------------------------------
