@@ -61,6 +61,7 @@ def init(
         cg_step=jnp.zeros((), jnp.int32),
         cg_scale=jnp.array(scale, jnp.float32),
         cg_distance=jnp.zeros((), jnp.float32),
+        cg_motion=jnp.zeros((), jnp.float32),
         cg_measurements=jnp.zeros((), jnp.int32),
         cg_skipped=jnp.zeros((), jnp.int32),
         cg_valid=jnp.zeros((), jnp.bool_),
@@ -99,10 +100,10 @@ def measure(
     distance = jnp.asarray(instrument.signal.compare(last, after), jnp.float32)
     measured = state.cg_valid & jnp.isfinite(distance) & (distance >= 0)
     steps = jnp.maximum(state.cg_step - state.cg_read, 1)
-    in_set_points = distance / instrument.signal.set_point_at(steps)
+    motion = distance / instrument.signal.set_point_at(steps)
     # 2. The controller: a distance that could not be measured is passed on as infinite, see `Measurement`.
     measurement = controllers.Measurement(
-        distance=jnp.where(measured, in_set_points, jnp.inf),
+        distance=jnp.where(measured, motion, jnp.inf),
         step=state.cg_step,
         cut=(state.cg_cut - state.cg_cut_read) / steps,
     )
@@ -117,6 +118,7 @@ def measure(
     return state._replace(
         cg_scale=keep(state.cg_valid, scale, state.cg_scale),
         cg_distance=keep(measured, distance, state.cg_distance),
+        cg_motion=keep(measured, motion, state.cg_motion),
         cg_measurements=keep(measured, optax.safe_increment(state.cg_measurements), state.cg_measurements),
         cg_skipped=keep(lost, optax.safe_increment(state.cg_skipped), state.cg_skipped),
         cg_valid=state.cg_valid | readable,

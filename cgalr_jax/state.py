@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-__all__ = ["ConnectomeState", "check_checkpoint", "check_form", "find_states", "metrics"]
+from cgalr_jax import _paths
+from cgalr_jax._paths import Path
 
-Path = tuple[str, ...]
+__all__ = ["ConnectomeState", "check_checkpoint", "check_form", "find_states", "metrics"]
 
 
 class ConnectomeState(NamedTuple):
@@ -25,6 +26,7 @@ class ConnectomeState(NamedTuple):
     cg_step: jax.Array  # i32[], optimizer steps taken
     cg_scale: jax.Array  # f32[], the factor of the updates in the last step
     cg_distance: jax.Array  # f32[], last distance, in the unit of the signal; 0 before the first
+    cg_motion: jax.Array  # f32[], that distance in set-points of the steps that it spans; 0 before the first
     cg_measurements: jax.Array  # i32[], number of distances that were measured
     cg_skipped: jax.Array  # i32[], number of readings and distances that were not usable
     cg_valid: jax.Array  # bool[], whether cg_before holds a reading
@@ -41,7 +43,7 @@ class ConnectomeState(NamedTuple):
 # The fields that always hold an array: a record with all of them is a state, NamedTuple or not.
 _ALWAYS = ConnectomeState._fields[: ConnectomeState._fields.index("cg_layers")]
 # The fields that `metrics` shows, of the state itself and of the states of controllers, nested or not.
-_OF_THE_STATE = ("scale", "distance", "measurements", "read", "skipped", "cut", "step")
+_OF_THE_STATE = ("scale", "distance", "motion", "measurements", "skipped", "cut", "step")
 _OF_THE_CONTROLLER = ("phase", "anchor", "ended", "z")
 
 
@@ -57,9 +59,7 @@ def find_states(tree: Any, fields: tuple[str, ...]) -> list[dict[Path, Any]]:
         A dictionary per record, {path of keys within the record: leaf}, in the order of the tree: "10" comes
         after "2".
     """
-    leaves: dict[Path, Any] = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(getattr(tree, "opt_state", tree)):
-        leaves[tuple(jax.tree_util.keystr((key,), simple=True) for key in path)] = leaf
+    leaves = dict(_paths.leaves_of(tree))
     first = fields[0]
     roots = {keys[: keys.index(first)] for keys in leaves if first in keys}
     roots = {root for root in roots if all(_has(leaves, (*root, field)) for field in fields)}
@@ -70,9 +70,10 @@ def find_states(tree: Any, fields: tuple[str, ...]) -> list[dict[Path, Any]]:
     found = []
     for root in sorted(roots, key=place):
         record = {keys[len(root) :]: leaf for keys, leaf in leaves.items() if keys[: len(root)] == root}
-        # In an nnx state each leaf is one key deeper: it is the value of a variable.
-        variables = (first, "value") in record
-        found.append({keys[:-1] if variables else keys: leaf for keys, leaf in record.items()})
+        are_variables = (first, "value") in record  # an nnx state
+        found.append(
+            {_paths.without_value(keys) if are_variables else keys: leaf for keys, leaf in record.items()}
+        )
     return found
 
 
@@ -82,6 +83,9 @@ def _has(leaves: Mapping[Path, Any], path: Path) -> bool:
 
 def metrics(opt_state: Any) -> dict[str, jax.Array]:
     """The scalars worth logging, from any optimizer state that contains a `ConnectomeState`.
+
+    `cgalr/motion` says how fast the network moves: the last distance in set-points of the steps that it
+    spans. The ramp of `calibrated` looks for the rate at which it is `target`, 1 by default.
 
     `cgalr/learning_rate` is the learning rate that was applied; a step that was cut to `max_share` was
     smaller than this rate says. The rate is known with `cgalr`, with `connectome_schedule`, and if
@@ -95,8 +99,8 @@ def metrics(opt_state: Any) -> dict[str, jax.Array]:
 
     Returns:
         A flat dict of scalars on the device, which does not wait for them: `cgalr/scale`, `cgalr/distance`
-        (in the unit of the signal), `cgalr/measurements`, `cgalr/read` (the step of the last reading),
-        `cgalr/skipped` (readings and distances that were not usable), `cgalr/refused` (values of a
+        (in the unit of the signal), `cgalr/motion` (in set-points), `cgalr/measurements`, `cgalr/skipped`
+         (readings and distances that were not usable), `cgalr/refused` (values of a
         controller, its schedule or its bounds that were not used), `cgalr/cut` (steps that were cut to
         `max_share`), `cgalr/step`; `cgalr/phase`, `cgalr/anchor`, `cgalr/ended` and `cgalr/z` if the
         controller has them; `cgalr/learning_rate` if it is known. With several states: `cgalr/0/scale`,
@@ -113,10 +117,7 @@ def metrics(opt_state: Any) -> dict[str, jax.Array]:
     """
     states = find_states(opt_state, _ALWAYS)
     if not states:
-        raise ValueError(
-            "opt_state must contain the state of scale_by_connectome, cgalr or connectome_schedule, got one "
-            f"without it: {type(opt_state).__name__}."
-        )
+        raise _none_in(opt_state)
     shown = {}
     for number, state in enumerate(states):
         prefix = "cgalr" if len(states) == 1 else f"cgalr/{number}"
@@ -144,12 +145,11 @@ def _shown(state: Mapping[Path, Any]) -> dict[str, Any]:
 
 def _injected_rate(opt_state: Any, scale: jax.Array) -> dict[str, Any]:
     """The rate in the state of `optax.inject_hyperparams`, times the scale, if there is exactly one."""
-    tree = getattr(opt_state, "opt_state", opt_state)
-    rates = []
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        keys = [jax.tree_util.keystr((key,), simple=True) for key in path]
-        if "learning_rate" in keys and keys[keys.index("learning_rate") - 1] == "hyperparams":
-            rates.append(leaf)
+    rates = [
+        leaf
+        for keys, leaf in _paths.leaves_of(opt_state)
+        if "learning_rate" in keys and keys[keys.index("learning_rate") - 1] == "hyperparams"
+    ]
     return {"cgalr/learning_rate": rates[0] * scale} if len(rates) == 1 else {}
 
 
@@ -189,20 +189,24 @@ def check_checkpoint(stored: Any, opt_state: Any) -> None:
     check_form("stored", stored, opt_state)
 
 
-def check_form(argument: str, found: Any, wanted: Any) -> None:
-    """Raises a ValueError if the states in `found` do not have the shapes of those in `wanted`."""
+def _none_in(opt_state: Any) -> ValueError:
+    return ValueError(
+        "opt_state must contain the state of scale_by_connectome, cgalr or connectome_schedule, got one "
+        f"without it: {type(opt_state).__name__}."
+    )
+
+
+def check_form(argument: str, found: Any, opt_state: Any) -> None:
+    """Raises a ValueError if the states in `found` do not have the shapes of those in `opt_state`."""
     found, wanted = (
         [
             {path: tuple(getattr(x, "shape", ())) for path, x in state.items()}
             for state in find_states(tree, _ALWAYS)
         ]
-        for tree in (found, wanted)
+        for tree in (found, opt_state)
     )
     if not wanted:
-        raise ValueError(
-            "opt_state must contain the state of scale_by_connectome, cgalr or connectome_schedule, got one "
-            "without."
-        )
+        raise _none_in(opt_state)
     if not found or len(found) != len(wanted):
         raise ValueError(
             f"{argument} must hold as many states of scale_by_connectome as the optimizer, {len(wanted)}, "

@@ -87,8 +87,8 @@ def connectome_of(net, x):
 
 @plt.rc_context({"font.size": 12})  # legible on a telephone, too
 def draw(runs, path):
-    """Learning rate, distance and loss over the steps; the connectome before and after."""
-    mosaic = [["rate", "rate"], ["distance", "loss"], ["before", "after"]]
+    """Learning rate, motion and loss over the steps; the connectome before and after."""
+    mosaic = [["rate", "rate"], ["motion", "loss"], ["before", "after"]]
     figure, axes = plt.subplot_mosaic(mosaic, figsize=(7, 8), height_ratios=[1, 1, 1.3], layout="constrained")
     for (rate, with_cgalr), (_, _, trace) in runs.items():
         steps = np.arange(len(trace["rate"]))
@@ -96,18 +96,14 @@ def draw(runs, path):
         label = f"base rate {rate:g}" if with_cgalr else None
         axes["rate"].plot(steps, trace["rate"], style, color=RATES[rate], label=label)
         if with_cgalr:
-            spans = np.diff(trace["cgalr/read"]).astype(int)
-            measured = np.flatnonzero(spans) + 1
-            set_points = cgalr_jax.signals.hybrid().set_point_at(spans[measured - 1])
-            in_set_points = trace["cgalr/distance"][measured] / set_points
-            axes["distance"].plot(steps[measured], in_set_points, color=RATES[rate])
+            axes["motion"].step(steps, trace["cgalr/motion"], where="post", color=RATES[rate])
         smooth = np.convolve(trace["loss"], np.ones(10) / 10, mode="valid")
         axes["loss"].plot(steps[9:], smooth, style, color=RATES[rate])
     axes["rate"].set(yscale="log", ylabel="learning rate", ylim=(1e-6, 5))
     axes["rate"].set_title("solid: with CG-ALR, dotted: the schedule only", fontsize="medium")
     axes["rate"].legend(ncols=2, fontsize="small", loc="lower center")
-    axes["distance"].set(yscale="log", ylabel="distance (in set-points)", xlabel="step")
-    axes["distance"].axhline(1, color=plotting.GREY, linewidth=0.8)
+    axes["motion"].set(yscale="log", ylabel="motion (in set-points)", xlabel="step")
+    axes["motion"].axhline(1, color=plotting.GREY, linewidth=0.8)
     axes["loss"].set(yscale="log", ylabel="loss", xlabel="step")
     for name, matrix in zip(("before", "after"), runs[SHOWN, True][1], strict=True):
         plotting.plot_connectome(axes[name], matrix, layers={"hidden 1": 64, "hidden 2": 64})

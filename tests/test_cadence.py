@@ -320,6 +320,7 @@ class TestAtOtherSteps:
             if measure and step:
                 expected = state.cg_distance / signal.set_point_at(step - read_at)
                 np.testing.assert_allclose(state.cg_control.controller, expected, rtol=1e-5)
+                assert cgalr_jax.metrics(state)["cgalr/motion"] == state.cg_control.controller
             read_at = step if measure else read_at
         assert state.cg_measurements == 3
 

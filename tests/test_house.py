@@ -16,12 +16,12 @@ import cgalr_jax
 ROOT = pathlib.Path(cgalr_jax.__file__).parent
 # From the top of the house down; what is on one line does not see the others on it.
 FLOORS = (
-    ("_checks", "_control_flow", "_leaves", "_sharding", "_submodules", "_warnings"),
+    ("_checks", "_control_flow", "_leaves", "_paths", "_sharding", "_submodules", "_warnings"),
     ("layers",),
     ("topology",),
     ("signals",),
     ("controllers",),
-    ("state",),
+    ("state", "_trace"),
     ("arguments", "cadence"),
     ("_deprecated", "instrument"),
     ("transform",),

@@ -15,6 +15,7 @@ from cgalr_jax.controllers.sensitivity import (
     BY_GUARD,
     BY_TIME,
     CALIBRATING,
+    ENDINGS,
     REACHED,
     UNFINISHED,
 )
@@ -25,6 +26,7 @@ __all__ = [
     "BY_GUARD",
     "BY_TIME",
     "CALIBRATING",
+    "ENDINGS",
     "FAST",
     "HOLD",
     "REACHED",

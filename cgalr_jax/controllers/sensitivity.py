@@ -13,6 +13,7 @@ __all__ = [
     "BY_GUARD",
     "BY_TIME",
     "CALIBRATING",
+    "ENDINGS",
     "NO_RECORD",
     "REACHED",
     "UNFINISHED",
@@ -26,6 +27,13 @@ __all__ = [
 # The phases, and how a calibration ended. Plain numbers, so that they can be logged.
 CALIBRATING, ANNEALING = 0, 1
 UNFINISHED, REACHED, BY_TIME, BY_GUARD, BY_BOUND = 0, 1, 2, 3, 4
+ENDINGS = {
+    UNFINISHED: "unfinished",
+    REACHED: "at the set-point",
+    BY_TIME: "by time",
+    BY_GUARD: "by the guard",
+    BY_BOUND: "by the bound on one step",
+}
 
 # Stands for "no record yet": below the logarithm of every motion. Finite, because some wrappers multiply the
 # state by zero.

@@ -1,6 +1,5 @@
 """What comes in, as NumPy arrays: a ValueError names the argument, its range and what it was."""
 
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -9,7 +8,6 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from cgalr_jax import _checks, topology
-from cgalr_jax.signals import Signal
 
 _ROUNDING = 1e-6  # by which a correlation may exceed 1
 
@@ -93,39 +91,6 @@ def as_series(name: str, trace: Any) -> dict[str, np.ndarray]:
         got = {key: array.shape for key, array in values.items()}
         raise ValueError(f"{name} must hold arrays [n] of one length, got shapes {got}.")
     return values
-
-
-def spanned_steps(trace: Mapping[str, np.ndarray], prefix: str) -> np.ndarray:
-    """How many steps the distance of each row spans, f64[n]; NaN where the trace does not tell.
-
-    A row without a new measurement has the distance of the row before it. Of several measurements since then
-    the mean counts, if it is that of the measurements before or after them, too: where the ramp of
-    `calibrated(steps=)` ends, the last distance spans more steps than those before it.
-    """
-    steps = np.full(max((len(array) for array in trace.values()), default=0), np.nan)
-    read, count = (trace.get(f"{prefix}/{name}", steps) for name in ("read", "measurements"))
-    rows = np.flatnonzero(np.isfinite(read) & np.isfinite(count))
-    apart, measured = np.diff(read[rows]), np.diff(count[rows])
-    new = (measured > 0) & (apart >= measured)
-    spans = apart[new] / measured[new]
-    known = (
-        (measured[new] == 1) | (np.diff(spans, prepend=np.nan) == 0) | (np.diff(spans, append=np.nan) == 0)
-    )
-    steps[rows[1:]] = np.insert(np.where(known, spans, np.nan), 0, np.nan)[np.cumsum(new)]
-    return steps
-
-
-def as_set_points(set_point: Any, spans: np.ndarray) -> np.ndarray:
-    """The set-point of distances that span so many steps, f64[n]: one number for all, or the signal's."""
-    is_signal = isinstance(set_point, Signal)
-    number = set_point.set_point if is_signal else set_point
-    allowed = "positive and finite, or the signal"
-    number = _checks.check("set_point", number, lambda x: 0 < x < math.inf, allowed)
-    if not is_signal:
-        return np.full(len(spans), number, dtype=np.float64)
-    known = np.isfinite(spans)
-    set_points = set_point.set_point_at(np.rint(np.where(known, spans, 1)).astype(np.int32))
-    return np.where(known, np.asarray(set_points, dtype=np.float64), np.nan)
 
 
 def check_layers(layers: Any) -> None:

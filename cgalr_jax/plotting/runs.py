@@ -10,9 +10,9 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from cgalr_jax import _checks, controllers
+from cgalr_jax._trace import Trace
 from cgalr_jax.plotting import _inputs
 from cgalr_jax.plotting._style import BLUE, GREEN, GREY, ORANGE, SKY, SMALL, VERMILION, clean
-from cgalr_jax.signals import Signal
 
 __all__ = ["plot_training_trace"]
 
@@ -29,11 +29,14 @@ def plot_training_trace(
     *,
     loss: str = "loss",
     base_learning_rate: jax.typing.ArrayLike | None = None,
-    set_point: float | Signal | None = None,
+    set_point: float | None = None,
     bounds: Callable[[Any], tuple[Any, Any]] | None = None,
     prefix: str = "cgalr",
 ) -> Sequence[Axes]:
-    """Draws a run in panels: loss, learning rate with anchor and envelope, distance, z; phases shaded.
+    """Draws a run in panels: loss, learning rate with anchor and envelope, motion, z; phases shaded.
+
+    The motion is the distance in set-points, whose level 1 is drawn with it. Of a trace without
+    `"{prefix}/motion"` it is the distance itself that is drawn.
 
     Of a long run the loss is drawn faintly, under its mean over the last fiftieth of the rows.
 
@@ -46,8 +49,7 @@ def plot_training_trace(
         base_learning_rate: f32[] or f32[n], finite and at least 0; NaN in a row of them leaves a gap.
             Multiplies scale, anchor and envelope. None: what the trace has at `"{prefix}/learning_rate"`,
             otherwise the scale itself is drawn.
-        set_point: the signal, whose set-point at the steps that each distance spans is drawn into the
-            distances; or one positive number for all of them.
+        set_point: of a trace without motion: a level to draw into the distances; positive and finite.
         bounds: the envelope that was given to `scale_by_connectome`, `step -> (low, high)`; it is called with
             all steps, f64[n], and gives f32[] or f32[n] each.
         prefix: `"cgalr/0"` and so on where there are several instances.
@@ -76,6 +78,8 @@ def plot_training_trace(
     for name, key in (("loss", loss), ("prefix", prefix)):
         if not isinstance(key, str):
             raise ValueError(f"{name} must be a key of the trace, a string, got {_checks.shown(key)}.")
+    if set_point is not None:
+        set_point = _checks.check("set_point", set_point, lambda x: 0 < x < math.inf, "positive and finite")
     run = _read(trace, loss, prefix, base_learning_rate, set_point)
     _draw_loss(axes[0], run)
     _draw_rate(axes[1], run, bounds)
@@ -83,7 +87,8 @@ def plot_training_trace(
     if len(axes) == 4:
         axes[3].axhline(0, color=GREY, linewidth=0.7, linestyle=":")
         axes[3].step(run.step, run.z, where="post", color=GREEN, linewidth=1.1)
-    labels = (loss, "learning rate" if run.knows_rate else "scale", "distance", "z")
+    rate, distance = "learning rate" if run.knows_rate else "scale", "motion" if run.moved else "distance"
+    labels = (loss, rate, distance, "z")
     for ax, label in zip(axes, labels[: len(axes)], strict=True):
         ax.set_ylabel(label, fontsize=SMALL)
         ax.tick_params(which="both", labelsize=SMALL)
@@ -112,22 +117,23 @@ class _Run(NamedTuple):
     knows_rate: bool  # whether that makes a learning rate of them
     scale: np.ndarray
     anchor: np.ndarray | None  # None of a controller that has none
-    distance: np.ndarray
-    set_point: np.ndarray
+    distance: np.ndarray  # the motion if it is known
+    moved: bool  # whether it is
+    set_point: float | None  # in the unit of the distance
     z: np.ndarray
     phase: np.ndarray
 
 
 def _read(
-    trace: Any,
+    arrays: Any,
     loss: str,
     prefix: str,
     base_learning_rate: jax.typing.ArrayLike | None,
-    set_point: float | Signal | None,
+    set_point: float | None,
 ) -> _Run:
-    values = _inputs.as_series("trace", trace)
-    rows = max((len(array) for array in values.values()), default=0)
-    base = np.ones(rows)
+    trace = Trace(_inputs.as_series("trace", arrays), prefix)
+    knows_rate = base_learning_rate is not None or trace.has("learning_rate")
+    base = trace.base_rate() if knows_rate else np.ones(trace.rows)
     if base_learning_rate is not None:
         numbers = _inputs.as_numbers("base_learning_rate", base_learning_rate)
         unknown = np.isnan(numbers) & (numbers.ndim > 0)
@@ -136,34 +142,23 @@ def _read(
                 "base_learning_rate must be finite and at least 0, or a row of such numbers, NaN where it is "
                 f"not known, got {_checks.shown(base_learning_rate)}."
             )
-        base = _row_by_row("base_learning_rate", numbers, rows)
-    step = values.get(f"{prefix}/step", np.full(rows, np.nan))
-    placed = np.isfinite(step)
-    if not placed.any():
-        step, placed = np.arange(rows, dtype=np.float64), np.ones(rows, dtype=bool)
-    values = {key: array[placed] for key, array in values.items()}
-    base, step, spans = base[placed], step[placed], _inputs.spanned_steps(values, prefix)
-    missing = np.full(len(step), np.nan)
-
-    def series(name: str) -> np.ndarray:
-        return values.get(f"{prefix}/{name}", missing)
-
-    scale, phase, anchor = series("scale"), series("phase"), None
-    knows_rate = base_learning_rate is not None or f"{prefix}/learning_rate" in values
-    if base_learning_rate is None and knows_rate:
-        base = series("learning_rate") / np.where(scale == 0, np.nan, scale)
-    if f"{prefix}/anchor" in values:
-        anchor = np.where(phase == controllers.CALIBRATING, np.nan, series("anchor"))  # none yet
+        base = _row_by_row("base_learning_rate", numbers, trace.rows)
+    placed = trace.placed()
+    base, trace = base[placed], trace.only(placed)
+    moved, phase, anchor = trace.has("motion"), trace.ours("phase"), None
+    if trace.has("anchor"):
+        anchor = np.where(phase == controllers.CALIBRATING, np.nan, trace.ours("anchor"))  # none yet
     return _Run(
-        step=step,
-        loss=values.get(loss, missing),
+        step=trace.steps(),
+        loss=trace.key(loss),
         base=base,
         knows_rate=knows_rate,
-        scale=scale,
+        scale=trace.ours("scale"),
         anchor=anchor,
-        distance=series("distance"),
-        set_point=missing if set_point is None else _inputs.as_set_points(set_point, spans),
-        z=series("z"),
+        distance=trace.ours("motion" if moved else "distance"),
+        moved=moved,
+        set_point=1.0 if moved else set_point,
+        z=trace.ours("z"),
         phase=phase,
     )
 
@@ -201,9 +196,8 @@ def _draw_rate(ax: Axes, run: _Run, bounds: Callable[[Any], tuple[Any, Any]] | N
 
 def _draw_distance(ax: Axes, run: _Run) -> None:
     ax.step(run.step, run.distance, where="post", color=VERMILION, linewidth=1.1)
-    if np.isfinite(run.set_point).any():
-        style = {"color": GREY, "linewidth": 0.9, "linestyle": ":", "label": "set-point"}
-        ax.step(run.step, run.set_point, where="post", **style)
+    if run.set_point is not None:
+        ax.axhline(run.set_point, color=GREY, linewidth=0.9, linestyle=":", label="set-point")
 
 
 def _running_mean(series: np.ndarray, window: int) -> np.ndarray:

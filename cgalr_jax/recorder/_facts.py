@@ -9,9 +9,20 @@ import jax.typing
 import numpy as np
 
 from cgalr_jax import _checks, controllers
+from cgalr_jax._trace import Trace
 from cgalr_jax.plotting import _inputs
 
 _FRAMES = 6  # of a film
+
+
+class Calibration(NamedTuple):
+    """What is known of the last calibration of a run."""
+
+    ended: int | None  # as in `cgalr/ended`; None where it is not known
+    ended_at: int | None  # step; None if it is not over
+    opened_again: int  # times
+    found: float  # the calibrated rate, or scale; NaN if there is none
+    found_is_rate: bool
 
 
 class Facts(NamedTuple):
@@ -23,89 +34,77 @@ class Facts(NamedTuple):
     first_loss: float  # NaN if it was not recorded
     last_loss: float
     lost: int  # rows in which the loss was not finite
-    has_calibration: bool
-    ended: int | None  # as in `cgalr/ended`; None where it is not known
-    ended_at: int | None  # step
-    opened_again: int  # times
-    found: float  # the calibrated rate, or scale; NaN if there is none
-    found_is_rate: bool
+    has_phases: bool
+    calibration: Calibration | None
     measurements: int | None
     skipped: int
     refused: int
     cut: int  # steps
-    peak: float  # largest distance, in set-points; NaN if that is not known
+    peak: float  # largest motion; NaN if that is not known
 
 
-def facts_of(
-    trace: Mapping[str, np.ndarray], base: Any, in_set_points: bool, loss: str, prefix: str
-) -> Facts:
+def facts_of(trace: Trace, base: Any, loss: str) -> Facts:
     """Looks them up in a trace.
 
     Args:
-        trace: f64[n] a key; the distance in set-points if `in_set_points`.
+        trace: of the run.
         base: f64[] or f64[n], the base learning rate; None: as the trace has it, if it does.
-        in_set_points: whether the largest distance means something.
         loss: key of the loss.
-        prefix: of our keys.
     """
-    rows = max((len(array) for array in trace.values()), default=0)
-    missing = np.full(rows, np.nan)
-
-    def series(name: str) -> np.ndarray:
-        return trace.get(f"{prefix}/{name}", missing)
-
-    def last(name: str) -> float:
-        known = series(name)[np.isfinite(series(name))]
-        return float(known[-1]) if len(known) else math.nan
-
-    steps = last("step") if math.isfinite(last("step")) else rows
-    losses = trace.get(loss, missing)
+    losses = trace.key(loss)
     finite = losses[np.isfinite(losses)]
     part = max(len(finite) // 20, 1)
     ends = (np.median(finite[:part]), np.median(finite[-part:])) if len(finite) else (math.nan, math.nan)
-
-    # When the calibration ended, what it had found.
-    has_calibration = f"{prefix}/anchor" in trace or f"{prefix}/ended" in trace
-    if f"{prefix}/ended" in trace:
-        known, over = np.isfinite(series("ended")), series("ended") > controllers.UNFINISHED
-    else:
-        known, over = np.isfinite(series("phase")), series("phase") == controllers.ANNEALING
-    # A calibration that proves wrong is opened again: what counts is the last one, if it is over.
-    turns = np.flatnonzero(known)[np.diff(over[known], prepend=False)]  # rows where it ends, or opens again
-    is_over = len(turns) % 2 == 1
-    row = int(turns[-1]) if is_over else rows - 1
-    rate, anchor = missing, series("anchor")
-    if base is not None:
-        rate = np.broadcast_to(np.asarray(base, dtype=np.float64), (rows,)) * anchor
-    elif f"{prefix}/learning_rate" in trace:
-        scale = series("scale")
-        rate = series("learning_rate") * anchor / np.where(scale == 0, np.nan, scale)
-    found_is_rate = bool(is_over and math.isfinite(rate[row]))
-    found = (rate if found_is_rate else anchor)[row] if is_over else math.nan
-    ended = int(last("ended")) if math.isfinite(last("ended")) else None
-    if ended is None and known.any() and not is_over and f"{prefix}/anchor" in trace:
-        ended = controllers.UNFINISHED
-    step_of = trace.get(f"{prefix}/step", np.arange(rows))
-    distance = series("distance")
-    peak = np.max(distance, where=np.isfinite(distance), initial=0.0)
+    motion = trace.ours("motion")
+    peak = np.max(motion, where=np.isfinite(motion), initial=0.0)
     return Facts(
-        rows=rows,
-        steps=int(steps),
+        rows=trace.rows,
+        steps=_whole(trace, "step", trace.rows),
         loss=loss,
         first_loss=float(ends[0]),
         last_loss=float(ends[1]),
-        lost=_lost(losses) if loss in trace else 0,
-        has_calibration=has_calibration,
+        lost=_lost(losses) if loss in trace.arrays else 0,
+        has_phases=bool(np.isfinite(trace.ours("phase")).any()),
+        calibration=_calibration(trace, base),
+        measurements=_whole(trace, "measurements"),
+        skipped=_whole(trace, "skipped", 0),
+        refused=_whole(trace, "refused", 0),
+        cut=_whole(trace, "cut", 0),
+        peak=float(peak) if peak > 0 else math.nan,
+    )
+
+
+def _whole(trace: Trace, name: str, otherwise: Any = None) -> Any:
+    """The last number of a counter."""
+    last = trace.last(name)
+    return int(last) if math.isfinite(last) else otherwise
+
+
+def _calibration(trace: Trace, base: Any) -> Calibration | None:
+    """How the calibration went; None where the trace has nothing of one."""
+    if not (trace.has("anchor") or trace.has("ended")):
+        return None
+    if trace.has("ended"):
+        known, over = np.isfinite(trace.ours("ended")), trace.ours("ended") > controllers.UNFINISHED
+    else:
+        known, over = np.isfinite(trace.ours("phase")), trace.ours("phase") == controllers.ANNEALING
+    # A calibration that proves wrong is opened again: what counts is the last one, if it is over.
+    turns = np.flatnonzero(known)[np.diff(over[known], prepend=False)]  # rows where it ends, or opens again
+    is_over = len(turns) % 2 == 1
+    ended = _whole(trace, "ended")
+    if ended is None and known.any() and not is_over and trace.has("anchor"):
+        ended = controllers.UNFINISHED
+    if not is_over:
+        return Calibration(ended, None, len(turns) // 2, math.nan, False)
+    row, anchor = int(turns[-1]), trace.ours("anchor")
+    base = trace.base_rate() if base is None else np.broadcast_to(np.asarray(base, np.float64), (trace.rows,))
+    step, rate = trace.steps()[row], (base * anchor)[row]
+    return Calibration(
         ended=ended,
-        ended_at=int(step_of[row]) if is_over and math.isfinite(step_of[row]) else None,
-        opened_again=len(turns) // 2 if has_calibration else 0,
-        found=float(found),
-        found_is_rate=found_is_rate,
-        measurements=int(last("measurements")) if math.isfinite(last("measurements")) else None,
-        skipped=int(np.nan_to_num(last("skipped"))),
-        refused=int(np.nan_to_num(last("refused"))),
-        cut=int(np.nan_to_num(last("cut"))),
-        peak=float(peak) if in_set_points and peak > 0 else math.nan,
+        ended_at=int(step) if math.isfinite(step) else None,
+        opened_again=len(turns) // 2,
+        found=float(rate if math.isfinite(rate) else anchor[row]),
+        found_is_rate=math.isfinite(rate),
     )
 
 

@@ -8,9 +8,9 @@ import jax.typing
 import numpy as np
 
 from cgalr_jax import _checks
+from cgalr_jax._trace import Trace
 from cgalr_jax.plotting import _inputs
 from cgalr_jax.recorder import _facts, _pictures, _sentences
-from cgalr_jax.signals import Signal
 
 _STYLE = """
 :root { color-scheme: light dark; --paper: #fff; --ink: #222; --line: #ddd; --warning: #fdeee3 }
@@ -33,14 +33,14 @@ footer { margin-top: 3rem; font-size: .85rem; opacity: .7 }
 def page(
     trace: Mapping[str, np.ndarray],
     *,
-    settings: Mapping[str, Any] | None = None,
-    connectomes: Mapping[int, jax.typing.ArrayLike] | None = None,
-    layers: Mapping[str, int] | None = None,
-    set_point: float | Signal | None = None,
-    base_learning_rate: jax.typing.ArrayLike | None = None,
-    loss: str = "loss",
-    bounds: Callable[[Any], tuple[Any, Any]] | None = None,
-    prefix: str = "cgalr",
+    settings: Mapping[str, Any] | None,
+    connectomes: Mapping[int, jax.typing.ArrayLike] | None,
+    layers: Mapping[str, int] | None,
+    loss: str,
+    base_learning_rate: jax.typing.ArrayLike | None,
+    set_point: float | None,
+    bounds: Callable[[Any], tuple[Any, Any]] | None,
+    prefix: str,
 ) -> str:
     """The HTML page; `TraceRecorder.report` says what the arguments are."""
     for name, value in (("settings", settings), ("connectomes", connectomes)):
@@ -48,33 +48,31 @@ def page(
             raise ValueError(f"{name} must be a mapping, got {_checks.shown(value)}.")
     if layers is not None:  # with or without connectomes
         _inputs.check_layers(layers)
-    settings, trace, in_set_points = dict(settings or {}), dict(trace), False
-    if set_point is not None:
-        spans = _inputs.spanned_steps(trace, prefix)
-        set_points = _inputs.as_set_points(set_point, spans)
-        # One number is wrong for some of the distances if they span different numbers of steps.
-        in_set_points = isinstance(set_point, Signal) or len(np.unique(spans[np.isfinite(spans)])) <= 1
-        if in_set_points and f"{prefix}/distance" in trace:
-            trace[f"{prefix}/distance"] = trace[f"{prefix}/distance"] / set_points
+    settings, run = dict(settings or {}), Trace(trace, prefix)
 
     # What cannot be drawn is refused before anything is said of it.
     frames = _facts.frames(connectomes or {})
     picture = _pictures.of_run(
-        trace, in_set_points, loss=loss, base_learning_rate=base_learning_rate, bounds=bounds, prefix=prefix
+        trace,
+        loss=loss,
+        base_learning_rate=base_learning_rate,
+        set_point=set_point,
+        bounds=bounds,
+        prefix=prefix,
     )
-    facts = _facts.facts_of(trace, base_learning_rate, in_set_points, loss, prefix)
+    facts = _facts.facts_of(run, base_learning_rate, loss)
     title = _sentences.title(facts)
     parts = [f"<h1>{title}</h1>"]
     parts += [f'<p class="warning">{text}</p>' for text in _sentences.warnings(facts)]
     parts += [f"<p>{_sentences.story(facts)}</p>"]
     parts += ["<h2>Settings</h2>", _table({"seed": "not recorded", **settings})]
     if facts.rows:
-        parts += ["<h2>Loss, learning rate, distance</h2>", f"<p>{_sentences.caption(facts)}</p>", picture]
+        parts += ["<h2>Loss, learning rate, motion</h2>", f"<p>{_sentences.caption(facts)}</p>", picture]
     if frames:
         units = len(next(iter(frames.values())))
         parts += ["<h2>The connectome</h2>", f"<p>{_sentences.caption_of_film(units)}</p>"]
         parts += [_pictures.of_connectomes(frames, layers)]
-    advice = _sentences.advice(facts, "seed" in settings, in_set_points)
+    advice = _sentences.advice(facts, "seed" in settings)
     parts += ["<h2>What to try next</h2>", f"<ul>{''.join(f'<li>{text}</li>' for text in advice)}</ul>"]
     parts += ["<footer>Made by cgalr_jax.</footer>"]
     head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'

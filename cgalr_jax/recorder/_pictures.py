@@ -17,17 +17,15 @@ _INK = "#010203"  # stands for the colour of the text, which the reader's browse
 _WIDTH = 5.2  # inches
 
 
-def of_run(trace: Mapping[str, jax.typing.ArrayLike], in_set_points: bool, **options: Any) -> str:
-    """Loss, learning rate and distance; `options` are those of `plotting.plot_training_trace`."""
+def of_run(trace: Mapping[str, jax.typing.ArrayLike], **options: Any) -> str:
+    """Loss, learning rate and motion; `options` are those of `plotting.plot_training_trace`."""
 
     def draw(figure: matplotlib.figure.Figure) -> None:
         axes = figure.subplots(3, 1, sharex=True)
-        plotting.plot_training_trace(axes, trace, set_point=1.0 if in_set_points else None, **options)
-        if in_set_points:
-            axes[2].set_ylabel("distance\n(set-points)", fontsize="small")
+        plotting.plot_training_trace(axes, trace, **options)
         figure.align_ylabels(axes)
 
-    return svg("Loss, learning rate and distance over the steps", (_WIDTH, 5.4), draw, "run")
+    return svg("Loss, learning rate and motion over the steps", (_WIDTH, 5.4), draw, "run")
 
 
 def of_connectomes(frames: Mapping[int, np.ndarray], layers: Mapping[str, int] | None) -> str:

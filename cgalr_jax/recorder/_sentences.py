@@ -5,8 +5,7 @@ import math
 from collections.abc import Iterator
 
 from cgalr_jax import controllers
-from cgalr_jax.recorder._facts import Facts
-from cgalr_jax.recorder._summary import ENDED
+from cgalr_jax.recorder._facts import Calibration, Facts
 
 # Fewer measurements than these, and the calibration has hardly begun: see `scale_by_connectome`.
 _ADVISED_MEASUREMENTS = 50
@@ -29,12 +28,13 @@ def title(facts: Facts) -> str:
 def warnings(facts: Facts) -> list[str]:
     """What has to be seen before anything else; often nothing."""
     found = []
-    if facts.ended == controllers.UNFINISHED:
+    ended = None if facts.calibration is None else facts.calibration.ended
+    if ended == controllers.UNFINISHED:
         found.append(
             "The calibration is unfinished: the run ended while the scale was still looking for its level."
         )
-    if facts.ended in _REASONS:
-        found.append(f"The calibration ended {ENDED[facts.ended]}: {_REASONS[facts.ended]}.")
+    if ended in _REASONS:
+        found.append(f"The calibration ended {controllers.ENDINGS[ended]}: {_REASONS[ended]}.")
     if facts.lost:
         found.append(f"The {html.escape(facts.loss)} was not a finite number in {_count(facts.lost, 'row')}.")
     return found
@@ -51,25 +51,32 @@ def story(facts: Facts) -> str:
         ends = f"from {_number(facts.first_loss)} to {_number(facts.last_loss)}"
         ends = f"at {_number(facts.last_loss)}" if went == "stayed" else ends
         text += f"The {html.escape(facts.loss)} {went} {ends}. "
-    if facts.opened_again:
-        text += f"The calibration was opened again ({_count(facts.opened_again, 'time')}). "
-    if facts.ended_at is not None and facts.has_calibration:
-        how = "reached its set-point and " if facts.ended == controllers.REACHED else ""
-        how += f"ended {ENDED.get(facts.ended or controllers.UNFINISHED, '')}".rstrip()
-        what = "a learning rate" if facts.found_is_rate else "a scale"
-        text += f"The calibration {how} at step {facts.ended_at}"
-        text += f", at {what} of {_number(facts.found)}. " if math.isfinite(facts.found) else ". "
-    elif not facts.has_calibration:
-        text += "There was no calibration to follow: its keys are not in the trace. "
+    text += _of_the_calibration(facts.calibration)
     if math.isfinite(facts.peak):
-        text += f"The connectome moved by at most {_number(facts.peak)} set-points between two measurements. "
+        text += f"The network moved by at most {_number(facts.peak)} set-points between two measurements. "
     return text.strip() or f"Recorded: {_count(facts.rows, 'row')}."
+
+
+def _of_the_calibration(calibration: Calibration | None) -> str:
+    if calibration is None:
+        return "There was no calibration to follow: its keys are not in the trace. "
+    text = ""
+    if calibration.opened_again:
+        text += f"The calibration was opened again ({_count(calibration.opened_again, 'time')}). "
+    if calibration.ended_at is not None:
+        how = "reached its set-point and ended" if calibration.ended == controllers.REACHED else "ended"
+        if calibration.ended in _REASONS:
+            how += f" {controllers.ENDINGS[calibration.ended]}"
+        what = "a learning rate" if calibration.found_is_rate else "a scale"
+        text += f"The calibration {how} at step {calibration.ended_at}"
+        text += f", at {what} of {_number(calibration.found)}. " if math.isfinite(calibration.found) else ". "
+    return text
 
 
 def caption(facts: Facts) -> str:
     """What the picture of the run shows."""
-    text = "Shaded is what the controller was doing, as the legend says."
-    return text if facts.has_calibration else "A panel is empty if nothing was recorded for it."
+    text = "Shaded is what the controller was doing, as the legend says. " if facts.has_phases else ""
+    return text + "A panel is empty if nothing was recorded for it."
 
 
 def caption_of_film(units: int) -> str:
@@ -81,14 +88,9 @@ def caption_of_film(units: int) -> str:
     )
 
 
-def advice(facts: Facts, has_seed: bool, has_set_point: bool) -> list[str]:
+def advice(facts: Facts, has_seed: bool) -> list[str]:
     """What to try next, at least one thing."""
-    found = [*_of_the_calibration(facts), *_of_the_rest(facts)]
-    if not has_set_point:
-        found.append(
-            "Give this report the signal (<code>set_point=signal</code>): then the distance is drawn in "
-            "set-points, in which 1 is fast enough."
-        )
+    found = [*_after_the_calibration(facts.calibration), *_after_the_rest(facts)]
     if not has_seed:
         found.append(
             'Give it the seed (<code>settings={"seed": ...}</code>), so that the run can be repeated.'
@@ -96,37 +98,39 @@ def advice(facts: Facts, has_seed: bool, has_set_point: bool) -> list[str]:
     return found or ["Nothing stands out: try other seeds, to tell how much of the result is luck."]
 
 
-def _of_the_calibration(facts: Facts) -> Iterator[str]:
-    if facts.ended == controllers.UNFINISHED:
+def _after_the_calibration(calibration: Calibration | None) -> Iterator[str]:
+    if calibration is None:
+        return
+    if calibration.ended == controllers.UNFINISHED:
         yield (
             "Let it run longer, measure more often (a smaller <code>every</code>), or begin with a base "
             "learning rate ten times as large: then less is left to look for."
         )
-    if facts.ended == controllers.BY_TIME:
+    if calibration.ended == controllers.BY_TIME:
         yield (
             "Begin with a base learning rate ten times as large, so that the set-point is within reach; if "
             "it is not reached then either, ask less of the connectome (<code>target</code> below 1)."
         )
-    if facts.ended == controllers.BY_GUARD:
-        at = "" if facts.ended_at is None else f" around step {facts.ended_at}"
+    if calibration.ended == controllers.BY_GUARD:
+        at = "" if calibration.ended_at is None else f" around step {calibration.ended_at}"
         yield (
             f"Look at the loss and the distance{at}. A probe that sees other samples, dropout or running "
             "statistics each time moves without any step: measure on fixed or paired samples, in evaluation "
             "mode. If the loss jumped, clip the gradients."
         )
-    if facts.ended == controllers.BY_BOUND:
+    if calibration.ended == controllers.BY_BOUND:
         yield (
             "That is what a squared loss without clipping does. Clip the gradients; where the loss fell "
             "well, nothing is wrong."
         )
-    if facts.ended == controllers.REACHED and facts.found_is_rate:
+    if calibration.ended == controllers.REACHED and calibration.found_is_rate:
         yield (
-            f"A second run that begins at a base learning rate of {_number(facts.found)} has little left to "
-            "find; other seeds tell how much of the result is luck."
+            f"A second run that begins at a base learning rate of {_number(calibration.found)} has little "
+            "left to find; other seeds tell how much of the result is luck."
         )
 
 
-def _of_the_rest(facts: Facts) -> Iterator[str]:
+def _after_the_rest(facts: Facts) -> Iterator[str]:
     # Of a short run, half of its steps: more are hardly to be had.
     advised = min(_ADVISED_MEASUREMENTS, facts.steps // 2)
     if facts.measurements is not None and facts.measurements < advised:

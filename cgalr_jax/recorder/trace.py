@@ -2,11 +2,12 @@
 
 import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 import jax
 import jax.core
+import jax.typing
 import numpy as np
 
 from cgalr_jax import _checks
@@ -176,25 +177,38 @@ class TraceRecorder:
 
         return plotting.plot_training_trace(axes, self.arrays(), **options)
 
-    def report(self, path: str | os.PathLike[str], **options: Any) -> None:
+    def report(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        settings: Mapping[str, Any] | None = None,
+        connectomes: Mapping[int, jax.typing.ArrayLike] | None = None,
+        layers: Mapping[str, int] | None = None,
+        loss: str = "loss",
+        base_learning_rate: jax.typing.ArrayLike | None = None,
+        set_point: float | None = None,
+        bounds: Callable[[Any], tuple[Any, Any]] | None = None,
+        prefix: str = "cgalr",
+    ) -> None:
         """Writes one page about the run, which needs nothing beside itself: open it in a browser.
 
-        Settings and seed, the rate that was found, how the calibration ended, loss, learning rate and
-        distance in set-points, the connectome over the run where you recorded it, and what to try next. Its
-        sentences are made from the trace. matplotlib draws the pictures.
+        Settings and seed, the rate that was found, how the calibration ended, loss, learning rate and motion,
+        the connectome over the run where you recorded it, and what to try next. Its sentences are made from
+        the trace. matplotlib draws the pictures.
 
         Args:
             path: of the HTML file; one that is there is replaced when the new one is whole.
-            **options: `settings`, a mapping of what you want to remember (`{"seed": 0, "optimizer":
-                "adamw"}`); `set_point`, your signal: each distance is shown in set-points of the steps that
-                it spans; or a number, `signal.set_point_at(every)`, if all span equally many; `connectomes`,
-                a mapping of steps to f32[P, P], and `layers`, of names to numbers of units;
-                `base_learning_rate`, `loss`, `bounds` and `prefix` as in
-                `cgalr_jax.plotting.plot_training_trace`.
+            settings: what you want to remember, `{"seed": 0, "optimizer": "adamw"}` for instance.
+            connectomes: {step: f32[P, P]}, drawn as a film; those that are not finite are left out.
+            layers: {name: number of units}, of the P units in their order, to part the layers.
+            loss: as in `cgalr_jax.plotting.plot_training_trace`, like the arguments below.
+            base_learning_rate: multiplies scale and anchor.
+            set_point: a level to draw into the distances of a trace without motion.
+            bounds: the envelope.
+            prefix: of our keys.
 
         Raises:
-            ValueError: if `path` is not a file, or an option is out of range.
-            TypeError: if an option does not exist.
+            ValueError: if `path` is not a file, or an argument is out of range.
             OSError: if the page cannot be written.
 
         Example:
@@ -211,7 +225,17 @@ class TraceRecorder:
         from cgalr_jax.recorder import _page
 
         _checks.check_path("path", path, "a file")
-        page = _page.page(self.arrays(), **options)
+        page = _page.page(
+            self.arrays(),
+            settings=settings,
+            connectomes=connectomes,
+            layers=layers,
+            loss=loss,
+            base_learning_rate=base_learning_rate,
+            set_point=set_point,
+            bounds=bounds,
+            prefix=prefix,
+        )
         with _files.replacing(path) as file:
             file.write(page.encode())
 
@@ -236,7 +260,7 @@ class TraceRecorder:
         """The last row in a line, for a progress bar.
 
         Args:
-            *keys: what to show, where it was recorded; without them your own scalars, scale, distance and z,
+            *keys: what to show, where it was recorded; without them your own scalars, scale, motion and z,
                 and the numbers of skipped measurements and refused values if there are any.
 
         Returns:

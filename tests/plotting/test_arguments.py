@@ -79,11 +79,11 @@ def sheet():
         ),
         (
             lambda axes, m: plotting.plot_training_trace(axes, TRACE, set_point=-1.0),
-            "set_point must be positive and finite, or the signal, got -1.0",
+            "set_point must be positive and finite, got -1.0",
         ),
         (
             lambda axes, m: plotting.plot_training_trace(axes, TRACE, set_point=signals.frobenius),
-            "set_point must be positive and finite, or the signal, got <function frobenius",
+            "set_point must be positive and finite, got <function frobenius",
         ),
         (
             lambda axes, m: plotting.plot_training_trace(axes, TRACE, bounds=2),

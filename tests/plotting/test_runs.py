@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cgalr_jax import controllers, signals
+from cgalr_jax import controllers
 
 matplotlib = pytest.importorskip("matplotlib")
 from cgalr_jax import plotting  # noqa: E402  after what it needs
@@ -47,17 +47,13 @@ def test_training_trace_draws_each_series_in_its_panel(axes):
     assert axes[0].get_legend_handles_labels()[1] == ["calibrating", "annealing"]
 
 
-def test_the_set_point_of_a_signal_is_that_of_the_steps_that_each_distance_spans(axes):
-    reads = {"cgalr/read": np.array([0, 1, 1, 5, 25, 26]), "cgalr/measurements": np.array([0, 1, 1, 2, 3, 4])}
-    plotting.plot_training_trace(axes, a_trace(**reads), set_point=signals.frobenius(set_point=2.0))
-    set_point = next(line for line in axes[2].lines if line.get_label() == "set-point")
-    np.testing.assert_allclose(set_point.get_ydata(), [np.nan, 0.2, 0.2, 0.8, 2.0, 0.2], rtol=1e-6)
-
-
-@pytest.mark.parametrize("reads", [{}, {"cgalr/read": np.full(6, np.nan)}])
-def test_where_the_spanned_steps_are_not_known_there_is_no_set_point_of_a_signal(axes, reads):
-    plotting.plot_training_trace(axes, a_trace(**reads), set_point=signals.frobenius())
-    assert "set-point" not in [line.get_label() for line in axes[2].lines]
+def test_the_motion_is_drawn_where_it_is_known_and_1_is_its_set_point(axes):
+    motion = np.array([np.nan, 0.01, 0.1, 0.9, 0.5, 0.2])
+    plotting.plot_training_trace(axes, a_trace(**{"cgalr/motion": motion}), set_point=3.0)
+    drawn, set_point = axes[2].lines
+    np.testing.assert_array_equal(drawn.get_ydata(), motion)
+    assert set(set_point.get_ydata()) == {1.0}
+    assert axes[2].get_ylabel() == "motion"
 
 
 def test_the_learning_rate_multiplies_scale_anchor_and_envelope(axes):

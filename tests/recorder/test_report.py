@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 from traces import filled
 
-from cgalr_jax import signals
-
 
 class Page(html.parser.HTMLParser):
     """Its tags are balanced, its names are unique, and it loads nothing."""
@@ -64,6 +62,7 @@ def a_run(**last):
                 "cgalr/phase": step > 10,
                 "cgalr/ended": step > 10,
                 "cgalr/distance": min(scale / 512, 1.0) * 0.05,
+                "cgalr/motion": min(scale / 512, 1.0),
                 "cgalr/measurements": step,
                 "cgalr/skipped": 0,
             }
@@ -81,7 +80,6 @@ def test_report_tells_the_run_and_loads_nothing(tmp_path):
         path,
         a_run(),
         settings={"seed": 0, "optimizer": "<sgd>"},
-        set_point=0.05,
         connectomes={**connectomes, 80: np.full((6, 6), np.nan)},
         layers={"first": 4, "second": 2},
     )
@@ -134,7 +132,6 @@ def test_report_warns_and_says_what_to_try(tmp_path, last, warning, advice):
     assert warning in page.text
     assert re.search(advice, page.text)
     assert "settings={" in page.text  # no seed was given
-    assert "set_point=" in page.text
 
 
 @pytest.mark.usefixtures("no_pictures")
@@ -142,47 +139,6 @@ def test_report_warns_and_says_what_to_try(tmp_path, last, warning, advice):
 def test_no_more_measurements_are_asked_for_than_there_can_be(tmp_path, steps, measurements):
     last = {"cgalr/step": steps, "cgalr/measurements": measurements}
     assert "little to go by" not in reported(tmp_path / "run.html", a_run(**last)).text
-
-
-SIGNAL = signals.frobenius(set_point=0.1)
-
-
-def measured_at(reads, recorded):
-    """Rows of a run that reads at these steps, each distance half of the set-point of the steps it spans."""
-    rows = []
-    for step in recorded:
-        read = [each for each in reads if each < step]
-        row = {"cgalr/step": step, "cgalr/read": read[-1], "cgalr/measurements": len(read) - 1}
-        spans = np.diff(read)[-1:]
-        rows.append(
-            row | {"cgalr/distance": float(0.5 * SIGNAL.set_point_at(spans[0])) if len(spans) else 0.0}
-        )
-    return rows
-
-
-RAMP = [*range(138), *range(144, 400, 6)]  # each step, then each sixth
-
-
-@pytest.mark.usefixtures("no_pictures")
-@pytest.mark.parametrize("recorded", [1, 4, 6, 7, 10, 25])
-@pytest.mark.parametrize("reads", [RAMP, range(0, 400, 6), [0, 1, 2, 5, 9, 10, *range(20, 400, 20)]])
-def test_a_distance_is_shown_in_set_points_of_the_steps_that_it_spans(tmp_path, reads, recorded):
-    rows = measured_at(reads, range(1, 400, recorded))
-    text = reported(tmp_path / "run.html", rows, set_point=SIGNAL).text
-    assert "moved by at most 0.5 set-points" in text
-    assert "set_point=" not in text
-
-
-@pytest.mark.usefixtures("no_pictures")
-def test_one_number_is_the_set_point_of_one_spacing(tmp_path):
-    number = float(SIGNAL.set_point_at(6))
-    text = reported(
-        tmp_path / "run.html", measured_at(range(0, 400, 6), range(1, 400)), set_point=number
-    ).text
-    assert "moved by at most 0.5 set-points" in text
-    text = reported(tmp_path / "run.html", measured_at(RAMP, range(1, 400)), set_point=number).text
-    assert "moved by at most" not in text
-    assert "set_point=signal" in text
 
 
 def test_report_of_nothing_is_a_page(tmp_path):
@@ -225,7 +181,7 @@ def test_a_row_of_your_own_keys_only_is_no_end_of_the_page(tmp_path, where):
     [
         ({"settings": 3}, "settings must be a mapping, got 3"),
         ({"connectomes": np.eye(2)}, "connectomes must be a mapping"),
-        ({"set_point": 0.0}, "set_point must be positive and finite, or the signal, got 0.0"),
+        ({"set_point": 0.0}, "set_point must be positive and finite, got 0.0"),
         ({"connectomes": {0: np.full((2, 2), 2.0)}}, r"connectomes\[0\] must lie in \[0, 1\]"),
         ({"base_learning_rate": [1.0, 2.0]}, "base_learning_rate must have shape"),
         ({"base_learning_rate": math.nan}, "base_learning_rate must be finite and at least 0, .* got nan"),

@@ -46,7 +46,7 @@ def test_metrics_of_a_run_are_recorded_and_drawn():
         trace.record(cgalr_jax.metrics(state), loss=loss)
     assert trace.arrays()["cgalr/step"].tolist() == [1, 2, 3, 4]
     assert trace.summary().startswith("loss 0.5 · scale ")
-    axes = trace.plot(figure.Figure().subplots(4, 1), set_point=1.0)
+    axes = trace.plot(figure.Figure().subplots(4, 1))
     np.testing.assert_array_equal(axes[1].lines[0].get_ydata(), trace.arrays()["cgalr/scale"])
 
 
@@ -79,6 +79,7 @@ def test_only_scalars_are_taken():
         ({"cgalr/step": 120, "cgalr/phase": 1, "cgalr/scale": 2}, (), "scale 2"),
         ({"cgalr/step": 12345}, ("cgalr/step",), "step 12345"),
         ({"cgalr/skipped": 0, "cgalr/distance": math.nan}, (), "distance nan"),
+        ({"cgalr/1/distance": 0.2, "cgalr/1/motion": 4.0}, (), "1/motion 4"),
         ({"cgalr/skipped": 3, "loss": math.inf}, (), "loss inf · skipped 3"),
         ({"cgalr/0/scale": 0.5, "cgalr/1/scale": 1e-9}, (), "0/scale 0.5 · 1/scale 1e-09"),
         ({"loss": 1.0, "accuracy": 0.5}, ("accuracy", "absent"), "accuracy 0.5"),
