@@ -1,6 +1,7 @@
 """Argument checks for all modules: a ValueError names the argument, its range and the value that came in."""
 
 import inspect
+import math
 import operator
 import os
 from collections.abc import Callable, Hashable, Sequence
@@ -38,6 +39,11 @@ def check(name: str, value: Any, allowed: Callable[[Any], bool], interval: str) 
     if not good:
         raise ValueError(f"{name} must be {interval}, got {shown(value)}.")
     return number
+
+
+def check_positive(name: str, value: Any, otherwise: str = "") -> Any:
+    """`check` for a number that is positive and finite; `otherwise` says what else is allowed."""
+    return check(name, value, lambda x: 0 < x < math.inf, f"positive and finite{otherwise}")
 
 
 def check_integer(name: str, value: Any, least: int, most: int | None = None) -> int:

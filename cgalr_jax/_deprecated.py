@@ -53,7 +53,7 @@ MOVED: dict[str, dict[str, str]] = {
             "ANNEALING CALIBRATING FAST HOLD SLOW Controller calibrated hysteresis_gate robbins_monro_bounds "
             "robust_z_score schmitt_trigger",
         ),
-        "CalibrationState": f"{_CONTROLLERS}.calibrated.CalibrationState",
+        "CalibrationState": f"{_CONTROLLERS}.sensitivity.CalibrationState",
         "GateState": f"{_CONTROLLERS}.gate.GateState",
         "Measurement": f"{_CONTROLLERS}.Measurement",
     },

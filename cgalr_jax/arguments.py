@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cgalr_jax import _checks, _leaves
+from cgalr_jax import _checks, _leaves, _sharding
 from cgalr_jax.signals.base import Signal
 
 __all__ = [
@@ -157,7 +157,7 @@ def cut_samples(samples: Any, stored: Any) -> Any:
             )
         first = jnp.asarray(sample[: like.shape[0]] if like.shape else sample, like.dtype)
         # On an Explicit mesh the batch is split and the state is not; `jnp.where` needs the same for both.
-        explicit = jax.sharding.AxisType.Explicit in jax.typeof(first).sharding.mesh.axis_types
+        explicit = _sharding.is_explicit(first)
         return jax.sharding.reshard(first, jax.typeof(like).sharding) if explicit else first
 
     if jax.tree.structure(samples) != jax.tree.structure(stored):

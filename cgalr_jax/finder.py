@@ -11,7 +11,7 @@ import optax
 
 from cgalr_jax import _checks, _leaves, controllers, signals
 from cgalr_jax._warnings import warn_deprecated
-from cgalr_jax.controllers.calibrated import REACHED, CalibrationState
+from cgalr_jax.controllers.sensitivity import CalibrationState
 from cgalr_jax.layers import layout_of, measured_layers
 from cgalr_jax.signals.base import check_signal, shapes_of_reading
 
@@ -131,7 +131,7 @@ def find_learning_rate(
     if params is not None:
         _checks.check_function("params", params, "params(state) -> parameters, or None", 1)
     every = _checks.check_integer("every", every, 1)
-    lowest = _checks.check("lowest", lowest, lambda x: 0 < x < math.inf, "positive and finite")
+    lowest = _checks.check_positive("lowest", lowest)
     highest = _checks.check(
         "highest", highest, lambda x: lowest < x < math.inf, f"finite and above lowest = {lowest}"
     )
@@ -144,8 +144,8 @@ def find_learning_rate(
         )
     if measurements is not None:
         warn_deprecated(
-            "measurements= has no effect any more, since the ramp ends by itself, and will go with the next "
-            "release.",
+            "measurements= has no effect any more, since the ramp ends by itself; it will be removed in the "
+            "next release.",
         )
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
         if not _leaves.is_array(leaf):
@@ -285,7 +285,7 @@ def _read_off(
         rate,
         min(float(low), rate / _BETWEEN_NETWORKS),
         max(float(high), rate * _BETWEEN_NETWORKS),
-        int(control.ended) == REACHED or not steady[-1],
+        int(control.ended) == controllers.REACHED or not steady[-1],
         rates,
         distances,
     )

@@ -19,7 +19,7 @@ from cgalr_jax.signals.base import shapes_of_reading
 from cgalr_jax.signals.update import share_if_alike
 from cgalr_jax.state import ConnectomeState
 
-__all__ = ["Instrument", "init", "measure", "update"]
+__all__ = ["Instrument", "init", "measure", "rate_at", "update"]
 
 
 class Instrument(NamedTuple):
@@ -71,7 +71,7 @@ def init(
         cg_layers=instrument.layout.measured(),
         cg_before=jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), reading),
         cg_samples=optax.tree.zeros_like(samples),
-        cg_rate=() if learning_rate is None else _rate(learning_rate, jnp.zeros((), jnp.int32)) * scale,
+        cg_rate=() if learning_rate is None else rate_at(learning_rate, jnp.zeros((), jnp.int32)) * scale,
         cg_control=controller_state,
     )
 
@@ -155,7 +155,7 @@ def update(
             samples = arguments.cut_samples(samples, state.cg_samples)
         measured = functools.partial(_measured, instrument, params, activations, probe, samples)
         state = measured(state) if measure else _measured_in_time(instrument, measured, state)
-    rate = () if learning_rate is None else _rate(learning_rate, state.cg_step) * state.cg_scale
+    rate = () if learning_rate is None else rate_at(learning_rate, state.cg_step) * state.cg_scale
     scale = state.cg_scale
     if instrument.max_share is not None and params is not None:
         scaled = jax.tree.map(functools.partial(_product, scale), updates)
@@ -169,6 +169,12 @@ def update(
     # Not of `scaled`: updates that are multiplied twice would be written, and read, once more.
     scaled = jax.tree.map(functools.partial(_scaled, scale), updates)
     return scaled, state._replace(cg_rate=rate, cg_step=optax.safe_increment(state.cg_step))
+
+
+def rate_at(learning_rate: optax.ScalarOrSchedule, step: jax.Array) -> jax.Array:
+    """The learning rate of a step as f32[], without the scale."""
+    rate = learning_rate(step) if callable(learning_rate) else learning_rate
+    return jnp.asarray(rate, jnp.float32)
 
 
 # ------------------------------------------------------------------------------------------------------------
@@ -218,11 +224,6 @@ def _measured_in_time(
     # The outer condition depends on the step only: under a vmap over runs, where a condition that differs
     # between runs becomes a select, this one stays a branch.
     return _control_flow.when(regular | (state.cg_step < early), ramping, state)
-
-
-def _rate(learning_rate: optax.ScalarOrSchedule, step: jax.Array) -> jax.Array:
-    rate = learning_rate(step) if callable(learning_rate) else learning_rate
-    return jnp.asarray(rate, jnp.float32)
 
 
 def _scaled(scale: jax.Array, update: Any) -> Any:

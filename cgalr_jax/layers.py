@@ -144,9 +144,9 @@ def measured_layers(activations: Any, layout: Layout, axis_name: Hashable | None
 def _taken(leaf: jax.typing.ArrayLike, units: np.ndarray) -> jax.Array:
     """Some units of a layer; on an Explicit mesh its other axes stay split as they are."""
     leaf = jnp.asarray(leaf)
-    kind = jax.typeof(leaf).sharding
-    if jax.sharding.AxisType.Explicit not in kind.mesh.axis_types:
+    if not _sharding.is_explicit(leaf):
         return jnp.take(leaf, units, axis=-1)
+    kind = jax.typeof(leaf).sharding
     spec = jax.sharding.PartitionSpec(*kind.spec[: leaf.ndim - 1], None)
     return leaf.at[..., units].get(out_sharding=jax.sharding.NamedSharding(kind.mesh, spec))
 

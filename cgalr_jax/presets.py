@@ -7,7 +7,6 @@ marked so.
 """
 
 import functools
-import math
 from collections.abc import Callable, Hashable
 from typing import Any, Literal, get_args
 
@@ -17,7 +16,7 @@ import optax
 from cgalr_jax import _checks, controllers, signals, transform
 from cgalr_jax.controllers import Controller, Measurement
 
-__all__ = ["paper", "paper_gate", "paper_signal"]
+__all__ = ["Topology", "paper", "paper_gate", "paper_signal"]
 
 Topology = Literal["deaths", "barcode", "wasserstein"]
 
@@ -173,7 +172,7 @@ def paper_gate(steps_per_epoch: int, *, window: int = 10, tau: float = 10.0) -> 
         0.5
     """
     steps_per_epoch = _checks.check_integer("steps_per_epoch", steps_per_epoch, 1)
-    tau = _checks.check("tau", tau, lambda x: 0 < x < math.inf, "positive and finite")
+    tau = _checks.check_positive("tau", tau)
     bounds = controllers.robbins_monro_bounds(_LOWER, _UPPER, tau=tau * steps_per_epoch)
     bounded = controllers.envelope(controllers.hysteresis_gate(floor=_FLOOR, window=window), bounds)
 

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 
 from cgalr_jax import _checks, arguments, controllers, signals, transform
+from cgalr_jax.instrument import rate_at
 from cgalr_jax.signals.base import check_signal
 from cgalr_jax.state import ConnectomeState
 
@@ -50,8 +50,7 @@ class ConnectomeSchedule:
     def __call__(self, state: ConnectomeState, **extra_args: Any) -> jax.Array:
         """The learning rate, f32[]."""
         del extra_args
-        rate = self._learning_rate(state.cg_step) if callable(self._learning_rate) else self._learning_rate
-        return jnp.asarray(rate, jnp.float32) * state.cg_scale
+        return rate_at(self._learning_rate, state.cg_step) * state.cg_scale
 
 
 def connectome_schedule(
@@ -107,7 +106,7 @@ def connectome_schedule(
             "signal must be one that reads activations only, because Optax passes no parameters to a "
             f"schedule, got {_checks.shown(signal)}."
         )
-    every, controller = transform.for_a_run_of(steps, learning_rate, every, controller)
+    every, controller = transform.defaults_of_run(steps, learning_rate, every, controller)
     if kwargs.setdefault("max_share", None) is not None:
         raise ValueError(
             "max_share must be left out, because Optax passes no updates to a schedule, got "

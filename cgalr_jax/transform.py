@@ -12,7 +12,7 @@ from cgalr_jax import _checks, _deprecated, arguments, cadence, controllers, lay
 from cgalr_jax.instrument import Instrument, init, update
 from cgalr_jax.signals.base import check_signal
 
-__all__ = ["cgalr", "scale_by_connectome"]
+__all__ = ["cgalr", "defaults_of_run", "scale_by_connectome"]
 
 _MOMENTUM = 0.9  # of the default optimizer
 
@@ -204,7 +204,7 @@ def cgalr(
         )
     _checks.check_function("optimizer", optimizer, signature, 1)
     controller = _deprecated.moved_arguments(controller, bounds, window)
-    every, controller = for_a_run_of(steps, learning_rate, every, controller)
+    every, controller = defaults_of_run(steps, learning_rate, every, controller)
     instrument = _instrument(example, every, controller, signal, max_units, axis_name, max_share)
     base = optimizer(learning_rate)
     if not isinstance(base, optax.GradientTransformation):
@@ -215,7 +215,7 @@ def cgalr(
     return optax.chain(base, _transformation(instrument, samples, learning_rate))
 
 
-def for_a_run_of(
+def defaults_of_run(
     steps: int | None,
     learning_rate: optax.ScalarOrSchedule,
     every: int | None,
@@ -262,9 +262,7 @@ def _instrument(
     max_units = _checks.check_integer("max_units", max_units, 2)
     _checks.check_hashable("axis_name", axis_name, "the name of a mapped axis, a tuple of names, or None")
     if max_share is not None:
-        max_share = _checks.check(
-            "max_share", max_share, lambda x: 0 < x < math.inf, "positive and finite, or None"
-        )
+        max_share = _checks.check_positive("max_share", max_share, ", or None")
     signal = check_signal("signal", signals.hybrid() if signal is None else signal)
     controller = controllers.envelope(controllers.calibrated() if controller is None else controller)
     layout = layers.Layout({}, {})

@@ -138,8 +138,6 @@ def public_modules():
         parts = path.relative_to(ROOT).with_suffix("").parts
         if any(part.startswith("_") and part != "__init__" for part in parts):
             continue
-        if parts[0] == "capture" and parts[-1] != "__init__":  # what is public of it, its face names
-            continue
         names.append(".".join(("cgalr_jax", *(part for part in parts if part != "__init__"))))
     return names
 
@@ -150,10 +148,22 @@ def loaded(name):
     return importlib.import_module(name)
 
 
+def defined_in(module):
+    """Names of the functions, classes and constants of a module."""
+    for node in ast.parse(pathlib.Path(module.__file__).read_text()).body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            yield node.name
+        elif isinstance(node, ast.Assign):
+            targets = (each for target in node.targets for each in ast.walk(target))
+            yield from (each.id for each in targets if isinstance(each, ast.Name))
+
+
 @pytest.mark.parametrize("name", public_modules())
 def test_a_public_module_lists_what_is_public(name):
     module = loaded(name)
     assert sorted(module.__all__) == sorted(set(module.__all__))
+    if not hasattr(module, "__path__"):  # the face of a room names what its files define
+        assert {each for each in defined_in(module) if not each.startswith("_")} <= set(module.__all__)
     for each in module.__all__:
         assert hasattr(module, each)
         assert not each.startswith("_")

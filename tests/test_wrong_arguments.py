@@ -1144,9 +1144,8 @@ EXEMPT = {
 # Records, types and constants: they hold what they are given, and whoever takes them checks.
 HOLD = {
     "Barcode", "Bounds", "COLOR_MAP", "Choice", "ConnectomeState", "Controller", "LearningRateCurve",
-    "Layout",
-    "Measurement",
-    "Moments", "Over", "Signal", "TrainState", "Tree", "check_installed",
+    "Layout", "Measurement", "Moments", "Over", "Signal", "Topology", "TrainState", "Tree",
+    "check_installed",
 }  # fmt: skip
 
 

@@ -14,7 +14,7 @@ Config = dict[str, Any]
 
 def _hybrid_by_share(config: Config) -> library.Signal:
     """The hybrid with another weight of the update in its geometric mean: `share`."""
-    parts = (library.births("max", sample=16, set_point=combined.BIRTHS), library.relative_update())
+    parts = (library.births("max", sample=16, set_point=combined.BIRTHS_SET_POINT), library.relative_update())
 
     def compare(before: tuple[Any, Any], after: tuple[Any, Any]) -> jax.Array:
         return library.weigh(*_in_set_points(parts, before, after), config["share"])

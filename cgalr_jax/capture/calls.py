@@ -18,6 +18,8 @@ from cgalr_jax import _checks, _leaves
 from cgalr_jax.capture import choice as choices
 from cgalr_jax.capture.choice import Choice
 
+__all__ = ["Listener", "Note", "Path", "is_note", "join", "samples_first", "units_last"]
+
 _NOTE = "cgalr:"
 
 # The place of a module or a sown value in the model. Paths are joined to names only at the very end: 'a/b'

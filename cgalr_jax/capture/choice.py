@@ -9,6 +9,8 @@ import jax
 
 from cgalr_jax import _checks
 
+__all__ = ["Activations", "Choice", "check", "is_named", "is_wanted", "may_sow", "patterns", "run"]
+
 Activations = dict[str, jax.Array]
 
 

@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 
 import jax
 
+__all__ = ["Samples", "given_samples", "is_mapped"]
+
 
 class Samples(NamedTuple):
     """Samples together with variables of the model; a probe that is given both runs the model with both.

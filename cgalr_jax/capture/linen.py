@@ -19,6 +19,8 @@ from cgalr_jax.capture import calls, frozen, outputs
 from cgalr_jax.capture import choice as choices
 from cgalr_jax.capture.choice import Activations, Choice
 
+__all__ = ["TrainState", "check_params", "is_variables", "linen_forward", "linen_probe", "linen_samples"]
+
 _STILL = (
     (linen.BatchNorm, "use_running_average", False),
     (linen.Dropout, "deterministic", True),

@@ -17,6 +17,8 @@ from flax import nnx
 
 from cgalr_jax.capture import calls, frozen
 
+__all__ = ["attached", "ranks", "transforms"]
+
 _EAR = "_cgalr_ear"
 # Out of these nothing is sown by a module that all branches or iterations have together.
 _TRANSFORMS = ("cond", "fori_loop", "pmap", "scan", "switch", "vmap", "while_loop")

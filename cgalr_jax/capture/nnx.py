@@ -14,6 +14,8 @@ from cgalr_jax.capture import calls, frozen, listening, outputs
 from cgalr_jax.capture import choice as choices
 from cgalr_jax.capture.choice import Activations, Choice
 
+__all__ = ["nnx_forward", "nnx_probe", "nnx_samples"]
+
 # Variables, other than parameters, that may change in training; random keys are held fixed instead.
 _MOVING = nnx.Not(nnx.Any(nnx.Param, nnx.RngState))
 _UNREACHABLE = (

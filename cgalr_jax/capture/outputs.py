@@ -14,6 +14,8 @@ from cgalr_jax.capture import choice as choices
 from cgalr_jax.capture.calls import Listener, Note, Path, is_note, join
 from cgalr_jax.capture.choice import Activations, Choice
 
+__all__ = ["collect", "without_notes"]
+
 
 class _Layer(NamedTuple):
     """A layer to measure: the number of its last call, its path, and {suffix of the name: array} per call."""

@@ -10,6 +10,8 @@ from cgalr_jax.capture.choice import Choice
 from cgalr_jax.capture.linen import check_params, linen_probe
 from cgalr_jax.capture.nnx import nnx_probe
 
+__all__ = ["example"]
+
 _CALLS = """example takes one of
   example(model, samples)           an nnx model
   example(net, params, samples)     a linen model; params or all of its variables

@@ -1,6 +1,5 @@
 """The types `Controller` and `Measurement`."""
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -65,7 +64,7 @@ def check_controller(name: str, controller: Any) -> Controller:
     _checks.check_integer(f"{name}.early", controller.early, 0)
     answer = controller.init()
     before = _shapes(f"{name}.init", jax.eval_shape(lambda: answer))
-    _checks.check(f"the scale of {name}.init", answer[0], lambda x: 0 < x < math.inf, "positive and finite")
+    _checks.check_positive(f"the scale of {name}.init", answer[0])
     measurement = Measurement(*(jnp.zeros((), dtype) for dtype in (jnp.float32, jnp.int32, jnp.float32)))
     after = _shapes(
         f"{name}.update", _checks.shapes_of(f"{name}.update", controller.update, measurement, before)

@@ -147,8 +147,8 @@ def calibrated(
     for name, value in (("gain", gain), ("patience", patience), ("guard", guard)):
         if value is not None:
             warn_deprecated(
-                f"{name}= has no effect any more: all measurements of the ramp count now. The argument will "
-                "go with the next release.",
+                f"{name}= has no effect any more, since all measurements of the ramp count; it will be "
+                "removed in the next release."
             )
     if schedule is not None:
         _checks.check_function("schedule", schedule, "step -> learning rate, or None", 1)
@@ -157,7 +157,7 @@ def calibrated(
         _checks.check("schedule at step 0", first, lambda x: 0 <= x < math.inf, "finite and at least 0")
     if steps is not None:
         steps = _checks.check_integer("steps", steps, 1)
-    target = _checks.check("target", target, lambda x: 0 < x < math.inf, "positive and finite")
+    target = _checks.check_positive("target", target)
     start = _checks.check("start", start, lambda x: _SMALLEST_SCALE <= x <= 1, "in [1e-6, 1]")
     ramp_steps = _slow_steps(steps)
 

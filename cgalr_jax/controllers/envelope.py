@@ -79,9 +79,7 @@ def envelope(controller: Controller, bounds: Bounds | None = None) -> Controller
         _checks.check_pair("bounds", pair, "(low, high)")
         low, high = pair
         for name, value in (("low", low), ("high", high)):
-            _checks.check(
-                f"bounds at step 0: {name}", value, lambda x: 0 < x < math.inf, "positive and finite"
-            )
+            _checks.check_positive(f"bounds at step 0: {name}", value)
         _checks.check("bounds at step 0: high", high, lambda x: not x < low, f"at least low = {low}")
 
     def bounded(scale: jax.Array, last: jax.Array, step: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -148,11 +146,11 @@ def robbins_monro_bounds(lower: float, upper: float, *, tau: float, exponent: fl
         >>> [f"{x:.2f}" for x in bounds(100)]
         ['0.05', '0.50']
     """
-    lower = _checks.check("lower", lower, lambda x: 0 < x < math.inf, "positive and finite")
+    lower = _checks.check_positive("lower", lower)
     upper = _checks.check(
         "upper", upper, lambda x: lower <= x < math.inf, f"finite and at least lower = {lower}"
     )
-    tau = _checks.check("tau", tau, lambda x: 0 < x < math.inf, "positive and finite")
+    tau = _checks.check_positive("tau", tau)
     exponent = _checks.check("exponent", exponent, lambda x: 0.5 < x <= 1, "in (1/2, 1]")
 
     def bounds(step: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -95,7 +95,7 @@ def schmitt_trigger(mode: jax.Array, z: jax.Array, *, enter: float, leave: float
     """
     mode = jnp.asarray(_checks.real_scalar("mode", mode), jnp.int32)
     z = jnp.asarray(_checks.real_scalar("z", z), jnp.float32)
-    enter = _checks.check("enter", enter, lambda x: 0 < x < math.inf, "positive and finite")
+    enter = _checks.check_positive("enter", enter)
     leave = _checks.check("leave", leave, lambda x: 0 <= x <= enter, f"in [0, enter] = [0, {enter}]")
     left = jnp.where(mode == SLOW, z <= leave, z >= -leave)
     mode = jnp.where(left, HOLD, mode)
@@ -159,7 +159,7 @@ def hysteresis_gate(
         >>> print(f"{scale:.2f}")
         1.10
     """
-    enter = _checks.check("enter", enter, lambda x: 0 < x < math.inf, "positive and finite")
+    enter = _checks.check_positive("enter", enter)
     leave = _checks.check("leave", leave, lambda x: 0 <= x <= enter, f"in [0, enter] = [0, {enter}]")
     up = _checks.check("up", up, lambda x: 1 <= x < math.inf, "at least 1 and finite")
     down = _checks.check("down", down, lambda x: 0 < x <= 1, "in (0, 1]")

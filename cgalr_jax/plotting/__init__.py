@@ -42,6 +42,7 @@ def __getattr__(name: str) -> Any:
     """Names that other functions have too: replaced, and kept for one release."""
     if name not in _OLD_NAMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    message = f"{__name__}.{name} is now {__name__}.plot_{name}; the old name goes after version 0.1."
-    warn_deprecated(message)
+    warn_deprecated(
+        f"{__name__}.{name} is now {__name__}.plot_{name}; the old name will be removed in the next release."
+    )
     return globals()[f"plot_{name}"]

@@ -79,7 +79,7 @@ def plot_training_trace(
         if not isinstance(key, str):
             raise ValueError(f"{name} must be a key of the trace, a string, got {_checks.shown(key)}.")
     if set_point is not None:
-        set_point = _checks.check("set_point", set_point, lambda x: 0 < x < math.inf, "positive and finite")
+        set_point = _checks.check_positive("set_point", set_point)
     run = _read(trace, loss, prefix, base_learning_rate, set_point)
     _draw_loss(axes[0], run)
     _draw_rate(axes[1], run, bounds)

@@ -1,7 +1,6 @@
 """What a signal is, and how the distances of several layers become one."""
 
 import inspect
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -13,14 +12,14 @@ from cgalr_jax import _checks, _control_flow, _sharding, topology
 from cgalr_jax._warnings import warn_deprecated
 from cgalr_jax.layers import Layers, layer_units, pooled_units
 
-__all__ = ["Over", "Signal", "check_signal", "from_connectomes", "shapes_of_reading"]
+__all__ = ["FROZEN", "Over", "Signal", "check_signal", "from_connectomes", "positive", "shapes_of_reading"]
 
 Over = Literal["min", "median", "max", "pooled"]
 
 # Optimizer steps between measurements for which the set-points were found.
 _REFERENCE_EVERY = 10
 # A layer whose distance is less than this share of the largest distance counts as frozen.
-_FROZEN = 1e-3
+FROZEN = 1e-3
 
 
 class Signal(NamedTuple):
@@ -77,9 +76,7 @@ def check_signal(name: str, signal: Any) -> Signal:
     signal = _of_the_first_edition(signal)
     _checks.check_function(f"{name}.read", signal.read, "(layers, params) -> reading", 2)
     _checks.check_function(f"{name}.compare", signal.compare, "(before, after) -> distance", 2)
-    set_point = _checks.check(
-        f"{name}.set_point", signal.set_point, lambda x: 0 < x < math.inf, "positive and finite"
-    )
+    set_point = _checks.check_positive(f"{name}.set_point", signal.set_point)
     _checks.check_flag(f"{name}.reads_activations", signal.reads_activations)
     _checks.check_flag(f"{name}.reads_params", signal.reads_params)
     return signal._replace(set_point=set_point)
@@ -143,7 +140,7 @@ def from_connectomes(
     _checks.check_choice("over", over, get_args(Over))
     if choose is not None:
         _checks.check_function("choose", choose, "number of units -> indices", 1)
-    default = _checks.check("default", default, lambda x: 0 < x < math.inf, "positive and finite")
+    default = _checks.check_positive("default", default)
 
     def read(layers: Layers, params: Any) -> dict[str, Any]:
         del params
@@ -172,7 +169,7 @@ def from_connectomes(
         alive = jnp.stack([~(silent(before[name]) | silent(after[name])) for name in after])
         distances = jnp.stack([compare(before[name], after[name]) for name in after])
         not_finite = jnp.any(alive & jnp.isnan(distances))  # apart, since NaN would fail the next comparison
-        moving = alive & (distances >= _FROZEN * jnp.max(jnp.where(alive, distances, 0.0)))
+        moving = alive & (distances >= FROZEN * jnp.max(jnp.where(alive, distances, 0.0)))
         ordered = jnp.sort(jnp.where(moving, distances, jnp.inf))
         last = jnp.maximum(jnp.sum(moving, dtype=jnp.int32) - 1, 0)
         place = {"median": last // 2, "max": last}.get(over, 0)
@@ -207,7 +204,7 @@ def positive(set_point: float | None, default: float) -> float:
     """The set-point after a check, or its default."""
     if set_point is None:
         return default
-    return _checks.check("set_point", set_point, lambda x: 0 < x < math.inf, "positive and finite")
+    return _checks.check_positive("set_point", set_point)
 
 
 def _of_the_first_edition(signal: Signal) -> Signal:
@@ -226,7 +223,8 @@ def _of_the_first_edition(signal: Signal) -> Signal:
         return signal
     warn_deprecated(
         "Signal.read is called with (layers, params) now; compute connectomes by "
-        "cgalr_jax.topology.functional_connectome(units, axis_name=layers.axis_name).",
+        "cgalr_jax.topology.functional_connectome(units, axis_name=layers.axis_name). A read of three "
+        "arguments will be refused in the next release.",
     )
     read: Callable[..., Any] = signal.read
 

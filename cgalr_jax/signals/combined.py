@@ -11,11 +11,11 @@ from cgalr_jax.signals.base import Signal, check_signal
 from cgalr_jax.signals.connectome import births
 from cgalr_jax.signals.update import relative_update
 
-__all__ = ["BIRTHS", "hybrid", "weigh"]
+__all__ = ["BIRTHS_SET_POINT", "hybrid", "weigh"]
 
 # The weight of the update in the hybrid, and the set-point of its births. Births on sub-samples change little
 # until the network moves far: with this set-point the weighted mean of both does best.
-_SHARE, BIRTHS = 0.7, 0.75
+_SHARE, BIRTHS_SET_POINT = 0.7, 0.75
 
 
 def hybrid(connectome: Signal | None = None, update: Signal | None = None) -> Signal:
@@ -46,7 +46,7 @@ def hybrid(connectome: Signal | None = None, update: Signal | None = None) -> Si
         0.50
     """
     if connectome is None:
-        connectome = births("max", sample=16, set_point=BIRTHS)
+        connectome = births("max", sample=16, set_point=BIRTHS_SET_POINT)
     first = check_signal("connectome", connectome)
     second = check_signal("update", relative_update() if update is None else update)
 

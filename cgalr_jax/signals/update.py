@@ -9,14 +9,12 @@ import numpy as np
 
 from cgalr_jax import _checks, _leaves, _sharding
 from cgalr_jax.layers import Layers
-from cgalr_jax.signals.base import Signal, positive
+from cgalr_jax.signals.base import FROZEN, Signal, positive
 
-__all__ = ["largest_share", "relative_update", "update_norm"]
+__all__ = ["largest_share", "relative_update", "share_if_alike", "update_norm"]
 
 # The most parameters that `update_norm` reads, and the most that `relative_update` reads per matrix.
 _MAX_ENTRIES, _MAX_ENTRIES_PER_MATRIX = 4096, 1024
-# A matrix that moves less than this share of the fastest one's motion counts as frozen.
-_FROZEN = 1e-3
 # A motion below this share of the fastest counts as this share: slow matrices must not dominate the mean.
 _SLOWEST = 1 / 30
 
@@ -117,7 +115,7 @@ def relative_update(*, set_point: float | None = None) -> Signal:
         each = _motions(before, after)
         fastest = jnp.max(each)
         # The comparison is false for NaN, so that a matrix that overflowed is not left out.
-        weights = jnp.where(each <= _FROZEN * fastest, 0.0, after.directions)
+        weights = jnp.where(each <= FROZEN * fastest, 0.0, after.directions)
         logarithms = jnp.log(jnp.maximum(jnp.maximum(each, _SLOWEST * fastest), jnp.finfo(jnp.float32).tiny))
         mean = jnp.sum(weights * logarithms) / jnp.maximum(jnp.sum(weights), 1.0)
         mean = jnp.where(fastest > 0, jnp.exp(mean), 0.0)

@@ -19,7 +19,17 @@ from cgalr_jax.topology._weights import as_real
 if TYPE_CHECKING:
     from jaxtyping import Array, Float32
 
-__all__ = ["Moments", "gather_moments", "init_moments", "merge_moments", "update_moments"]
+__all__ = [
+    "Moments",
+    "centre",
+    "check_axis_name",
+    "check_moments",
+    "gather_moments",
+    "gram",
+    "init_moments",
+    "merge_moments",
+    "update_moments",
+]
 
 
 class Moments(NamedTuple):

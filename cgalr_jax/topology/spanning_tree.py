@@ -23,7 +23,7 @@ from cgalr_jax.topology._weights import (
 if TYPE_CHECKING:
     from jaxtyping import Array, Float32, Int, Int32
 
-__all__ = ["Tree", "compute_births", "spanning_tree"]
+__all__ = ["Tree", "check_options", "compute_births", "spanning_tree"]
 
 _LANES = 32
 # Units up to which an accelerator takes Prim's steps, each of a few small programs; a round of Boruvka's is
