@@ -584,7 +584,7 @@ class TestMetrics:
 
     def test_keys(self):
         tx = cgalr_jax.cgalr(0.1, EXAMPLE)
-        names = {"scale", "distance", "measurements", "read", "skipped", "refused", "cut", "step"}
+        names = {"scale", "distance", "motion", "measurements", "skipped", "refused", "cut", "step"}
         names |= {"phase", "anchor", "ended", "learning_rate"}
         found = cgalr_jax.metrics(tx.init(PARAMS))
         assert set(found) == {f"cgalr/{name}" for name in names}
