@@ -136,27 +136,26 @@ class TestHysteresisGate:
         np.testing.assert_array_equal(after.history, state.history)
         assert after.z == 0
 
+    # What is no number at all is in the table of wrong arguments.
     @pytest.mark.parametrize(
-        ("argument", "value"),
+        ("argument", "last", "beyond"),
         [
-            ("enter", 0.0),
-            ("enter", np.nan),
-            ("leave", 2.0),
-            ("up", 0.9),
-            ("down", 0.0),
-            ("down", 1.5),
-            ("floor", 0.0),
-            ("floor", 2.0),
-            ("ceiling", 0.5),
-            ("ceiling", np.inf),
-            ("up", "fast"),
-            ("window", 4),
-            ("window", 10.0),
+            ("enter", 1e-3, 0.0),
+            ("leave", 0.0, -0.1),
+            ("leave", 1.0, 1.1),  # enter
+            ("up", 1.0, 0.9),
+            ("down", 1e-3, 0.0),
+            ("down", 1.0, 1.1),
+            ("floor", 1e-3, 0.0),
+            ("floor", 1.0, 1.1),
+            ("ceiling", 1.0, 0.9),
+            ("window", 5, 4),
         ],
     )
-    def test_refuses(self, argument, value):
-        with pytest.raises(ValueError, match=f"^{argument} must be .* got {value!r}"):
-            controllers.hysteresis_gate(**{argument: value})
+    def test_the_ends_of_each_range(self, argument, last, beyond):
+        controllers.hysteresis_gate(**{argument: last})
+        with pytest.raises(ValueError, match=f"^{argument} must be .* got {beyond!r}"):
+            controllers.hysteresis_gate(**{argument: beyond})
 
 
 class TestStandstill:
