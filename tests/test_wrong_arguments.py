@@ -449,7 +449,7 @@ TABLE: dict[str, dict[str, Row]] = {
             (optax.constant_schedule(1.0),),
         ),
         "target": numbers(lambda v: cgalr_jax.calibrated(target=v), "positive and finite", ("a fraction",)),
-        "start": numbers(lambda v: cgalr_jax.calibrated(start=v), "in [1e-6, 1]"),
+        "start": numbers(lambda v: cgalr_jax.calibrated(start=v), "in [1e-6, 1]", wrong=(9e-7, 1.1)),
         "steps": integers(lambda v: cgalr_jax.calibrated(steps=v), 1)._replace(fine=("nothing",)),
     },
     "hysteresis_gate": {
@@ -867,6 +867,7 @@ TABLE: dict[str, dict[str, Row]] = {
             "an integer from 0 to 1",
             NUMBERS,
             ("zero",),
+            wrong=(2,),
         ),
         "normalise": flags(lambda v: rips.wasserstein_distance(SQUARE, SQUARE, normalise=v), ()),
         **{
@@ -877,7 +878,7 @@ TABLE: dict[str, dict[str, Row]] = {
     "levelled": {
         "distances": array_row(stopping.levelled, "", ("another rank", "no entries"), (SORTED, [[1, 2]])),
         "window": integers(lambda v: stopping.levelled(SORTED, window=v), 1),
-        "tolerance": numbers(lambda v: stopping.levelled(SORTED, tolerance=v), "in (0, 1)"),
+        "tolerance": numbers(lambda v: stopping.levelled(SORTED, tolerance=v), "in (0, 1)", wrong=(1.0,)),
     },
     "tree_order": {
         "tree": Row(plotting.tree_order, "edges i32[P - 1, 2] and weights f32[P - 1]", RECORDS, good=(TREE,))
