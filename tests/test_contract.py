@@ -20,6 +20,7 @@ from light import ECHO, LIGHT, PLAIN
 
 import cgalr_jax
 from cgalr_jax import signals
+from cgalr_jax.averaging import AveragingState
 
 X = jax.random.normal(jax.random.key(0), (24, 5))
 EXAMPLE = {"hidden": 8, "second": 6}
@@ -128,9 +129,13 @@ CONSTRUCTIONS = {
     ),
     "sub-sampled units": Construction(lambda: block(max_units=4)),
     "cgalr": Construction(lambda: cgalr_jax.cgalr(0.1, EXAMPLE, samples=X[:16], every=2), paired),
+    "cgalr of adam": Construction(
+        lambda: cgalr_jax.cgalr(0.1, EXAMPLE, every=2, optimizer=optax.adam, **PLAIN)
+    ),
     # A schedule's rate is a float32 array, which promotes the updates.
     "schedule": Construction(with_schedule, given, breaks=("keeps dtypes",)),
     "after adam": Construction(lambda: optax.chain(optax.adam(0.1), in_pairs()), paired),
+    "beside the average": Construction(lambda: sgd(block(), cgalr_jax.polynomial_averaging())),
     "nested chain": Construction(lambda: optax.chain(optax.chain(optax.sgd(0.1), block()), optax.identity())),
     "named chain": Construction(lambda: optax.named_chain(("sgd", optax.sgd(0.1)), ("cgalr", block()))),
     "two instances": Construction(lambda: sgd(block(), block(every=3, signal=signals.frobenius()))),
@@ -258,6 +263,7 @@ LIKE_ANOTHER = (
     "births",
     "sub-sampled units",
     "cgalr",
+    "cgalr of adam",
     "nested chain",
     "named chain",
     "inject_hyperparams of cgalr",
@@ -326,28 +332,42 @@ def test_the_state_is_stable_in_a_scan(name):
     assert_equal(after, trained(name)[:2], rtol=1e-3, atol=1e-5)
 
 
-@constructions("stable in a cond")
-def test_the_state_is_stable_in_a_cond_whatever_the_dtypes_of_the_arguments(name):
-    tx, *_ = build(name)
-    params = init_params()
-    state = tx.init(params)
+# Arguments of another dtype than the parameters, whose dtype is, for most, any other by the slow run only.
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        pytest.param(name, dtype, marks=() if quick else pytest.mark.slow)
+        for name, construction in CONSTRUCTIONS.items()
+        if "stable in a cond" not in construction.breaks
+        for dtype in ("float32", "float16", "bfloat16", "float64")
+        for quick in [dtype == "float32" or name in (*QUICK[:2], "beside the average")]
+    ],
+)
+def test_the_state_is_stable_in_a_cond_whatever_the_dtypes_of_the_arguments(name, dtype):
+    with jax.enable_x64(dtype == "float64"):
+        tx = CONSTRUCTIONS[name].make()
+        params = init_params(dtype=dtype)
+        state = tx.init(params)
 
-    def update(state):
-        extra = CONSTRUCTIONS[name].extra(params, X.astype(jnp.float16))
-        grads = jax.tree.map(lambda p: p.astype(jnp.float16), params)
-        return ours(tx.update(grads, state, params, **extra)[1])
+        def update(state):
+            narrow = jnp.bfloat16 if dtype == "float16" else jnp.float16
+            extra = CONSTRUCTIONS[name].extra(params, X.astype(narrow))
+            grads = jax.tree.map(lambda p: p.astype(narrow), params)
+            return ours(tx.update(grads, state, params, **extra)[1])
 
-    after = jax.eval_shape(lambda go: jax.lax.cond(go, update, ours, state), True)
-    assert shapes_of(after) == shapes_of(ours(state))
+        after = jax.eval_shape(lambda go: jax.lax.cond(go, update, ours, state), True)
+        assert shapes_of(after) == shapes_of(ours(state))
 
 
 def ours(state):
-    """Our part of a state, however deep."""
-    return [
-        leaf
-        for leaf in jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, cgalr_jax.ConnectomeState))
-        if isinstance(leaf, cgalr_jax.ConnectomeState)
-    ]
+    """Our parts of a state, however deep: at least one."""
+
+    def is_ours(x):
+        return isinstance(x, (cgalr_jax.ConnectomeState, AveragingState))
+
+    found = [leaf for leaf in jax.tree.leaves(state, is_leaf=is_ours) if is_ours(leaf)]
+    assert found
+    return found
 
 
 # Optax: these bring all leaves to one dtype.
@@ -564,15 +584,15 @@ def test_metrics_of_any_nesting(name):
     several = ("cgalr/0", "cgalr/1") if name == "two instances" else ("cgalr",)
     for prefix in several:
         for key in ("scale", "distance", "measurements", "skipped", "refused", "cut", "step"):
-            assert found[f"{prefix}/{key}"].shape == ()
+            assert f"{prefix}/{key}" in found
     if name == "the paper's gate in an envelope":
-        assert found["cgalr/z"].shape == ()
+        assert "cgalr/z" in found
     assert all(isinstance(value, jax.Array) for value in found.values())  # read nothing, wait for nothing
-    assert all(isinstance(float(value), float) for value in found.values())
+    assert {value.shape for value in found.values()} == {()}
 
 
 def test_metrics_say_what_is_missing():
-    with pytest.raises(ValueError, match="opt_state must contain the state of scale_by_connectome"):
+    with pytest.raises(ValueError, match="^opt_state must contain the state of scale_by_connectome"):
         cgalr_jax.metrics(optax.adam(0.1).init(init_params()))
 
 
@@ -600,9 +620,7 @@ def test_schedule_is_the_block_one_step_later():
         expected = jax.tree.map(lambda g: -rates[-1] * g, grads)
         assert_equal(updates, expected, rtol=1e-4, atol=1e-8)
         params = optax.apply_updates(params, updates)
-    assert np.allclose(rates, 0.1 * np.array(scales[1:]), rtol=1e-5) or np.allclose(
-        rates, 0.1 * np.array(scales[:-1]), rtol=1e-5
-    )
+    np.testing.assert_allclose(rates, 0.1 * np.array(scales[:-1]), rtol=1e-5)
     assert rates[-1] > rates[0]
 
 

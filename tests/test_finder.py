@@ -182,22 +182,6 @@ class TestReadOff:
             self.read([], 9 * [distance], UNFINISHED)
 
 
-@pytest.mark.parametrize(
-    ("argument", "value"),
-    [
-        ("every", 0),
-        ("lowest", 0.0),
-        ("lowest", np.nan),
-        ("highest", 1e-06),
-        ("signal", "births"),
-        ("params", "w"),
-    ],
-)
-def test_refuses(argument, value):
-    with pytest.raises(ValueError, match=f"^{argument} must be"):
-        find(**{argument: value})
-
-
 def test_a_range_that_the_ramp_cannot_span_is_refused():
     climb = functools.partial(
         cgalr_jax.find_learning_rate, lambda p, r: p, PARAMS, lambda p: {"h": X @ p["w"]}

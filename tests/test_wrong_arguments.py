@@ -177,6 +177,7 @@ class Row(NamedTuple):
     kinds: dict[str, Any]
     fine: tuple[str, ...] = ()  # kinds that this argument may be
     good: tuple[Any, ...] = ()
+    wrong: tuple[Any, ...] = ()  # tried beside the kinds: the first values beyond its own range
     called: str = ""  # what the sentence calls it, where that is not its name
 
 
@@ -217,12 +218,13 @@ def found(**options):
 def integers(call, least, **more):
     fine = ("zero",) * (least <= 0)
     good = tuple(kind(max(least, 6)) for kind in (int, np.int64, np.uint8, jnp.int32, np.array))
-    return Row(call, f"an integer of at least {least}", NUMBERS, fine, **{"good": good, **more})
+    row = Row(call, f"an integer of at least {least}", NUMBERS, fine, good, wrong=(least - 1,))
+    return row._replace(**more)
 
 
-def numbers(call, allowed, fine=(), good=0.5):
+def numbers(call, allowed, fine=(), good=0.5, wrong=()):
     goods = tuple(kind(good) for kind in (float, np.float32, np.float64, jnp.float32, np.array))
-    return Row(call, allowed, NUMBERS, fine, goods)
+    return Row(call, allowed, NUMBERS, fine, goods, wrong)
 
 
 def records(call, kind, fine=(), good=()):
@@ -250,6 +252,10 @@ def drawn(name, *arguments, ax=AX, **options):
 EXAMPLES = {
     **TREES,
     "a list": [],
+    "no layers": {},
+    "one axis": {"a": jnp.ones(3)},
+    "a truth value in it": {"a": True},
+    "a text in it": {"a": "many"},
     "one unit": {"a": 1},
     "minus": {"a": -4},
     "a fraction": {"a": 2.5},
@@ -402,7 +408,9 @@ TABLE: dict[str, dict[str, Row]] = {
             ("nothing",),
             (optax.adamw,),
         ),
-        "momentum": numbers(lambda v: optimizer(momentum=v), "None or in [0, 1)", ("nothing", "zero")),
+        "momentum": numbers(
+            lambda v: optimizer(momentum=v), "None or in [0, 1)", ("nothing", "zero"), wrong=(1.0,)
+        ),
         **{
             name: row._replace(call=lambda v, name=name: optimizer(**{name: v}))
             for name, row in TRANSFORMATION.items()
@@ -441,7 +449,7 @@ TABLE: dict[str, dict[str, Row]] = {
             (optax.constant_schedule(1.0),),
         ),
         "target": numbers(lambda v: cgalr_jax.calibrated(target=v), "positive and finite", ("a fraction",)),
-        "start": numbers(lambda v: cgalr_jax.calibrated(start=v), "in [1e-6, 1]"),
+        "start": numbers(lambda v: cgalr_jax.calibrated(start=v), "in [1e-6, 1]", wrong=(9e-7, 1.1)),
         "steps": integers(lambda v: cgalr_jax.calibrated(steps=v), 1)._replace(fine=("nothing",)),
     },
     "hysteresis_gate": {
@@ -552,9 +560,9 @@ TABLE: dict[str, dict[str, Row]] = {
         "lowest": numbers(lambda v: found(lowest=v), "positive and finite", ("a fraction",))._replace(
             good=()
         ),
-        "highest": numbers(lambda v: found(highest=v), "finite and above lowest", ("a fraction",))._replace(
-            good=()
-        ),
+        "highest": numbers(
+            lambda v: found(highest=v), "finite and above lowest", ("a fraction",), wrong=(1e-5, 1e-6)
+        )._replace(good=()),
         "params": functions(lambda v: found(params=v), "params(state) -> parameters, or None", ("nothing",)),
     },
     "polynomial_averaging": {
@@ -859,6 +867,7 @@ TABLE: dict[str, dict[str, Row]] = {
             "an integer from 0 to 1",
             NUMBERS,
             ("zero",),
+            wrong=(2,),
         ),
         "normalise": flags(lambda v: rips.wasserstein_distance(SQUARE, SQUARE, normalise=v), ()),
         **{
@@ -869,7 +878,7 @@ TABLE: dict[str, dict[str, Row]] = {
     "levelled": {
         "distances": array_row(stopping.levelled, "", ("another rank", "no entries"), (SORTED, [[1, 2]])),
         "window": integers(lambda v: stopping.levelled(SORTED, window=v), 1),
-        "tolerance": numbers(lambda v: stopping.levelled(SORTED, tolerance=v), "in (0, 1)"),
+        "tolerance": numbers(lambda v: stopping.levelled(SORTED, tolerance=v), "in (0, 1)", wrong=(1.0,)),
     },
     "tree_order": {
         "tree": Row(plotting.tree_order, "edges i32[P - 1, 2] and weights f32[P - 1]", RECORDS, good=(TREE,))
@@ -1241,7 +1250,8 @@ def row_of(name, argument, *values):
 def test_a_wrong_argument(row, argument, empty, monkeypatch):
     monkeypatch.chdir(empty)  # whatever should be written
     names = (row.called or argument).split("|")
-    for kind, value in row.kinds.items():
+    wrong = {repr(value): value for value in row.wrong}
+    for kind, value in (row.kinds | wrong).items():
         if kind in row.fine:
             continue
         line = answer(row.call, kind, value)

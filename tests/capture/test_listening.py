@@ -380,8 +380,8 @@ def test_modules_that_a_pattern_cannot_mean_are_left_alone():
         def __call__(self, x):
             return jax.checkpoint(lambda y: self.dec(y))(self.enc1(self.enc0(x)))
 
-    for pattern in ("enc*", "*0"):
-        assert set(capture.example(Model(), jnp.ones((4, 3)), layers=[pattern])) <= {"enc0", "enc1"}
+    for pattern, found in (("enc*", {"enc0", "enc1"}), ("*0", {"enc0"})):
+        assert set(capture.example(Model(), jnp.ones((4, 3)), layers=[pattern])) == found
 
 
 def test_calls_of_different_lengths_are_pooled_each():

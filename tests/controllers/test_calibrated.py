@@ -22,6 +22,7 @@ from cgalr_jax.controllers import (
     Measurement,
 )
 from cgalr_jax.controllers._ring import ring_median
+from cgalr_jax.controllers.sensitivity import believe
 
 pytestmark = pytest.mark.usefixtures("strict")
 
@@ -340,6 +341,36 @@ def test_nothing_that_did_not_move_is_a_measurement_of_a_rate():
     state, scales, _ = simulate(calibrated(), 100.0, factors)
     assert np.all(scales[0, 5:60] == scales[0, 5])
     assert abs(math.log(state.anchor[0] / 100)) < 0.15
+
+
+def heard(distance, **fields):
+    """What a measurement says after this state."""
+    state = calibrated().init()[1]._replace(peak=f32(1), value=f32(1), scale=f32(1))
+    return believe(f32(distance), i32(10), state._replace(**fields))[0]
+
+
+@pytest.mark.parametrize(("distance", "still"), [(1e-5, True), (1.5e-5, False)])
+def test_up_to_a_hundred_thousandth_of_the_target_nothing_moved(distance, still):
+    assert heard(distance).still == still
+
+
+@pytest.mark.parametrize(
+    ("distance", "share", "still"),
+    [
+        (5e-4, 1 / 1500, True),
+        (5e-4, 1 / 700, False),  # not a thousand times less than the last one
+        (1.5e-3, 1 / 1500, False),  # not small
+    ],
+)
+def test_a_small_motion_a_thousand_times_less_than_the_last_one_is_rounding(distance, share, still):
+    fields = {"scale": f32(distance / share), "sensitivity": f32(0)}
+    assert heard(distance, believed=i32(2), **fields).still == still
+    assert not heard(distance, believed=i32(1), **fields).still  # the last one may be the bad one
+
+
+@pytest.mark.parametrize(("value", "decay"), [(0.0015, 0.0015), (0.0005, 0.001), (0.0, 0.001)])
+def test_a_schedule_decays_to_a_thousandth_at_most(value, decay):
+    np.testing.assert_allclose(heard(1.0, value=f32(value)).decay, decay, rtol=1e-6)
 
 
 @pytest.mark.parametrize("first", [3, 8, 15, 25])

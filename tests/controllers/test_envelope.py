@@ -77,21 +77,24 @@ class TestRobbinsMonroBounds:
         start = jnp.full((number, 256), 3.0), states
         return np.asarray(jax.lax.scan(step, start, jnp.arange(4000, dtype=jnp.int32))[1]).T
 
+    # What is no number at all is in the table of wrong arguments.
     @pytest.mark.parametrize(
-        ("argument", "value"),
+        ("argument", "last", "beyond"),
         [
-            ("lower", 0.0),
-            ("upper", 0.01),
-            ("upper", np.inf),
-            ("tau", 0.0),
-            ("exponent", 0.5),
-            ("exponent", 1.1),
+            ("lower", 1e-3, 0.0),
+            ("upper", 0.1, 0.09),  # lower
+            ("tau", 1e-3, 0.0),
+            ("exponent", 0.51, 0.5),
+            ("exponent", 1.0, 1.1),
         ],
     )
-    def test_refuses(self, argument, value):
-        arguments = {"lower": 0.1, "upper": 1.0, "tau": 10.0, argument: value}
-        with pytest.raises(ValueError, match=f"^{argument} must be .* got {value!r}"):
-            controllers.robbins_monro_bounds(arguments.pop("lower"), arguments.pop("upper"), **arguments)
+    def test_the_ends_of_each_range(self, argument, last, beyond):
+        made = functools.partial(
+            controllers.robbins_monro_bounds, **{"lower": 0.1, "upper": 1.0, "tau": 10.0}
+        )
+        made(**{argument: last})
+        with pytest.raises(ValueError, match=f"^{argument} must be .* got {beyond!r}"):
+            made(**{argument: beyond})
 
 
 BAD = (np.nan, np.inf, -np.inf, 0.0, -1.0)

@@ -42,6 +42,16 @@ class TestRobustZScore:
     def test_is_zero_without_a_history(self, count):
         assert controllers.robust_z_score(f32(5.0), jnp.zeros(10), i32(count), min_count=0) == 0
 
+    def test_one_value_is_a_history_where_one_is_enough(self):
+        history = jnp.array([2.0, 9.0, 9.0])
+        assert controllers.robust_z_score(f32(5.0), history, i32(1), min_count=0) == 10
+        assert controllers.robust_z_score(f32(2.0), history, i32(1), min_count=0) == 0
+
+    def test_among_zeros_the_unit_is_a_millionth(self):
+        np.testing.assert_allclose(
+            controllers.robust_z_score(f32(5e-6), jnp.zeros(10), i32(10)), 5, rtol=1e-5
+        )
+
     def test_a_history_has_room_for_a_value(self):
         with pytest.raises(ValueError, match=r"history must be f32\[W\] with W at least 1"):
             controllers.robust_z_score(f32(5.0), jnp.zeros(0), i32(0))
@@ -66,6 +76,11 @@ class TestSchmittTrigger:
         (FAST, -0.2, HOLD),
         (FAST, 0.9, HOLD),
         (FAST, 1.1, SLOW),
+        # At a threshold nothing is entered, and what is in a mode leaves it.
+        (HOLD, 1.0, HOLD),
+        (HOLD, -1.0, HOLD),
+        (SLOW, 0.25, HOLD),
+        (FAST, -0.25, HOLD),
     )
 
     @pytest.mark.parametrize(("mode", "z", "expected"), TABLE)
@@ -100,6 +115,7 @@ class TestHysteresisGate:
         scale, state = controllers.hysteresis_gate().init()
         assert scale == 1
         assert state.phase == HOLD
+        assert state.history.shape == (10,)
 
     def test_forgets_the_unit_of_the_distance(self):
         # Relative: what it does depends on z only, so a rate that is 100 times wrong looks the same.
@@ -136,27 +152,26 @@ class TestHysteresisGate:
         np.testing.assert_array_equal(after.history, state.history)
         assert after.z == 0
 
+    # What is no number at all is in the table of wrong arguments.
     @pytest.mark.parametrize(
-        ("argument", "value"),
+        ("argument", "last", "beyond"),
         [
-            ("enter", 0.0),
-            ("enter", np.nan),
-            ("leave", 2.0),
-            ("up", 0.9),
-            ("down", 0.0),
-            ("down", 1.5),
-            ("floor", 0.0),
-            ("floor", 2.0),
-            ("ceiling", 0.5),
-            ("ceiling", np.inf),
-            ("up", "fast"),
-            ("window", 4),
-            ("window", 10.0),
+            ("enter", 1e-3, 0.0),
+            ("leave", 0.0, -0.1),
+            ("leave", 1.0, 1.1),  # enter
+            ("up", 1.0, 0.9),
+            ("down", 1e-3, 0.0),
+            ("down", 1.0, 1.1),
+            ("floor", 1e-3, 0.0),
+            ("floor", 1.0, 1.1),
+            ("ceiling", 1.0, 0.9),
+            ("window", 5, 4),
         ],
     )
-    def test_refuses(self, argument, value):
-        with pytest.raises(ValueError, match=f"^{argument} must be .* got {value!r}"):
-            controllers.hysteresis_gate(**{argument: value})
+    def test_the_ends_of_each_range(self, argument, last, beyond):
+        controllers.hysteresis_gate(**{argument: last})
+        with pytest.raises(ValueError, match=f"^{argument} must be .* got {beyond!r}"):
+            controllers.hysteresis_gate(**{argument: beyond})
 
 
 class TestStandstill:
@@ -177,6 +192,10 @@ class TestStandstill:
         assert found[len(lively) :] == [found[len(lively) - 1]] * 30
         assert state.phase == HOLD
         assert state.measurements == len(lively)  # what did not move is not compared with
+
+    @pytest.mark.parametrize(("distance", "counted"), [(1e-8, 0), (1.5e-8, 1)])
+    def test_up_to_a_hundred_millionth_of_the_set_point_nothing_moved(self, distance, counted):
+        assert self.scales([distance])[1].measurements == counted
 
     def test_a_single_outlier_does_not_slow_for_ever(self):
         found, state = self.scales([*[1.0] * 6, 5.0, *[1.0] * 15])

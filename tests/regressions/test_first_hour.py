@@ -6,6 +6,7 @@ import types
 import flax.training.train_state
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 from flax import linen, nnx
@@ -240,17 +241,38 @@ def test_python_names_an_argument_that_is_none():
         block(learning_rate=1e-3)
 
 
+def last_read(every):
+    """The step of the last reading within three."""
+    tx = block(every=every, signal=signals.update_norm())
+    state = tx.init(PARAMS)
+    for _ in range(3):
+        state = tx.update(PARAMS, state, PARAMS)[1]
+    return cgalr_jax.metrics(state)["cgalr/read"]
+
+
+# {what is understood: it, and what it means}
 WORKS = {
-    "all variables where parameters are asked for": lambda: capture.example(linen_probe, VARIABLES, X),
-    "an nnx model instead of its probe": lambda: capture.example(NNX, X),
-    "an example of shapes": lambda: block(example=EXAMPLE),
-    "a number as every": lambda: block(every=jnp.int32(5)),
+    "all variables where parameters are asked for": (
+        lambda: capture.example(linen_probe, VARIABLES, X),
+        lambda: capture.example(linen_probe, VARIABLES["params"], X),
+    ),
+    "an nnx model instead of its probe": (
+        lambda: capture.example(NNX, X),
+        lambda: capture.example(capture.nnx_probe(NNX), nnx.state(NNX, nnx.Param), X),
+    ),
+    "an example of shapes": (
+        lambda: block(example=EXAMPLE).init(PARAMS),
+        lambda: block(example={"hidden": EXAMPLE["hidden"].shape[-1]}).init(PARAMS),
+    ),
+    "a number as every": (lambda: last_read(jnp.int32(2)), lambda: 2),
 }
 
 
 @pytest.mark.parametrize("name", WORKS)
 def test_it_is_understood(name):
-    WORKS[name]()
+    found, meant = (call() for call in WORKS[name])
+    assert jax.tree.leaves(found)
+    jax.tree.map(np.testing.assert_array_equal, found, meant)
 
 
 def test_a_schedule_of_a_probe_of_parameters_is_told_to_bind_them():

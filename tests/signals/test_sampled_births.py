@@ -23,7 +23,7 @@ def test_the_distance_hardly_depends_on_the_width():
     assert abs(np.log(sampled[0] / sampled[1])) < 0.4
 
 
-@pytest.mark.parametrize(("width", "shape"), [(256, (6, 15)), (40, (6, 15)), (20, (1, 15)), (9, (1, 8))])
+@pytest.mark.parametrize(("width", "shape"), [(256, (6, 15)), (32, (6, 15)), (31, (1, 15)), (9, (1, 8))])
 def test_reading(width, shape):
     reading = signals.births("max", sample=16).read({"layer": independent(0, width)}, None)
     assert reading["layer"].shape == shape
@@ -36,6 +36,11 @@ def test_the_largest_of_the_layers():
     after = {"still": still, "slow": still + 0.1 * independent(1, 32), "fast": still + 2 * independent(1, 32)}
     fastest = signal.compare(*(signal.read({"fast": x["fast"]}, None) for x in (before, after)))
     assert signal.compare(*(signal.read(x, None) for x in (before, after))) == fastest
+
+
+def test_a_sample_of_two_units_is_one_edge():
+    reading = signals.births("max", sample=2).read({"layer": independent(0, 12)}, None)
+    assert reading["layer"].shape == (6, 1)
 
 
 def test_sample():

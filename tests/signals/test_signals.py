@@ -167,6 +167,16 @@ def test_a_layer_that_moves_a_thousandth_of_the_others_is_frozen(share, counts):
     assert signal.compare(before, after) == (slowest if counts else rest)
 
 
+@pytest.mark.parametrize("over", ["min", "median", "max"])
+def test_layers_are_frozen_beside_living_ones_only(over):
+    """However little the others move, a dead layer is no faster."""
+    signal = signals.frobenius(over)
+    before = {name: jnp.full((5, 5), 0.5) for name in ("slow", "fast")} | {"dead": jnp.zeros((5, 5))}
+    after = before | {"slow": before["slow"] + 2e-4, "fast": before["fast"] + 5e-4}
+    expected = signal.compare(*({k: x[k] for k in ("slow", "fast")} for x in (before, after)))
+    assert signal.compare(before, after) == expected < jnp.inf
+
+
 def test_positions_count_as_samples_layer_by_layer_and_are_averaged_when_pooled():
     images = jax.random.normal(jax.random.key(0), (8, 3, 3, 4))
     by_layer = read(signals.frobenius(), {"conv": images})["conv"]
@@ -303,7 +313,22 @@ def test_two_units_are_enough_to_choose():
     assert read(signal, layers(0))["layer0"].shape == (2, 2)
 
 
-@pytest.mark.parametrize("share", [-0.1, 1.5])
+@pytest.mark.parametrize("chosen", [[-1, 0], [0, 5]])
+def test_only_units_that_are_there_are_chosen(chosen):
+    signal = signals.from_connectomes(
+        None, topology.frobenius_distance, "min", None, 1.0, lambda width: np.array(chosen)
+    )
+    with pytest.raises(ValueError, match=r"^choose must return indices in \[0, 5\) for 5 units"):
+        read(signal, layers(0))
+
+
+@pytest.mark.parametrize("set_point", [0.0, np.nan])
+def test_a_half_of_the_hybrid_without_a_set_point_is_refused(set_point):
+    with pytest.raises(ValueError, match=r"^connectome\.set_point must be positive and finite, got"):
+        signals.hybrid(signals.frobenius()._replace(set_point=set_point))
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1])
 def test_a_weight_is_a_share(share):
     with pytest.raises(ValueError, match=r"^share must be in \[0, 1\], got"):
         signals.weigh(jnp.ones(()), jnp.ones(()), share)

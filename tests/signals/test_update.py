@@ -125,7 +125,8 @@ def test_a_matrix_that_starts_at_zero_counts_by_the_size_it_would_have():
 
 
 def test_parameters_that_all_start_at_zero_have_a_finite_distance():
-    assert 0 < distance({"w": jnp.zeros(3)}, {"w": jnp.full(3, 0.01)}) < 0.1
+    assert distance({"w": jnp.zeros(3)}, {"w": jnp.full(3, 0.01)}) == pytest.approx(0.01)
+    assert distance({"w": jnp.ones(3)}, {"w": jnp.full(3, 1.1)}) == pytest.approx(0.1)
     assert distance({"w": jnp.zeros((4, 4))}, {"w": jnp.zeros((4, 4))}) == 0
 
 
@@ -201,6 +202,14 @@ def test_frozen_matrices_are_left_out():
     assert distance(trained | frozen, after | frozen) == pytest.approx(distance(trained, after))
 
 
+@pytest.mark.parametrize(("share", "counts"), [(1 / 700, True), (1 / 1400, False)])
+def test_a_matrix_that_moves_a_thousandth_of_the_fastest_is_frozen(share, counts):
+    before = {"fast": normal(0, 16, 16), "slow": normal(0, 16, 16)}
+    after = {"fast": 1.1 * before["fast"], "slow": (1 + 0.1 * share) * before["slow"]}
+    fast = distance({"w": before["fast"]}, {"w": after["fast"]})
+    assert distance(before, after) == pytest.approx(fast / math.sqrt(30) if counts else fast, rel=1e-3)
+
+
 def test_of_a_pair_of_which_one_hardly_moves_the_other_is_heard():
     """LoRA's A does not move while its B is zero."""
     before = {"a": normal(0, 256, 8), "b": jnp.zeros((8, 256))}
@@ -220,7 +229,7 @@ def test_an_embedding_of_which_few_rows_moved_does_not_hide_the_rest():
 def test_what_is_not_finite_is_seen():
     before = {"w": normal(0, 8, 8), "v": normal(1, 8, 8)}
     for value in (jnp.nan, jnp.inf):
-        assert not np.isfinite(distance(before, before | {"v": changed(before["v"], (0, 0), value)}))
+        assert distance(before, before | {"v": changed(before["v"], (0, 0), value)}) == np.inf
 
 
 @pytest.mark.parametrize("params", [{}, {"steps": jnp.zeros((), jnp.int32)}, {"empty": jnp.zeros((0, 3))}])
@@ -233,6 +242,11 @@ def test_complex_and_narrow_types():
     wanted = distance({"w": before}, {"w": before * 1.25})
     turned = before * np.exp(np.complex64(1j * 0.3))
     assert distance({"w": turned}, {"w": turned * 1.25}) == pytest.approx(wanted, rel=0.05)
+    # Against the size that it would have, each entry counts once, of whatever type.
+    nothing = np.zeros_like(before)
+    assert distance({"w": nothing + 0j}, {"w": 0.01 * turned}) == pytest.approx(
+        distance({"w": nothing}, {"w": 0.01 * before})
+    )
     narrow = before.astype(jnp.bfloat16)
     assert distance({"w": narrow}, {"w": narrow * 1.25}) == pytest.approx(wanted, rel=0.05)
 
@@ -269,6 +283,12 @@ def test_the_largest_share_is_that_of_the_largest_singular_value(width):
 def test_a_matrix_of_zeros_has_a_finite_share():
     share = largest_share({"w": jnp.full((64, 10), 1e-3)}, {"w": jnp.zeros((64, 10))})
     assert 0 < float(share) < 0.1
+
+
+def test_a_mask_of_minus_infinities_counts_by_the_size_it_would_have():
+    updates = {"w": jnp.full((4, 6), 0.1)}
+    masked, zeros = ({"w": jnp.full((4, 6), value)} for value in (-jnp.inf, 0.0))
+    assert float(largest_share(updates, masked)) == float(largest_share(updates, zeros)) > 0
 
 
 def test_vectors_count_where_there_is_nothing_else_and_no_parameters_have_no_share():

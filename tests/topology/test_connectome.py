@@ -119,6 +119,44 @@ def test_moments_merge_to_those_of_one_pass(offset):
     np.testing.assert_array_equal(topology.merge_moments(nothing, nothing).comoment, nothing.comoment)
 
 
+@pytest.mark.parametrize("constant", [0.1, 0.7, 1e4 + 0.3])
+@pytest.mark.parametrize("samples", [1000, 4096])
+def test_the_mean_of_a_constant_is_that_constant_to_the_bit(samples, constant):
+    """A mean in float32 is off by up to four ulps here, and so would be what is centred by it."""
+    x = np.full((samples, 2), constant, np.float32)
+    moments = moments_of(x)
+    np.testing.assert_array_equal(moments.mean, x[0])
+    np.testing.assert_array_equal(moments.comoment, 0)
+    devices = np.broadcast_to(x[:4], (7, 4, 2))
+    gathered = jax.vmap(lambda part: topology.gather_moments(moments_of(part), "data"), axis_name="data")
+    np.testing.assert_array_equal(gathered(devices).mean, devices[:, 0])
+
+
+@pytest.mark.parametrize("samples", [0, 1])
+def test_the_moments_of_the_only_device_are_those_of_all(samples):
+    alone = moments_of(draw(1, 3)) if samples else topology.init_moments(3)
+    gathered = jax.vmap(lambda moments: topology.gather_moments(moments, "data"), axis_name="data")(
+        jax.tree.map(lambda x: x[None], alone)
+    )
+    jax.tree.map(lambda one, other: np.testing.assert_array_equal(one[0], other), gathered, alone)
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        ((1,), (3,), (3, 3)),
+        ((), (3,), (3, 4)),
+        ((), (3, 1), (3, 3)),
+        ((), (2, 3), (2, 3, 2, 3)),
+        ((), (), ()),
+    ],
+)
+def test_moments_of_other_shapes_are_refused(shapes):
+    moments = topology.Moments(*map(np.zeros, shapes))
+    with pytest.raises(ValueError, match=r"^moments must have shapes \[\], \[P\] and \[P, P\], got"):
+        topology.connectome_from_moments(moments)
+
+
 def gathered_by_vmap(local, x):
     return jax.jit(jax.vmap(local, axis_name="data"))(x.reshape(4, -1, x.shape[1]))[3]
 

@@ -107,11 +107,12 @@ def test_a_component_reachable_only_by_weight_zero_is_reached(method):
     assert topology.compute_births(weights, method=method)[0] == 0
 
 
-NANS = np.array([0x7FC00000, 0xFFC00000, 0x7F800001, 0xFFFFFFFF], np.uint32).view(np.float32)  # any bits
+# Any bits; the last ones are the next to those of minus infinity.
+NANS = np.array([0x7FC00000, 0xFFC00000, 0x7F800001, 0xFFFFFFFF, 0xFF800001], np.uint32).view(np.float32)
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("nan", NANS, ids=["positive", "negative", "signalling", "all ones"])
+@pytest.mark.parametrize("nan", NANS, ids=["positive", "negative", "signalling", "all ones", "lowest"])
 @pytest.mark.parametrize("symmetrise", [True, False])
 def test_a_nan_shows_in_the_barcode_whatever_its_bits(method, nan, symmetrise):
     one, unit = symmetric(10), symmetric(10)
@@ -135,6 +136,7 @@ def test_only_the_upper_triangle_is_read(method, size):
             found = topology.compute_barcode(weights, bins, method)
             for part, other in zip(found, topology.compute_barcode(expected, bins, method), strict=True):
                 assert_same_bits(part, other)
+        assert_same_bits(topology.compute_births(weights, method), oracles.births(expected))
         tree = topology.spanning_tree(weights, method)
         assert_same_bits(tree.weights, oracles.births(expected))
         assert_same_bits(tree.weights, expected[tree.edges[:, 0], tree.edges[:, 1]])
@@ -165,6 +167,33 @@ def test_signed_weights_have_exact_bars(method):
     bars = topology.compute_barcode(weights, method=method)
     assert_same_bits(bars.births, births)
     assert_same_bits(bars.deaths, deaths)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_minus_infinity_is_the_lightest_weight(method):
+    weights = symmetric(10)
+    weights[4, :] = weights[:, 4] = -np.inf
+    births, deaths = oracles.barcode(weights)
+    assert births[0] == deaths[0] == -np.inf
+    bars = topology.compute_barcode(weights, method=method)
+    assert_same_bits(bars.births, births)
+    assert_same_bits(bars.deaths, deaths)
+
+
+def test_boruvka_follows_a_chain_along_which_each_unit_hooks_onto_the_next():
+    """The longest there is: pointers have to jump over all units within one round."""
+    size = 512
+    births = np.arange(1, size, dtype=np.float32)
+    assert_same_bits(topology.compute_births(np.diag(births, 1), "boruvka"), births)
+
+
+def test_boruvka_has_a_round_for_each_halving():
+    """Units are pairs of pairs of pairs of pairs: each round joins two trees, and no more."""
+    unit = np.arange(16)
+    levels = np.frexp(unit[:, None] ^ unit[None, :])[1]  # of the smallest group that holds both
+    weights = np.triu(1 - levels / 8, 1).astype(np.float32)
+    births = np.repeat([0.5, 0.625, 0.75, 0.875], [1, 2, 4, 8]).astype(np.float32)
+    assert_same_bits(topology.compute_births(weights, "boruvka"), births)
 
 
 @pytest.mark.parametrize("wrong", [-0.01, np.nextafter(np.float32(1), 2), np.inf, -np.inf, np.nan])
@@ -347,11 +376,13 @@ def test_binned_deaths_of_a_large_connectome_err_by_far_less_than_the_bound():
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_diagonal_is_not_read(method):
+@pytest.mark.parametrize("symmetrise", [True, False])
+def test_the_diagonal_is_not_read(method, symmetrise):
     weights = symmetric(10)
-    found = topology.spanning_tree(weights + np.eye(10, dtype=np.float32), method=method)
-    expected = topology.spanning_tree(weights, method=method)
-    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    with_diagonal = weights + np.eye(10, dtype=np.float32)
+    for read in (topology.spanning_tree, functools.partial(topology.compute_barcode, bins=BINS)):
+        found, expected = (read(x, method=method, symmetrise=symmetrise) for x in (with_diagonal, weights))
+        jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
 @pytest.mark.parametrize("size", [2, 3, 16, 17])
