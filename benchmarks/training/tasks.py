@@ -36,7 +36,7 @@ class Task(NamedTuple):
     variant: str = ""
     tuning: bool = False  # only for the experiments that set the defaults
 
-    def guessed(self, score: Any) -> Any:
+    def at_chance(self, score: Any) -> Any:
         """bool[...], where a score is within 5 % of a constant answer's, or worse."""
         return score >= 0.95 * self.chance
 

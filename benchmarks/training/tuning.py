@@ -263,7 +263,7 @@ def records(folder: pathlib.Path, labels: list[str], experiments: list[str]) -> 
 
 def _at_chance(label: str, record: store.Record) -> float:
     """Share of the runs that ended within 5 % of a constant answer's score, or worse."""
-    return float(tasks.catalogue()[label].guessed(record.score).mean())
+    return float(tasks.catalogue()[label].at_chance(record.score).mean())
 
 
 def table(folder: pathlib.Path, labels: list[str], experiments: list[str]) -> str:

@@ -547,7 +547,7 @@ def test_a_task_without_a_baseline_is_still_told():
     assert "Nothing to compare" in report.text({LABEL: {"SGD cosine": TUNED}})
 
 
-def test_ends_are_counted_and_guesses_are_told():
+def test_ends_are_counted_and_runs_at_chance_are_told():
     ends = [controllers.REACHED, controllers.BY_TIME, controllers.BY_GUARD, controllers.UNFINISHED]
     ends += [controllers.REACHED, controllers.BY_BOUND]
     chance = tasks.TASKS[LABEL].chance

@@ -240,7 +240,7 @@ def test_quick_run_writes_records_tables_and_plots(tmp_path, monkeypatch):
         "error",
         "steps_to_target",
         "seconds",
-        "diverged",
+        "at_chance",
     }
     assert {record["method"] for record in records} == {"SGD cosine", "update norm"}
     assert all(set(record) == fields for record in records)
