@@ -23,7 +23,7 @@ import optax
 from rich import progress
 
 import cgalr_jax
-from benchmarks import arguments, estimates
+from benchmarks import arguments, estimates, pages
 from benchmarks.paper import methods, models, runner, tasks
 from benchmarks.training import runner as training
 from benchmarks.training import tasks as small
@@ -207,27 +207,23 @@ def judge(task: tasks.Task, problem: tasks.Problem, optimizer: Optimizer) -> lis
 
 def report(groups: dict[tuple[str, str], list[arguments.Record]]) -> str:
     """The table, and what it says of all."""
-    lines = [
-        "| network | optimizer | oracle rate: error | low to high | "
-        + " | ".join(f"{name}: RED %" for name in FINDERS)
-        + " |",
-        "|---" * (len(FINDERS) + 4) + "|",
-    ]
-    reds = []
+    header = ["network", "optimizer", "oracle rate: error", "low to high"]
+    header += [f"{name}: RED %" for name in FINDERS]
+    rows, reds = [], []
     for (network, optimizer), records in groups.items():
         ours = records[0]
         reds.append([record["error"] / record["oracle_error"] - 1 for record in records])
         cells = [network, optimizer, f"{ours['oracle_rate']:g}: {ours['oracle_error']:.3f}"]
         cells.append(f"{ours['low']:.2g} to {ours['high']:.2g}")
         cells += [f"{r['rate']:.2g}: {100 * red:+.1f}" for r, red in zip(records, reds[-1], strict=True)]
-        lines.append("| " + " | ".join(cells) + " |")
+        rows.append(cells)
     means = [f"{100 * mean:+.1f}" for mean in np.mean(reds, axis=0)]
     close = [f"{count} of {len(reds)}" for count in np.sum(np.array(reds) <= CLOSE, axis=0)]
     ours = [records[0] for records in groups.values()]
     covered = sum(record["low"] <= record["oracle_rate"] <= record["high"] for record in ours)
     return "\n".join(
         [
-            *lines,
+            pages.rows(header, rows),
             f"| **mean** | | | | {' | '.join(means)} |",
             f"| **within {100 * CLOSE:g} %** | | | | {' | '.join(close)} |",
             "",
