@@ -10,7 +10,6 @@ from benchmarks import panels
 from benchmarks.paper import lines, runner, tasks
 from cgalr_jax import plotting
 
-# Colours of Okabe and Ito, which the colour-blind tell apart; the dashes are for who prints them in grey.
 LINES = {
     "paper deaths": (plotting.VERMILION, "-"),
     "gate on noise": (plotting.ORANGE, "--"),

@@ -9,7 +9,6 @@ from benchmarks.paper.lines import Found
 from benchmarks.real_size import report, tasks
 from cgalr_jax import plotting
 
-# Colours of Okabe and Ito, which the colour-blind tell apart; the dashes are for who prints them in grey.
 LINES = {
     "SGD warm-up cosine": (plotting.GREY, ":"),
     "AdamW warm-up cosine": (plotting.BLUE, "-."),

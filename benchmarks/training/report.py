@@ -288,7 +288,7 @@ def _targets(table: protocols.Table) -> str:
     """The targets set beforehand, beside what came out."""
     rows = []
 
-    def add(text: str, name: str, pairs: list, limit: float) -> None:
+    def add(text: str, pairs: list, limit: float) -> None:
         if pairs:
             found = estimates.mean_red(pairs)
             verdict = "yes" if found.value <= limit else "no"
@@ -296,10 +296,10 @@ def _targets(table: protocols.Table) -> str:
 
     for baseline, limit in (("SGD cosine", -0.30), ("AdamW cosine", -0.20), ("Prodigy", -0.08)):
         if table.tasks_with(OURS, baseline):
-            add(f"B against {baseline}", OURS, table.protocol_b(OURS, baseline), limit)
+            add(f"B against {baseline}", table.protocol_b(OURS, baseline), limit)
     for baseline, limit in (("SGD cosine", 0.0), ("DoG", -0.05), ("DoWG", -0.05)):
         if table.tasks_with(OURS, baseline):
-            add(f"A against {baseline}", OURS, table.protocol_a(OURS, baseline), limit)
+            add(f"A against {baseline}", table.protocol_a(OURS, baseline), limit)
     if table.tasks_with(OURS):
         worst = max(estimates.red(*pair).value for pair in table.protocol_a(OURS, protocols.REFERENCE))
         rows.append(["A, worst task", "<= +5 %", f"{100 * worst:+.1f}", "yes" if worst <= 0.05 else "no"])
