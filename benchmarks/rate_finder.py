@@ -23,7 +23,7 @@ import optax
 from rich import progress
 
 import cgalr_jax
-from benchmarks import arguments, estimates, pages
+from benchmarks import arguments, estimates, pages, scores
 from benchmarks.paper import methods, models, runner, tasks
 from benchmarks.training import runner as training
 from benchmarks.training import tasks as small
@@ -97,7 +97,7 @@ def _small(label: str) -> tasks.Task:
             return task.loss(outputs, targets)
 
         model = models.Model(task.model.init, lambda params, inputs, key: task.model.apply(params, inputs))
-        score = tasks.error if whole.targets.ndim == 1 else task.loss  # nats for sequences
+        score = scores.error if whole.targets.ndim == 1 else task.loss  # nats for sequences
         return tasks.Problem(data, split, take, model, loss, score)
 
     samples = jax.eval_shape(task.split, jax.random.key(0)).inputs.shape[0] * 4 // 5

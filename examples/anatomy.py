@@ -81,9 +81,7 @@ def draw(path, connectomes):
 def main(argv=None):
     """Returns the test errors with CG-ALR and without."""
     parser = console.parser(__doc__, "400 steps instead of 1000")
-    parser.add_argument(
-        "--out", type=console.new_folder, metavar="FOLDER", help="where to write page and picture"
-    )
+    parser.add_argument("--out", type=console.new_folder, metavar="FOLDER", help="where to write both")
     args = parser.parse_args(argv)
     steps, data = 400 if args.quick else 1000, datasets.digits(args.seed)
     baseline, *_ = train(data, args.seed, steps, with_cgalr=False)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from benchmarks import scores
 from benchmarks.paper import methods, tasks
 
 
@@ -140,8 +141,7 @@ class Runner:
         def score(run: _Run, part: str, samples: int | None = None) -> jax.Array:
             inputs, targets = problem.take(data, part, parts[part][:samples])
             outputs = evaluated(methods.evaluated(run.state, run.params), inputs)
-            value = problem.score(outputs, targets)
-            return jnp.where(value < task.chance, value, task.chance)  # NaN counts as chance too
+            return scores.capped(problem.score(outputs, targets), task.chance)
 
         def stretch(run: _Run, numbers: jax.Array) -> tuple[_Run, tuple]:
             run, _ = jax.lax.scan(epoch, run, numbers)

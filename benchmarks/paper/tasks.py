@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
+from benchmarks import scores
 from benchmarks.paper import models
 from examples import datasets
 
@@ -71,15 +71,9 @@ class Task(NamedTuple):
 
 
 def cross_entropy(params: Any, outputs: jax.Array, targets: jax.Array) -> jax.Array:
-    """The mean negative log likelihood, nats."""
+    """The loss of a `Problem` that looks at no parameters: nats."""
     del params
-    return optax.softmax_cross_entropy_with_integer_labels(outputs, targets).mean()
-
-
-def error(outputs: jax.Array, targets: jax.Array) -> jax.Array:
-    """The share of samples whose largest output is not the true class; NaN where an output is not finite."""
-    wrong = jnp.mean(jnp.argmax(outputs, -1) != targets)
-    return jnp.where(jnp.all(jnp.isfinite(outputs)), wrong, jnp.nan)
+    return scores.cross_entropy(outputs, targets)
 
 
 # ------------------------------------------------------------------------------------------------------------
@@ -109,7 +103,7 @@ def images(held: datasets.Images, model: models.Model, train: int, validation: i
         del part
         return data["x"][numbers], data["y"][numbers]
 
-    return Problem(data, split, take, model, cross_entropy, error)
+    return Problem(data, split, take, model, cross_entropy, scores.error)
 
 
 TENTH = {"train": 6000, "validation": 2000}
@@ -139,7 +133,7 @@ def read_out(codes: jax.Array, labels: jax.Array, classes: int = 10) -> jax.Arra
     ridge = 1e-3 * len(fitted) * jnp.eye(codes.shape[1])
     targets = jax.nn.one_hot(labels[::2], classes)
     weights = jnp.linalg.solve(fitted.T @ fitted + ridge, fitted.T @ targets)
-    return error(tried @ weights, labels[1::2])
+    return scores.error(tried @ weights, labels[1::2])
 
 
 def _fashion_unlabelled(folder: pathlib.Path) -> Problem:
@@ -177,13 +171,11 @@ def _graph(folder: pathlib.Path, name: str, *, sage: bool) -> Problem:
     """
     held = datasets.planetoid(folder, name)
     nodes = len(held.labels)
-    adjacency = np.zeros((nodes, nodes), np.float32)
-    adjacency[held.edges[:, 0], held.edges[:, 1]] = adjacency[held.edges[:, 1], held.edges[:, 0]] = 1
+    adjacency = held.adjacency()
     if sage:
         terms = [np.eye(nodes, dtype=np.float32), adjacency / np.maximum(adjacency.sum(1, keepdims=True), 1)]
     else:
-        looped = adjacency + np.eye(nodes, dtype=np.float32)
-        terms = [looped / np.sqrt(looped.sum(1)[:, None] * looped.sum(1)[None, :])]
+        terms = [datasets.normalised_adjacency(adjacency)]
     words = (held.features > 0).astype(np.float32)
     features = np.concatenate([term @ words for term in terms], 1)
     propagate = np.stack(terms)
@@ -214,7 +206,7 @@ def _graph(folder: pathlib.Path, name: str, *, sage: bool) -> Problem:
 
     classes = int(held.labels.max()) + 1
     model = models.graph_network(features.shape[1], 16, classes, len(terms))
-    return Problem(data, split, take, model, loss, error)
+    return Problem(data, split, take, model, loss, scores.error)
 
 
 # ------------------------------------------------------------------------------------------------------------
@@ -245,10 +237,7 @@ def shakespeare(
         windows = data[numbers[:, None] + jnp.arange(CONTEXT + 1)]
         return windows[:, :-1], windows[:, 1:]
 
-    def nats(outputs: jax.Array, targets: jax.Array) -> jax.Array:
-        return cross_entropy(None, outputs, targets)
-
-    return Problem(data, split, take, make(len(letters)), cross_entropy, nats)
+    return Problem(data, split, take, make(len(letters)), cross_entropy, scores.cross_entropy)
 
 
 def _shakespeare(folder: pathlib.Path) -> Problem:

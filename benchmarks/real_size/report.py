@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from benchmarks import estimates, pages
+from benchmarks import estimates, pages, scores
 from benchmarks.paper.lines import Found, Line
 from benchmarks.real_size import methods, tasks
 from cgalr_jax import controllers
@@ -37,7 +37,8 @@ def spread(label: str, name: str, line: Line) -> float:
 
 def at_chance(label: str, line: Line) -> float:
     """The share of runs, at any base rate, that end within 5 % of the chance that scores are capped at."""
-    return float(np.mean([outcome.test >= 0.95 * tasks.TASKS[label].chance for outcome in line.outcomes]))
+    tests = np.array([outcome.test for outcome in line.outcomes])
+    return float(scores.at_chance(tests, tasks.TASKS[label].chance).mean())
 
 
 def found_rates(line: Line) -> np.ndarray:

@@ -12,7 +12,7 @@ import pytest
 for needed in ("sklearn", "networkx", "rich", "matplotlib"):
     pytest.importorskip(needed)
 
-from benchmarks import pages  # noqa: E402  after what they need
+from benchmarks import pages, scores  # noqa: E402  after what they need
 from benchmarks.paper import comparison, lines, runner, store  # noqa: E402
 from benchmarks.paper import models as paper_models  # noqa: E402
 from benchmarks.paper import tasks as paper_tasks  # noqa: E402
@@ -446,7 +446,7 @@ def test_scores_in_chunks_are_those_of_all(monkeypatch):
 
     def score(outputs, targets):
         """How many were forwarded at a time, and what is wrong of all."""
-        return outputs[1].mean() + paper_tasks.error(outputs[0], targets)
+        return outputs[1].mean() + scores.error(outputs[0], targets)
 
     problem = blobs(paper_models.Model(inner.init, apply), score)
     problem = problem._replace(loss=lambda params, outputs, y: paper_tasks.cross_entropy(None, outputs[0], y))
