@@ -7,7 +7,8 @@ import numpy as np
 from matplotlib import ticker
 
 from benchmarks import panels
-from benchmarks.paper import lines, runner, tasks
+from benchmarks.paper import tasks
+from benchmarks.study import lines, runner
 from cgalr_jax import plotting
 
 LINES = {

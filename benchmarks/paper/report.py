@@ -4,7 +4,9 @@ import numpy as np
 
 from benchmarks import estimates, pages
 from benchmarks.paper import methods, tasks
-from benchmarks.paper.lines import Found, Line
+from benchmarks.study.lines import Found, Line
+from benchmarks.study.methods import shapes
+from benchmarks.study.tasks import Task
 
 PAGE = pages.RESULTS / "paper.md"
 REFERENCE = "SGD cosine"
@@ -83,10 +85,10 @@ def _table(label: str, lines: dict[str, Line]) -> str:
     return text
 
 
-def _at_the_top(task: tasks.Task, line: Line) -> float:
+def _at_the_top(task: Task, line: Line) -> float:
     """The share of the run in which a gate is at its envelope's upper bound: as if there were none."""
     ends = np.arange(1, task.points + 1) * (task.epochs // task.points) - 1
-    top = line.rates[line.best] * methods.shapes(task.epochs, 1)["envelope"][ends]
+    top = line.rates[line.best] * shapes(task.epochs, 1)["envelope"][ends]
     return float(np.mean(line.chosen.rate >= 0.999 * top))
 
 

@@ -5,8 +5,8 @@ import pathlib
 import numpy as np
 
 from benchmarks import panels
-from benchmarks.paper.lines import Found
 from benchmarks.real_size import report, tasks
+from benchmarks.study.lines import Found
 from cgalr_jax import plotting
 
 LINES = {

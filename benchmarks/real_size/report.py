@@ -3,8 +3,8 @@
 import numpy as np
 
 from benchmarks import estimates, pages, scores
-from benchmarks.paper.lines import Found, Line
 from benchmarks.real_size import methods, tasks
+from benchmarks.study.lines import Found, Line
 from cgalr_jax import controllers
 
 PAGE = pages.RESULTS / "real_size.md"

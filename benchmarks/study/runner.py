@@ -11,7 +11,7 @@ import numpy as np
 import optax
 
 from benchmarks import scores
-from benchmarks.paper import methods, tasks
+from benchmarks.study import methods, tasks
 
 
 class Outcome(NamedTuple):
@@ -43,12 +43,7 @@ def side_by_side() -> bool:
 class Runner:
     """A task with its data; keeps one compilation for each family and numbers of seeds and base rates."""
 
-    def __init__(
-        self,
-        task: tasks.Task,
-        problem: tasks.Problem,
-        families: Mapping[str, methods.Family] = methods.FAMILIES,
-    ):
+    def __init__(self, task: tasks.Task, problem: tasks.Problem, families: Mapping[str, methods.Family]):
         self.task, self.problem, self.families = task, problem, families
         self.steps_per_epoch = len(problem.split(0)["train"]) // task.batch
         self.steps = task.epochs * self.steps_per_epoch
