@@ -13,10 +13,15 @@ def mark(page: pathlib.Path, end: str) -> str:
     return f"<!-- {page.stem} tables: {end} -->"
 
 
-def table(title: str, note: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def rows(header: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = ["| " + " | ".join(row) + " |" for row in (header, *cells)]
+    return "\n".join([lines[0], "|---" * len(header) + "|", *lines[1:]])
+
+
+def table(title: str, note: str, header: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
     """A section with a table."""
-    lines = [f"### {title}", "", note, "", "| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
-    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
+    return f"### {title}\n\n{note}\n\n{rows(header, cells)}"
 
 
 def publish(

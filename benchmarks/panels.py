@@ -1,4 +1,7 @@
-"""Plots of many panels, legible on a telephone: two columns, and letters that are not too small."""
+"""Plots of many panels, legible on a telephone: two columns, and letters that are not too small.
+
+Colours are those of Okabe and Ito, which the colour-blind tell apart; dashes are for who prints in grey.
+"""
 
 import pathlib
 from collections.abc import Mapping

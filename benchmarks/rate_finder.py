@@ -23,8 +23,10 @@ import optax
 from rich import progress
 
 import cgalr_jax
-from benchmarks import arguments, estimates
-from benchmarks.paper import methods, models, runner, tasks
+from benchmarks import arguments, estimates, pages, scores
+from benchmarks.paper import methods, models, tasks
+from benchmarks.study import problems, runner
+from benchmarks.study.tasks import Model, Parts, Problem, Task
 from benchmarks.training import runner as training
 from benchmarks.training import tasks as small
 from examples import datasets
@@ -56,33 +58,31 @@ OPTIMIZERS = {
 # ------------------------------------------------------------------------------------------------------------
 
 
-def _task(
-    load: Callable[[pathlib.Path], tasks.Problem], epochs: int, batch: int, chance: float
-) -> tasks.Task:
-    return tasks.Task(load, epochs, batch, sgd=0.0, adam=0.0, chance=chance, points=1, one_by_one=True)
+def _task(load: Callable[[pathlib.Path], Problem], epochs: int, batch: int, chance: float) -> Task:
+    return Task(load, epochs, batch, sgd=0.0, adam=0.0, chance=chance, points=1, one_by_one=True)
 
 
-def _fashion(*widths: int, train: int = 6000, epochs: int = 5) -> tasks.Task:
+def _fashion(*widths: int, train: int = 6000, epochs: int = 5) -> Task:
     """Fashion-MNIST by a network of these widths."""
 
-    def load(folder: pathlib.Path) -> tasks.Problem:
+    def load(folder: pathlib.Path) -> Problem:
         model = models.mlp((784, *widths, 10))
-        return tasks.images(datasets.fashion_mnist(folder), model, train, validation=2000, pool=8000)
+        return problems.images(datasets.fashion_mnist(folder), model, train, validation=2000, pool=8000)
 
     return _task(load, epochs, 50, 0.9)
 
 
-def _small(label: str) -> tasks.Task:
+def _small(label: str) -> Task:
     """A task of `benchmarks.training`; a fifth of what it trains on is for validation."""
     task = small.catalogue()[label]
 
-    def load(folder: pathlib.Path) -> tasks.Problem:
+    def load(folder: pathlib.Path) -> Problem:
         del folder
         whole = task.split(jax.random.key(0))
         samples, tested = len(whole.inputs), len(whole.test_inputs)
         data = {"train": (whole.inputs, whole.targets), "test": (whole.test_inputs, whole.test_targets)}
 
-        def split(seed: int) -> tasks.Parts:
+        def split(seed: int) -> Parts:
             order = np.random.default_rng(seed).permutation(samples).astype(np.int32)
             train, validation = np.split(order, [samples * 4 // 5])
             test = np.arange(tested, dtype=np.int32)
@@ -96,15 +96,15 @@ def _small(label: str) -> tasks.Task:
             del params
             return task.loss(outputs, targets)
 
-        model = models.Model(task.model.init, lambda params, inputs, key: task.model.apply(params, inputs))
-        score = tasks.error if whole.targets.ndim == 1 else task.loss  # nats for sequences
-        return tasks.Problem(data, split, take, model, loss, score)
+        model = Model(task.model.init, lambda params, inputs, key: task.model.apply(params, inputs))
+        score = scores.error if whole.targets.ndim == 1 else task.loss  # nats for sequences
+        return Problem(data, split, take, model, loss, score)
 
     samples = jax.eval_shape(task.split, jax.random.key(0)).inputs.shape[0] * 4 // 5
     return _task(load, max(task.steps // (samples // task.batch), 1), task.batch, task.chance)
 
 
-def networks(*, tuning: bool, quick: bool) -> dict[str, tasks.Task]:
+def networks(*, tuning: bool, quick: bool) -> dict[str, Task]:
     """By name; what is tuned on is not reported."""
     if quick:
         return {"digits-10%": _small("digits-10%")}
@@ -136,7 +136,7 @@ class Found(NamedTuple):
     curve: cgalr_jax.LearningRateCurve
 
 
-def propose(task: tasks.Task, problem: tasks.Problem, optimizer: Optimizer, seed: int = SEEDS[0]) -> Found:
+def propose(task: Task, problem: Problem, optimizer: Optimizer, seed: int = SEEDS[0]) -> Found:
     """The rates that the finders propose, from the parameters that this seed trains."""
     parts = problem.split(seed)
     init_key, order_key, dropout_key, _ = jax.random.split(jax.random.key(seed), 4)
@@ -189,9 +189,9 @@ def from_losses(rates: np.ndarray, losses: np.ndarray) -> tuple[float, float]:
 # ------------------------------------------------------------------------------------------------------------
 
 
-def judge(task: tasks.Task, problem: tasks.Problem, optimizer: Optimizer) -> list[arguments.Record]:
+def judge(task: Task, problem: Problem, optimizer: Optimizer) -> list[arguments.Record]:
     """One record for each finder: the rate it found, the oracle's, and the mean errors over seeds of both."""
-    trainer = runner.Runner(task, problem)
+    trainer = runner.Runner(task, problem, methods.FAMILIES)
     train = functools.partial(trainer.train, methods.METHODS[optimizer.method], seeds=SEEDS)
     grid = [train(rate) for rate in optimizer.grid]
     best = estimates.oracle(np.stack([outcome.validation for outcome in grid], axis=1))
@@ -207,27 +207,23 @@ def judge(task: tasks.Task, problem: tasks.Problem, optimizer: Optimizer) -> lis
 
 def report(groups: dict[tuple[str, str], list[arguments.Record]]) -> str:
     """The table, and what it says of all."""
-    lines = [
-        "| network | optimizer | oracle rate: error | low to high | "
-        + " | ".join(f"{name}: RED %" for name in FINDERS)
-        + " |",
-        "|---" * (len(FINDERS) + 4) + "|",
-    ]
-    reds = []
+    header = ["network", "optimizer", "oracle rate: error", "low to high"]
+    header += [f"{name}: RED %" for name in FINDERS]
+    rows, reds = [], []
     for (network, optimizer), records in groups.items():
         ours = records[0]
         reds.append([record["error"] / record["oracle_error"] - 1 for record in records])
         cells = [network, optimizer, f"{ours['oracle_rate']:g}: {ours['oracle_error']:.3f}"]
         cells.append(f"{ours['low']:.2g} to {ours['high']:.2g}")
         cells += [f"{r['rate']:.2g}: {100 * red:+.1f}" for r, red in zip(records, reds[-1], strict=True)]
-        lines.append("| " + " | ".join(cells) + " |")
+        rows.append(cells)
     means = [f"{100 * mean:+.1f}" for mean in np.mean(reds, axis=0)]
     close = [f"{count} of {len(reds)}" for count in np.sum(np.array(reds) <= CLOSE, axis=0)]
     ours = [records[0] for records in groups.values()]
     covered = sum(record["low"] <= record["oracle_rate"] <= record["high"] for record in ours)
     return "\n".join(
         [
-            *lines,
+            pages.rows(header, rows),
             f"| **mean** | | | | {' | '.join(means)} |",
             f"| **within {100 * CLOSE:g} %** | | | | {' | '.join(close)} |",
             "",

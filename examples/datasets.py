@@ -82,6 +82,19 @@ class Graph(NamedTuple):
     validation: np.ndarray
     test: np.ndarray
 
+    def adjacency(self) -> np.ndarray:
+        """Where there is an edge, f32[nodes, nodes]: dense."""
+        dense = np.zeros((len(self.labels), len(self.labels)), np.float32)
+        dense[self.edges[:, 0], self.edges[:, 1]] = dense[self.edges[:, 1], self.edges[:, 0]] = 1
+        return dense
+
+
+def normalised_adjacency(adjacency: np.ndarray) -> np.ndarray:
+    """D^-1/2 (A + I) D^-1/2, what a graph convolution sums with (Kipf and Welling 2017)."""
+    looped = adjacency + np.eye(len(adjacency), dtype=np.float32)
+    degree = looped.sum(1)
+    return looped / np.sqrt(degree[:, None] * degree[None, :])
+
 
 def digits(seed: int = 0) -> Images:
     """Scikit-learn's handwritten digits, 8 x 8: 1000 to train, 797 to test, split by the seed."""

@@ -46,14 +46,6 @@ def karate_club():
     )
 
 
-def normalised_adjacency(edges, nodes):
-    """D^-1/2 (A + I) D^-1/2 (Kipf and Welling, 2017), dense."""
-    adjacency = np.eye(nodes, dtype=np.float32)
-    adjacency[edges[:, 0], edges[:, 1]] = adjacency[edges[:, 1], edges[:, 0]] = 1
-    degree = adjacency.sum(1)
-    return adjacency / np.sqrt(degree[:, None] * degree[None, :])
-
-
 @nnx.jit
 def train_step(model, optimizer, graph, labels, train):
     def loss_fn(model):
@@ -92,7 +84,7 @@ def main(argv=None):
         data = karate_club()
     else:
         data = console.load(parser, datasets.planetoid, args.data, args.graph)
-    graph = data.features, normalised_adjacency(data.edges, len(data.features))
+    graph = data.features, datasets.normalised_adjacency(data.adjacency())
     steps, count = 200 if args.quick else 500, len(data.test)
     plain, wrong = (
         train(data, graph, steps, args.seed, args.learning_rate, chosen) for chosen in (False, True)

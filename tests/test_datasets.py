@@ -240,6 +240,15 @@ def test_planetoid(tmp_path, protocol):
     assert (graph.train.tolist(), graph.validation.tolist(), graph.test.tolist()) == ([0, 1], [2, 3], [4, 6])
 
 
+def test_what_a_graph_convolution_sums_with():
+    nodes = np.arange(3)
+    graph = datasets.Graph(np.eye(3), nodes, np.array([[0, 1], [1, 2]]), nodes, nodes, nodes)
+    np.testing.assert_array_equal(graph.adjacency(), [[0, 1, 0], [1, 0, 1], [0, 1, 0]])
+    side = 1 / np.sqrt(6)
+    expected = [[1 / 2, side, 0], [side, 1 / 3, side], [0, side, 1 / 2]]
+    np.testing.assert_allclose(datasets.normalised_adjacency(graph.adjacency()), expected, rtol=1e-6)
+
+
 def test_planetoid_of_other_sizes_is_refused(tmp_path):
     write_planetoid(tmp_path, "cora", 2)
     with pytest.raises(

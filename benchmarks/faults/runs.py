@@ -85,8 +85,7 @@ def run(program: Program, fault: Fault) -> Outcome:
     anchor = np.ones(len(fault.site), bool)
     if "cgalr/anchor" in metrics:
         ratio = metrics["cgalr/anchor"] / metrics["cgalr/anchor"][0]
-        ended = metrics.get("cgalr/ended", metrics["cgalr/phase"])
-        anchor = ((ratio > 0.5) & (ratio < 2)) | (ended == 0)
+        anchor = ((ratio > 0.5) & (ratio < 2)) | (metrics["cgalr/ended"] == controllers.UNFINISHED)
     return Outcome(
         found["scale"].all(axis=1),
         found["state"].all(axis=1),

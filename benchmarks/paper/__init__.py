@@ -1,5 +1,5 @@
 """Does the paper hold? Its own configuration on real data, against the schedules that it names.
 
-`models` and `tasks` say what is trained, `methods` by what; `runner` trains, `store` keeps the results,
-`report` and `figures` tell them.
+`models` and `tasks` say what is trained, `methods` by what; `report` and `figures` tell what came out.
+`benchmarks.study` does the rest.
 """

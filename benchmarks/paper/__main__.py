@@ -8,7 +8,8 @@ Every method is tried at six base rates, and beyond them where the first or the 
 the least validation error, mean over seeds, is reported, on test data that nothing was chosen on.
 """
 
-from benchmarks.paper import comparison, figures, methods, report, tasks
+from benchmarks.paper import figures, methods, report, tasks
+from benchmarks.study import comparison
 
 STUDY = comparison.Comparison(
     "benchmarks.paper",

@@ -7,10 +7,10 @@ import numpy as np
 from matplotlib import ticker
 
 from benchmarks import panels
-from benchmarks.paper import lines, runner, tasks
+from benchmarks.paper import tasks
+from benchmarks.study import lines, runner
 from cgalr_jax import plotting
 
-# Colours of Okabe and Ito, which the colour-blind tell apart; the dashes are for who prints them in grey.
 LINES = {
     "paper deaths": (plotting.VERMILION, "-"),
     "gate on noise": (plotting.ORANGE, "--"),

@@ -4,23 +4,13 @@ A model is a pair ``init(key) -> params`` and ``apply(params, inputs, key) -> (o
 of the dropout, None in evaluation. ``units`` maps a hidden layer to its activations [N, ..., F].
 """
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from benchmarks.study.tasks import Model, Params, Units
 from benchmarks.training import models
-
-Params = Any
-Units = dict[str, jax.Array]
-
-
-class Model(NamedTuple):
-    """A network: ``init(key) -> params`` and ``apply(params, inputs, key) -> (outputs, units)``."""
-
-    init: Callable[[jax.Array], Params]
-    apply: Callable[[Params, Any, jax.Array | None], tuple[jax.Array, Units]]
 
 
 def mlp(sizes: tuple[int, ...]) -> Model:

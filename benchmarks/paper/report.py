@@ -4,7 +4,9 @@ import numpy as np
 
 from benchmarks import estimates, pages
 from benchmarks.paper import methods, tasks
-from benchmarks.paper.lines import Found, Line
+from benchmarks.study.lines import Found, Line
+from benchmarks.study.methods import shapes
+from benchmarks.study.tasks import Task
 
 PAGE = pages.RESULTS / "paper.md"
 REFERENCE = "SGD cosine"
@@ -54,19 +56,15 @@ def _claims(found: Found) -> str:
         worse = sum(red.low > 0 for red in against.values())
         cells = [str(against[label]) if label in against else "not run" for label in found]
         counts = f"{better} better, {worse} worse, {len(against) - better - worse} undecided"
-        rows.append(f"| {' | '.join([claim, *cells, counts])} |")
-    head = f"| {' | '.join(['claim', *found, 'tasks'])} |\n|{'---|' * (len(found) + 2)}"
-    return "\n".join([head, *rows]) + "\n" if rows else ""
+        rows.append([claim, *cells, counts])
+    return pages.rows(["claim", *found, "tasks"], rows) + "\n" if rows else ""
 
 
 def _table(label: str, lines: dict[str, Line]) -> str:
     task, seeds = tasks.TASKS[label], len(next(iter(lines.values())).chosen.test)
-    rows = [
-        f"### {label}, {seeds} paired seeds, {task.epochs} epochs\n",
-        f"| method | base rate | test {task.unit} | RED against {REFERENCE} | {OURS} against it "
-        "| at the six rates |",
-        "|---|---|---|---|---|---|",
-    ]
+    header = ["method", "base rate", f"test {task.unit}", f"RED against {REFERENCE}"]
+    header += [f"{OURS} against it", "at the six rates"]
+    rows = []
     for name, line in lines.items():
         edge = " (edge)" if line.at_edge else ""
         test = line.chosen.test
@@ -79,20 +77,18 @@ def _table(label: str, lines: dict[str, Line]) -> str:
         against = _red(lines, name, REFERENCE)
         beside = _red(lines, OURS, name)
         rate = f"{line.rates[line.best]:.2g}{edge}"
-        rows.append(f"| {name} | {rate} | {value} | {against} | {beside} | {each} |")
+        rows.append([name, rate, value, against, beside, each])
+    text = f"### {label}, {seeds} paired seeds, {task.epochs} epochs\n\n{pages.rows(header, rows)}\n"
     gates = [f"{name} {100 * _at_the_top(task, lines[name]):.0f} %" for name in GATES if name in lines]
     if gates:
-        rows += [
-            "",
-            "Share of the run that a gate sits at the top of its envelope: " + ", ".join(gates) + ".",
-        ]
-    return "\n".join(rows) + "\n"
+        text += f"\nShare of the run that a gate sits at the top of its envelope: {', '.join(gates)}.\n"
+    return text
 
 
-def _at_the_top(task: tasks.Task, line: Line) -> float:
+def _at_the_top(task: Task, line: Line) -> float:
     """The share of the run in which a gate is at its envelope's upper bound: as if there were none."""
     ends = np.arange(1, task.points + 1) * (task.epochs // task.points) - 1
-    top = line.rates[line.best] * methods.shapes(task.epochs, 1)["envelope"][ends]
+    top = line.rates[line.best] * shapes(task.epochs, 1)["envelope"][ends]
     return float(np.mean(line.chosen.rate >= 0.999 * top))
 
 

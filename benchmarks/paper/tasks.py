@@ -1,116 +1,23 @@
-"""The tasks: real images, citation graphs and a text, from the files that `examples.datasets` reads.
-
-Of every seed's data three parts are apart: what is trained on, what base rates are chosen on (validation),
-and what is reported (test). Methods share the seed's split, initial parameters and order of the data.
-"""
+"""The tasks: real images, citation graphs and a text, from the files that `examples.datasets` reads."""
 
 import functools
 import pathlib
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
+from benchmarks import scores
 from benchmarks.paper import models
+from benchmarks.study import problems
+from benchmarks.study.tasks import Model, Parts, Problem, Task
 from examples import datasets
-
-Parts = dict[str, np.ndarray]  # "train", "validation", "test", "probe": numbers of samples, i32[n]
-
-
-class Problem(NamedTuple):
-    """A task with its data in memory; all functions but `split` are pure.
-
-    Attributes:
-        data: a pytree of arrays that all seeds share.
-        split: `seed -> Parts`.
-        take: `(data, part, numbers) -> (inputs, targets)` of samples of a part; targets are a pytree.
-        model: the network.
-        loss: `(params, outputs, targets) -> f32[]`, the training objective.
-        score: `(outputs, targets) -> f32[]`, what is reported: error, or nats.
-    """
-
-    data: Any
-    split: Callable[[int], Parts]
-    take: Callable[[Any, str, jax.Array], tuple[Any, jax.Array]]
-    model: models.Model
-    loss: Callable[[Any, jax.Array, jax.Array], jax.Array]
-    score: Callable[[jax.Array, jax.Array], jax.Array]
-
-
-class Task(NamedTuple):
-    """The numbers of a protocol.
-
-    Attributes:
-        load: `folder -> Problem`; FileNotFoundError where the data is not there.
-        epochs: how long.
-        batch: samples a step.
-        sgd: the middle of the grid of base rates for SGD and what scales it.
-        adam: the same for Adam.
-        chance: a score that is not finite or above counts as this.
-        points: times along the run that the curves are taken.
-        paired: whether our default forwards the batch's own samples; a graph has only one set of them.
-        one_by_one: seeds are not vmapped: many products of small matrices are slow on a CPU.
-        unit: of the score.
-        seeds: how many are reported.
-    """
-
-    load: Callable[[pathlib.Path], Problem]
-    epochs: int
-    batch: int
-    sgd: float
-    adam: float
-    chance: float
-    points: int
-    paired: bool = True
-    one_by_one: bool = False
-    unit: str = "error"
-    seeds: int = 10
-
-
-def cross_entropy(params: Any, outputs: jax.Array, targets: jax.Array) -> jax.Array:
-    """The mean negative log likelihood, nats."""
-    del params
-    return optax.softmax_cross_entropy_with_integer_labels(outputs, targets).mean()
-
-
-def error(outputs: jax.Array, targets: jax.Array) -> jax.Array:
-    """The share of samples whose largest output is not the true class; NaN where an output is not finite."""
-    wrong = jnp.mean(jnp.argmax(outputs, -1) != targets)
-    return jnp.where(jnp.all(jnp.isfinite(outputs)), wrong, jnp.nan)
-
 
 # ------------------------------------------------------------------------------------------------------------
 # Images: a tenth of the training set, another sub-sample for each seed, or all of it
 # ------------------------------------------------------------------------------------------------------------
-
-PROBE = 1000  # samples that the paper's connectome is measured on; ours, its number is not known
-
-
-def images(held: datasets.Images, model: models.Model, train: int, validation: int, pool: int) -> Problem:
-    """Classifies images: the first `pool` of the training set to draw from, all of the test set."""
-    data = {
-        name: jnp.concatenate([jnp.asarray(first[:pool]), jnp.asarray(last)])
-        for name, first, last in (("x", held.x, held.x_test), ("y", held.y, held.y_test))
-    }
-
-    def split(seed: int) -> Parts:
-        order = np.random.default_rng(seed).permutation(pool).astype(np.int32)
-        return {
-            "train": order[:train],
-            "validation": order[train : train + validation],
-            "test": np.arange(pool, len(data["x"]), dtype=np.int32),
-            "probe": order[: min(PROBE, train)],
-        }
-
-    def take(data: Any, part: str, numbers: jax.Array) -> tuple[jax.Array, jax.Array]:
-        del part
-        return data["x"][numbers], data["y"][numbers]
-
-    return Problem(data, split, take, model, cross_entropy, error)
-
 
 TENTH = {"train": 6000, "validation": 2000}
 WHOLE = {"train": 50000, "validation": 10000}
@@ -118,35 +25,24 @@ WHOLE = {"train": 50000, "validation": 10000}
 
 def _fashion_mlp(folder: pathlib.Path, parts: dict[str, int] = TENTH) -> Problem:
     model = models.mlp((784, 256, 128, 10))
-    return images(datasets.fashion_mnist(folder), model, **parts, pool=60000)
+    return problems.images(datasets.fashion_mnist(folder), model, **parts, pool=60000)
 
 
 def _fashion_cnn(folder: pathlib.Path, parts: dict[str, int] = TENTH) -> Problem:
     model = models.cnn(28, (1, 8, 16), (64, 10), strided=True, dense_only=False)
-    return images(datasets.fashion_mnist(folder), model, **parts, pool=60000)
+    return problems.images(datasets.fashion_mnist(folder), model, **parts, pool=60000)
 
 
 def _cifar(folder: pathlib.Path) -> Problem:
     model = models.cnn(32, (3, 8, 16, 32), (256, 128, 10), strided=False, dense_only=True)
-    return images(datasets.cifar10(folder), model, train=5000, validation=2000, pool=20000)
-
-
-def read_out(codes: jax.Array, labels: jax.Array, classes: int = 10) -> jax.Array:
-    """The error of a linear read-out of codes f32[N, F]: ridge regression on half, tried on the rest."""
-    codes = (codes - codes.mean(0)) / (codes.std(0) + 1e-6)
-    codes = jnp.concatenate([codes, jnp.ones((len(codes), 1))], 1)
-    fitted, tried = codes[::2], codes[1::2]
-    ridge = 1e-3 * len(fitted) * jnp.eye(codes.shape[1])
-    targets = jax.nn.one_hot(labels[::2], classes)
-    weights = jnp.linalg.solve(fitted.T @ fitted + ridge, fitted.T @ targets)
-    return error(tried @ weights, labels[1::2])
+    return problems.images(datasets.cifar10(folder), model, train=5000, validation=2000, pool=20000)
 
 
 def _fashion_unlabelled(folder: pathlib.Path) -> Problem:
     """A denoising autoencoder, which sees no label; scored by a linear read-out of its code."""
     held = datasets.fashion_mnist(folder)
     model = models.denoising_autoencoder((784, 256, 64))
-    problem = images(held, model, **TENTH, pool=60000)
+    problem = problems.images(held, model, **TENTH, pool=60000)
 
     def take(data: Any, part: str, numbers: jax.Array) -> tuple[jax.Array, Any]:
         inputs, labels = problem.take(data, part, numbers)
@@ -157,7 +53,7 @@ def _fashion_unlabelled(folder: pathlib.Path) -> Problem:
         return jnp.mean((outputs[0] - targets[0]) ** 2)
 
     def score(outputs: Any, targets: Any) -> jax.Array:
-        return read_out(outputs[1], targets[1])
+        return problems.read_out(outputs[1], targets[1])
 
     return problem._replace(take=take, loss=loss, score=score)
 
@@ -177,13 +73,11 @@ def _graph(folder: pathlib.Path, name: str, *, sage: bool) -> Problem:
     """
     held = datasets.planetoid(folder, name)
     nodes = len(held.labels)
-    adjacency = np.zeros((nodes, nodes), np.float32)
-    adjacency[held.edges[:, 0], held.edges[:, 1]] = adjacency[held.edges[:, 1], held.edges[:, 0]] = 1
+    adjacency = held.adjacency()
     if sage:
         terms = [np.eye(nodes, dtype=np.float32), adjacency / np.maximum(adjacency.sum(1, keepdims=True), 1)]
     else:
-        looped = adjacency + np.eye(nodes, dtype=np.float32)
-        terms = [looped / np.sqrt(looped.sum(1)[:, None] * looped.sum(1)[None, :])]
+        terms = [datasets.normalised_adjacency(adjacency)]
     words = (held.features > 0).astype(np.float32)
     features = np.concatenate([term @ words for term in terms], 1)
     propagate = np.stack(terms)
@@ -197,7 +91,7 @@ def _graph(folder: pathlib.Path, name: str, *, sage: bool) -> Problem:
         for part in ("train", "validation", "test")
     }
     # Hidden units only are read: a sub-sample of nodes, the same for all seeds.
-    probed = np.random.default_rng(0).permutation(nodes)[:PROBE]
+    probed = np.random.default_rng(0).permutation(nodes)[: problems.PROBE]
     unread = jnp.zeros((len(terms), 1, len(probed)), jnp.float32)
     data["probe"] = (models.View(jnp.asarray(features[probed]), unread), jnp.zeros(1, jnp.int32))
 
@@ -210,52 +104,23 @@ def _graph(folder: pathlib.Path, name: str, *, sage: bool) -> Problem:
         return data[part]
 
     def loss(params: Any, outputs: jax.Array, targets: jax.Array) -> jax.Array:
-        return cross_entropy(params, outputs, targets) + _DECAY / 2 * jnp.sum(params["first"] ** 2)
+        return problems.cross_entropy(params, outputs, targets) + _DECAY / 2 * jnp.sum(params["first"] ** 2)
 
     classes = int(held.labels.max()) + 1
     model = models.graph_network(features.shape[1], 16, classes, len(terms))
-    return Problem(data, split, take, model, loss, error)
+    return Problem(data, split, take, model, loss, scores.error)
 
 
 # ------------------------------------------------------------------------------------------------------------
 # Text
 # ------------------------------------------------------------------------------------------------------------
 
-CONTEXT = 64
-
-
-def shakespeare(
-    folder: pathlib.Path, make: Callable[[int], models.Model], windows: int, until: int
-) -> Problem:
-    """The next character: trained on windows that start at any of the first characters."""
-    letters, codes = np.unique(datasets.tiny_shakespeare(folder), return_inverse=True)
-    regions = {"train": (0, until), "validation": (900_000, 950_000), "test": (1_000_000, 1_100_000)}
-    data = jnp.asarray(codes, jnp.int32)
-
-    def split(seed: int) -> Parts:
-        generator = np.random.default_rng(seed)
-        first, last = regions["train"]
-        parts = {"train": generator.integers(first, last - CONTEXT, windows).astype(np.int32)}
-        for part in ("validation", "test"):
-            parts[part] = np.arange(*regions[part], 4 * CONTEXT, dtype=np.int32)[:-1]
-        return parts | {"probe": parts["train"][:64]}
-
-    def take(data: Any, part: str, numbers: jax.Array) -> tuple[jax.Array, jax.Array]:
-        del part
-        windows = data[numbers[:, None] + jnp.arange(CONTEXT + 1)]
-        return windows[:, :-1], windows[:, 1:]
-
-    def nats(outputs: jax.Array, targets: jax.Array) -> jax.Array:
-        return cross_entropy(None, outputs, targets)
-
-    return Problem(data, split, take, make(len(letters)), cross_entropy, nats)
-
 
 def _shakespeare(folder: pathlib.Path) -> Problem:
-    def make(letters: int) -> models.Model:
-        return models.transformer(letters, 64, CONTEXT, blocks=2)
+    def make(letters: int) -> Model:
+        return models.transformer(letters, 64, problems.CONTEXT, blocks=2)
 
-    return shakespeare(folder, make, windows=6400, until=200_000)
+    return problems.shakespeare(folder, make, windows=6400, until=200_000)
 
 
 def _graph_task(name: str, chance: float, *, sage: bool = False) -> Task:

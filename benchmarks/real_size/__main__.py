@@ -10,8 +10,8 @@ all six. On an accelerator the seeds and base rates of a method are trained side
 is compiled; on two cores the graphs and the tables take minutes, the rest days.
 """
 
-from benchmarks.paper import comparison
 from benchmarks.real_size import figures, methods, report, tasks
+from benchmarks.study import comparison
 
 STUDY = comparison.Comparison(
     "benchmarks.real_size",

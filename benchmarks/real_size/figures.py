@@ -5,11 +5,10 @@ import pathlib
 import numpy as np
 
 from benchmarks import panels
-from benchmarks.paper.lines import Found
 from benchmarks.real_size import report, tasks
+from benchmarks.study.lines import Found
 from cgalr_jax import plotting
 
-# Colours of Okabe and Ito, which the colour-blind tell apart; the dashes are for who prints them in grey.
 LINES = {
     "SGD warm-up cosine": (plotting.GREY, ":"),
     "AdamW warm-up cosine": (plotting.BLUE, "-."),

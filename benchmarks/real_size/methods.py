@@ -8,8 +8,8 @@ import optax
 
 import cgalr_jax
 from benchmarks.paper import methods as paper
-from benchmarks.paper import tasks
-from benchmarks.paper.methods import Family, Method, Setting
+from benchmarks.study.methods import Family, Method, Setting
+from benchmarks.study.tasks import Task
 from benchmarks.training import methods as training
 from cgalr_jax import signals
 
@@ -98,7 +98,7 @@ class Untuned(Method):
 
     __slots__ = ()
 
-    def rates(self, task: tasks.Task, error: Callable[[float], float | None]) -> tuple[float, ...]:
+    def rates(self, task: Task, error: Callable[[float], float | None]) -> tuple[float, ...]:
         """All of them."""
         del error
         return super().rates(task, lambda rate: None)

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from benchmarks.paper.models import Model, Params, Units
+from benchmarks.study.tasks import Model, Params, Units
 from benchmarks.training import models
 
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from benchmarks import estimates, pages
-from benchmarks.paper.lines import Found, Line
+from benchmarks import estimates, pages, scores
 from benchmarks.real_size import methods, tasks
+from benchmarks.study.lines import Found, Line
 from cgalr_jax import controllers
 
 PAGE = pages.RESULTS / "real_size.md"
@@ -35,9 +35,10 @@ def spread(label: str, name: str, line: Line) -> float:
     return float(max(means) / min(means))
 
 
-def guessed(label: str, line: Line) -> float:
+def at_chance(label: str, line: Line) -> float:
     """The share of runs, at any base rate, that end within 5 % of the chance that scores are capped at."""
-    return float(np.mean([outcome.test >= 0.95 * tasks.TASKS[label].chance for outcome in line.outcomes]))
+    tests = np.array([outcome.test for outcome in line.outcomes])
+    return float(scores.at_chance(tests, tasks.TASKS[label].chance).mean())
 
 
 def found_rates(line: Line) -> np.ndarray:
@@ -141,13 +142,13 @@ def _each(found: Found) -> str:
             ]
         else:
             row += ["-"] * 4
-        row += [f"{100 * guessed(label, line):.0f} %", ends]
+        row += [f"{100 * at_chance(label, line):.0f} %", ends]
         rows.append(row)
     note = (
         f"{OURS} at its six base rates, {REFERENCE} at the rate that validation chose (edge: the first or "
         "the last that it was tried at), and the largest learning rate that ours came to over that one "
         "(median, least and largest of all runs; of the times that the curves were taken, the first after a "
-        "fifth of most runs). Guessing: the share of runs within 5 % of chance, at which scores are capped. "
+        "fifth of most runs). At chance: the share of runs within 5 % of it, at which scores are capped. "
         "The last column counts how the calibrations ended."
     )
     head = [
@@ -159,7 +160,7 @@ def _each(found: Found) -> str:
         REFERENCE,
         "RED",
         "found/best",
-        "guessing",
+        "at chance",
         "ended by",
     ]
     return _table("Task by task", note, head, rows)
@@ -179,11 +180,11 @@ def _controls(found: Found) -> str:
                     _value(label, second),
                     str(estimates.red(first, second)),
                     f"{spread(label, ours, held[ours]):.2f}, {spread(label, control, held[control]):.2f}",
-                    f"{100 * guessed(label, held[ours]):.0f}, {100 * guessed(label, held[control]):.0f} %",
+                    ", ".join(f"{100 * at_chance(label, held[name]):.0f}" for name in (ours, control)) + " %",
                 ]
             )
     note = "The same controller with no connectome: it hears the norm of the update."
-    head = ["base", "task", "ours", "update norm", "RED of ours", "worst/best", "guessing"]
+    head = ["base", "task", "ours", "update norm", "RED of ours", "worst/best", "at chance"]
     return _table("What the connectome is worth", note, head, rows)
 
 

@@ -14,10 +14,11 @@ import numpy as np
 import optax
 import sklearn.datasets
 
-from benchmarks.paper import models as paper_models
-from benchmarks.paper import tasks
-from benchmarks.paper.tasks import Problem, Task
+from benchmarks import scores
+from benchmarks.paper import tasks as paper
 from benchmarks.real_size import models
+from benchmarks.study import problems
+from benchmarks.study.tasks import Model, Problem, Task
 from benchmarks.training import models as training_models
 from examples import datasets
 
@@ -32,12 +33,12 @@ SMALL = {"train": 2000, "validation": 2000, "pool": 60000}  # 25 epochs of 40 st
 CIFAR = {"train": 25600, "validation": 4000, "pool": 50000}  # 5 epochs of 200 steps
 
 
-def _fashion(model: paper_models.Model, parts: dict[str, int] = LARGE) -> Callable[[pathlib.Path], Problem]:
-    return lambda folder: tasks.images(datasets.fashion_mnist(folder), model, **parts)
+def _fashion(model: Model, parts: dict[str, int] = LARGE) -> Callable[[pathlib.Path], Problem]:
+    return lambda folder: problems.images(datasets.fashion_mnist(folder), model, **parts)
 
 
-def _cifar(model: paper_models.Model) -> Callable[[pathlib.Path], Problem]:
-    return lambda folder: tasks.images(datasets.cifar10(folder), model, **CIFAR)
+def _cifar(model: Model) -> Callable[[pathlib.Path], Problem]:
+    return lambda folder: problems.images(datasets.cifar10(folder), model, **CIFAR)
 
 
 def _image_task(
@@ -57,7 +58,7 @@ def _image_task(
     )
 
 
-def _width(*hidden: int, normalise: str | None = None) -> paper_models.Model:
+def _width(*hidden: int, normalise: str | None = None) -> Model:
     return models.mlp((784, *hidden, 10), normalise)
 
 
@@ -68,16 +69,16 @@ def contrastive_loss(params: Any, outputs: Any, targets: Any) -> jax.Array:
     both = both / jnp.linalg.norm(both + 1e-12, axis=-1, keepdims=True)
     alike = both @ both.T / 0.5 - 1e9 * jnp.eye(len(both))
     partner = jnp.roll(jnp.arange(len(both)), len(both) // 2)
-    return optax.softmax_cross_entropy_with_integer_labels(alike, partner).mean()
+    return scores.cross_entropy(alike, partner)
 
 
 def _contrastive(folder: pathlib.Path) -> Problem:
     """No label is seen; scored by a linear read-out of the code."""
     model = models.contrastive((1, 16, 32), 28, code=128, projected=64)
-    problem = tasks.images(datasets.fashion_mnist(folder), model, **LARGE)
+    problem = problems.images(datasets.fashion_mnist(folder), model, **LARGE)
 
     def score(outputs: Any, targets: jax.Array) -> jax.Array:
-        return tasks.read_out(outputs[1], targets)
+        return problems.read_out(outputs[1], targets)
 
     return problem._replace(loss=contrastive_loss, score=score)
 
@@ -86,7 +87,7 @@ def _fine_tuning(folder: pathlib.Path) -> Problem:
     """Low-rank adapters for images upside down, in an MLP that has learnt them as they are."""
     held = datasets.fashion_mnist(folder)
     inner = _width(512, 512)
-    before = tasks.images(held, inner, **LARGE)
+    before = problems.images(held, inner, **LARGE)
     optimizer = optax.adam(1e-3)
 
     def step(carry: Any, numbers: jax.Array) -> tuple[Any, None]:
@@ -94,7 +95,7 @@ def _fine_tuning(folder: pathlib.Path) -> Problem:
 
         def objective(params: Any) -> jax.Array:
             inputs, targets = before.take(before.data, "train", numbers)
-            return tasks.cross_entropy(params, inner.apply(params, inputs, None)[0], targets)
+            return problems.cross_entropy(params, inner.apply(params, inputs, None)[0], targets)
 
         updates, state = optimizer.update(jax.grad(objective)(params), state)
         return (optax.apply_updates(params, updates), state), None
@@ -103,7 +104,7 @@ def _fine_tuning(folder: pathlib.Path) -> Problem:
     order = before.split(0)["train"][:50000].reshape(500, 100)
     (frozen, _), _ = jax.jit(lambda *carry: jax.lax.scan(step, carry, order))(params, optimizer.init(params))
     upside_down = held._replace(x=held.x[:, ::-1], x_test=held.x_test[:, ::-1])
-    return tasks.images(upside_down, models.adapted(inner, frozen, rank=8), **LARGE)
+    return problems.images(upside_down, models.adapted(inner, frozen, rank=8), **LARGE)
 
 
 # ------------------------------------------------------------------------------------------------------------
@@ -111,16 +112,16 @@ def _fine_tuning(folder: pathlib.Path) -> Problem:
 # ------------------------------------------------------------------------------------------------------------
 
 
-def _text(make: Callable[[int], paper_models.Model]) -> Task:
+def _text(make: Callable[[int], Model]) -> Task:
     def load(folder: pathlib.Path) -> Problem:
-        return tasks.shakespeare(folder, make, windows=3200, until=900_000)
+        return problems.shakespeare(folder, make, windows=3200, until=900_000)
 
-    return tasks.TASKS["shakespeare"]._replace(load=load, epochs=10, points=10, seeds=SEEDS)
+    return paper.TASKS["shakespeare"]._replace(load=load, epochs=10, points=10, seeds=SEEDS)
 
 
-def _transformer(vocabulary: int, width: int, blocks: int) -> paper_models.Model:
+def _transformer(vocabulary: int, width: int, blocks: int) -> Model:
     return models.deterministic(
-        training_models.transformer(vocabulary, width, tasks.CONTEXT, blocks, heads=4)
+        training_models.transformer(vocabulary, width, problems.CONTEXT, blocks, heads=4)
     )
 
 
@@ -150,14 +151,12 @@ def _attention(folder: pathlib.Path, name: str) -> Problem:
         part: (graph._replace(read=nodes), jnp.asarray(held.labels)[nodes]) for part, nodes in read.items()
     }
     data["probe"] = data["train"]
-    problem = tasks.TASKS[name].load(folder)
+    problem = paper.TASKS[name].load(folder)
     model = models.attention_network(words.shape[1], 8, 8, int(held.labels.max()) + 1)
     return problem._replace(data=data, model=model)
 
 
-def _table(
-    inputs: np.ndarray, targets: np.ndarray, model: paper_models.Model, train: int, rest: int
-) -> Problem:
+def _table(inputs: np.ndarray, targets: np.ndarray, model: Model, train: int, rest: int) -> Problem:
     """Regression with a squared loss; targets of variance 1 over all parts: a constant scores about 1.
 
     That of a part may differ: a constant scores 0.86 on the test part of `_diabetes`.
@@ -166,7 +165,7 @@ def _table(
     targets = ((targets - targets.mean()) / targets.std()).astype(np.float32)[:, None]
     known = train + rest
     held = datasets.Images(inputs[:known], targets[:known], inputs[known:], targets[known:])
-    problem = tasks.images(held, model, train=train, validation=rest, pool=known)
+    problem = problems.images(held, model, train=train, validation=rest, pool=known)
 
     def squared(outputs: jax.Array, targets: jax.Array) -> jax.Array:
         return jnp.mean((outputs - targets) ** 2)
@@ -213,7 +212,7 @@ def _regression(
 
 
 def _graph(name: str) -> Task:
-    return tasks.TASKS[name]._replace(seeds=2 * SEEDS)
+    return paper.TASKS[name]._replace(seeds=2 * SEEDS)
 
 
 TASKS: dict[str, Task] = {
@@ -237,7 +236,7 @@ TASKS: dict[str, Task] = {
     "gcn citeseer": _graph("citeseer"),
     "gat cora": _graph("cora")._replace(load=functools.partial(_attention, name="cora")),
     "gat citeseer": _graph("citeseer")._replace(load=functools.partial(_attention, name="citeseer")),
-    "denoising autoencoder": tasks.TASKS["fashion-unlabelled"]._replace(seeds=SEEDS),
+    "denoising autoencoder": paper.TASKS["fashion-unlabelled"]._replace(seeds=SEEDS),
     "contrastive": _image_task(_contrastive),
     "teacher": _regression(_teacher, epochs=5, batch=50),
     "diabetes": _regression(_diabetes, epochs=50, batch=12, chance=0.865),

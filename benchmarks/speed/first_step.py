@@ -22,8 +22,8 @@ import time
 import jax
 import numpy as np
 
-from benchmarks import arguments, progress
-from benchmarks.speed import one_core, step, timing
+from benchmarks import arguments, one_core, progress
+from benchmarks.speed import step, timing
 
 MODES = ("plain", *step.MODES)
 RUNS = ("first", "later")

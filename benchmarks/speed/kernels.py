@@ -25,8 +25,8 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.sparse.csgraph
 
-from benchmarks import arguments
-from benchmarks.speed import one_core, timing
+from benchmarks import arguments, one_core
+from benchmarks.speed import timing
 from cgalr_jax import signals
 from cgalr_jax.topology import compute_barcode, compute_births, functional_connectome, top_distance
 

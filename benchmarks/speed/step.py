@@ -44,8 +44,8 @@ import numpy as np
 import optax
 
 import cgalr_jax
-from benchmarks import arguments
-from benchmarks.speed import one_core, timing
+from benchmarks import arguments, one_core
+from benchmarks.speed import timing
 
 MODES = ("given", "paired", "probe")
 PROBE = 32  # what the documentation advises

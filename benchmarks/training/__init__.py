@@ -2,5 +2,5 @@
 
 From the question to the answer: `data` and `models` make `tasks`; `signals` and `controllers` make, with
 Optax, `methods`; `workers` has `runner` train them and `store` keeps the results; `protocols` compares them,
-`report` and `figures` tell it. `tuning` holds the experiments that set the library's defaults.
+`report` and `figures` tell it, `picture` is README's. `tuning` holds the experiments that set the defaults.
 """

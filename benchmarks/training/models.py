@@ -12,6 +12,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+from examples import datasets
 
 Params = Any
 Layers = dict[str, jax.Array]
@@ -36,6 +39,7 @@ def _affine(params: Params, inputs: jax.Array) -> jax.Array:
 
 
 def _standardise(values: jax.Array, axis: int) -> jax.Array:
+    """`jax.nn.standardize` but for rounding: that one takes the variance as a difference of squares."""
     centred = values - values.mean(axis, keepdims=True)
     return centred * jax.lax.rsqrt(jnp.mean(centred**2, axis, keepdims=True) + 1e-5)
 
@@ -202,7 +206,7 @@ def transformer(vocabulary: int, width: int, context: int, blocks: int, heads: i
     return Model(init, apply)
 
 
-def graph_network(adjacency: jax.Array, features: jax.Array, width: int, classes: int) -> Model:
+def graph_network(adjacency: np.ndarray, features: jax.Array, width: int, classes: int) -> Model:
     """Two graph convolutions over a fixed graph, then a linear read-out of the nodes asked for.
 
     Args:
@@ -215,9 +219,7 @@ def graph_network(adjacency: jax.Array, features: jax.Array, width: int, classes
     Returns:
         A model whose inputs are node numbers [N]; its layers hold all V nodes.
     """
-    looped = adjacency + jnp.eye(adjacency.shape[0])
-    degree = looped.sum(1)
-    propagate = looped / jnp.sqrt(degree[:, None] * degree[None, :])
+    propagate = jnp.asarray(datasets.normalised_adjacency(adjacency))
     smooth = propagate @ features
 
     def init(key: jax.Array) -> Params:

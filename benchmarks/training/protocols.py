@@ -71,12 +71,12 @@ class Table(NamedTuple):
         """Worst over best of the judged rates, one number for each task."""
         return [estimates.worst_over_best(self.judged(label, name)) for label in self.tasks_with(name)]
 
-    def failures(self, name: str) -> float:
+    def at_chance(self, name: str) -> float:
         """Share of the runs at judged rates that ended within 5 % of a constant answer's score, or worse."""
         return float(
             np.mean(
                 [
-                    tasks.catalogue()[label].guessed(self.judged(label, name)).mean()
+                    tasks.catalogue()[label].at_chance(self.judged(label, name)).mean()
                     for label in self.tasks_with(name)
                 ]
             )

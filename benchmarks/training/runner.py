@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+import cgalr_jax
+from benchmarks import scores
 from benchmarks.training import data, methods, models, tasks
 
 CHECKPOINTS = 20  # scores along the way, for the time to target
@@ -32,8 +34,6 @@ class Outcome(NamedTuple):
 class _Run(NamedTuple):
     params: models.Params
     state: Any
-    average: models.Params
-    count: jax.Array
 
 
 def batches(key: jax.Array, samples: int, batch: int, steps: int) -> jax.Array:
@@ -54,7 +54,10 @@ def _objective(task: tasks.Task, params: models.Params, inputs: jax.Array, targe
 def _train_one(task: tasks.Task, family: methods.Family, prepared: tuple, config: methods.Config) -> Outcome:
     split, params, order, key = prepared
     example = split.inputs[: task.batch]
-    optimizer = optax.with_extra_args_support(family.build(task, config, key, example))
+    optimizer = family.build(task, config, key, example)
+    if family.averages:
+        optimizer = optax.chain(optimizer, cgalr_jax.polynomial_averaging())
+    optimizer = optax.with_extra_args_support(optimizer)
     curve_split = split._replace(
         test_inputs=split.test_inputs[:CURVE_SAMPLES],
         test_targets=_take(split.test_targets, slice(CURVE_SAMPLES)),
@@ -65,12 +68,7 @@ def _train_one(task: tasks.Task, family: methods.Family, prepared: tuple, config
         loss, gradient = jax.value_and_grad(functools.partial(_objective, task))(run.params, inputs, targets)
         extras = family.extras(task, split, inputs)
         updates, state = optimizer.update(gradient, run.state, run.params, value=loss, **extras)
-        params = optax.apply_updates(run.params, updates)
-        average = run.average
-        if family.averages:  # polynomial decay averaging, eta = 8 (Shamir and Zhang 2013)
-            weight = 9.0 / (run.count + 9.0)
-            average = jax.tree.map(lambda old, new: old + weight * (new - old), run.average, params)
-        return _Run(params, state, average, run.count + 1), family.observe(state)
+        return _Run(optax.apply_updates(run.params, updates), state), family.observe(state)
 
     def stretch(run: _Run, indices: jax.Array):
         run, observed = jax.lax.scan(step, run, indices)
@@ -80,11 +78,11 @@ def _train_one(task: tasks.Task, family: methods.Family, prepared: tuple, config
         params = family.evaluated(run.state, run.params)
         if family.averages:
             use = config.get("averaged", jnp.ones(())) > 0
-            params = jax.tree.map(lambda mean, last: jnp.where(use, mean, last), run.average, params)
-        value = task.score(task.model, params, split)
-        return jnp.where(value < task.chance, value, task.chance)  # NaN counts as chance too
+            average = cgalr_jax.averaged_params(run.state, params)
+            params = jax.tree.map(lambda mean, last: jnp.where(use, mean, last), average, params)
+        return scores.capped(task.score(task.model, params, split), task.chance)
 
-    run = _Run(params, optimizer.init(params), params if family.averages else (), jnp.zeros(()))
+    run = _Run(params, optimizer.init(params))
     run, (observed, curve) = jax.lax.scan(stretch, run, order.reshape(CHECKPOINTS, -1, task.batch))
     scale, distance = (leaf.reshape(-1) for leaf in observed)
     return Outcome(score(run, split), curve, scale, distance)

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks import scores
 from benchmarks.training import data, models
 
 
@@ -36,27 +37,19 @@ class Task(NamedTuple):
     variant: str = ""
     tuning: bool = False  # only for the experiments that set the defaults
 
-    def guessed(self, score: Any) -> Any:
+    def at_chance(self, score: Any) -> Any:
         """bool[...], where a score is within 5 % of a constant answer's, or worse."""
-        return score >= 0.95 * self.chance
-
-
-def cross_entropy(logits: jax.Array, classes: jax.Array) -> jax.Array:
-    """Mean negative log likelihood in nats; classes of any leading shape."""
-    chosen = jnp.take_along_axis(logits, classes[..., None], -1)[..., 0]
-    return jnp.mean(jax.nn.logsumexp(logits, -1) - chosen)
+        return scores.at_chance(score, self.chance)
 
 
 def test_error(model: models.Model, params: models.Params, split: data.Split) -> jax.Array:
-    """Share of test samples whose largest logit is not the true class; NaN where a logit is not finite."""
-    logits, _ = model.apply(params, split.test_inputs)
-    error = jnp.mean(jnp.argmax(logits, -1) != split.test_targets)
-    return jnp.where(jnp.all(jnp.isfinite(logits)), error, jnp.nan)
+    """Share of test samples whose largest logit is not the true class."""
+    return scores.error(model.apply(params, split.test_inputs)[0], split.test_targets)
 
 
 def test_nats(model: models.Model, params: models.Params, split: data.Split) -> jax.Array:
     """Test cross entropy per character."""
-    return cross_entropy(model.apply(params, split.test_inputs)[0], split.test_targets)
+    return scores.cross_entropy(model.apply(params, split.test_inputs)[0], split.test_targets)
 
 
 def squared_error(outputs: jax.Array, targets: dict[str, jax.Array]) -> jax.Array:
@@ -85,9 +78,7 @@ def probe_error(model: models.Model, params: models.Params, split: data.Split) -
     gram = train.T @ train
     ridge = 1e-3 * jnp.trace(gram) / gram.shape[0] + 1e-6
     weights = jnp.linalg.solve(gram + ridge * jnp.eye(gram.shape[0]), train.T @ classes)
-    scores = features(split.test_inputs) @ weights
-    error = jnp.mean(jnp.argmax(scores, -1) != split.test_targets["classes"])
-    return jnp.where(jnp.all(jnp.isfinite(scores)), error, jnp.nan)
+    return scores.error(features(split.test_inputs) @ weights, split.test_targets["classes"])
 
 
 def _classifier(
@@ -107,7 +98,7 @@ def _classifier(
         data.permuted_split, inputs=inputs, targets=classes, train=train, test=test, noise=noise
     )
     chance = 1 - np.bincount(classes).max() / len(classes)
-    return Task(name, model, split, steps, batch, chance, loss=cross_entropy, score=test_error, **rest)
+    return Task(name, model, split, steps, batch, chance, loss=scores.cross_entropy, score=test_error, **rest)
 
 
 def _regression(name: str, source: tuple, train: int, steps: int, batch: int, momentum: float) -> Task:
@@ -140,13 +131,13 @@ def _characters(
     frequency = np.bincount(data.characters()) / len(data.characters())
     chance = float(-np.sum(frequency * np.log(np.maximum(frequency, 1e-9))))
     return Task(
-        name, model, split, steps, batch, chance, loss=cross_entropy, score=test_nats, variant=variant
+        name, model, split, steps, batch, chance, loss=scores.cross_entropy, score=test_nats, variant=variant
     )
 
 
 def _graph(name: str, graph: tuple, train: int, steps: int, variant: str = "") -> Task:
     adjacency, features, classes = graph
-    model = models.graph_network(jnp.asarray(adjacency), jnp.asarray(features), 16, int(classes.max()) + 1)
+    model = models.graph_network(adjacency, jnp.asarray(features), 16, int(classes.max()) + 1)
     nodes = np.arange(len(classes), dtype=np.int32)
     return _classifier(name, model, (nodes, classes), train, steps, train, variant=variant)
 

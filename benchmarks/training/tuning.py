@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 import cgalr_jax
-from benchmarks import arguments, estimates
+from benchmarks import arguments, estimates, pages
 from benchmarks.training import controllers, methods, models, protocols, signals, store, tasks
 
 RATES = (0.003, 0.03, 0.3)
@@ -54,16 +54,16 @@ def _set_point() -> Iterator[Setting]:
 
 def _present() -> Iterator[Setting]:
     """The default as it is, and told how long the run is."""
-    yield _own("hybrid", "hybrid", methods.connectome_family("hybrid", source="paired"))
+    yield _own("hybrid", "hybrid", methods.connectome_family("hybrid"))
     made = methods.FAMILIES["of known length"]
     yield _own("hybrid, length of the run known", "of known length", made)
 
 
 def _ramp() -> Iterator[Setting]:
     """How many steps of a run a ramp is worth, each of them measured; and the default, measured less."""
-    yield _own("not told the length", "hybrid", methods.connectome_family("hybrid", source="paired"))
+    yield _own("not told the length", "hybrid", methods.connectome_family("hybrid"))
     for steps in controllers.RAMPS:
-        made = methods.connectome_family("hybrid", controller=f"ramp of {steps}", source="paired")
+        made = methods.connectome_family("hybrid", controller=f"ramp of {steps}")
         yield _own(f"a ramp of {steps} steps", f"ramp of {steps}", made)
 
 
@@ -263,15 +263,15 @@ def records(folder: pathlib.Path, labels: list[str], experiments: list[str]) -> 
 
 def _at_chance(label: str, record: store.Record) -> float:
     """Share of the runs that ended within 5 % of a constant answer's score, or worse."""
-    return float(tasks.catalogue()[label].guessed(record.score).mean())
+    return float(tasks.catalogue()[label].at_chance(record.score).mean())
 
 
 def table(folder: pathlib.Path, labels: list[str], experiments: list[str]) -> str:
     """Markdown: a row for each setting, RED in % against its tuned reference, a column for each task."""
     columns = ["setting", "reference", "mean", "worst task", "worst/best rate", "at chance", *labels]
-    lines = []
+    parts = []
     for experiment in experiments:
-        lines += [f"\n### {experiment}\n", "| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
+        rows = []
         for name, method in EXPERIMENTS[experiment].items():
             found = _found(folder, labels, name, method)
             if not found:
@@ -284,9 +284,16 @@ def table(folder: pathlib.Path, labels: list[str], experiments: list[str]) -> st
             spread = np.mean([estimates.worst_over_best(record.score) for record, _ in found.values()])
             chance = np.mean([_at_chance(label, record) for label, (record, _) in found.items()])
             cells = dict(zip(found, each, strict=True))
-            row = [f"{100 * cells[label]:+.1f}" if label in cells else "" for label in labels]
-            lines.append(
-                f"| {name} | {protocols.reference_of(name)} | {estimates.mean_red(pairs)} | "
-                f"{100 * max(each):+.1f} | {spread:.2f} | {100 * chance:.1f} % | " + " | ".join(row) + " |"
+            rows.append(
+                [
+                    name,
+                    protocols.reference_of(name),
+                    str(estimates.mean_red(pairs)),
+                    f"{100 * max(each):+.1f}",
+                    f"{spread:.2f}",
+                    f"{100 * chance:.1f} %",
+                    *(f"{100 * cells[label]:+.1f}" if label in cells else "" for label in labels),
+                ]
             )
-    return "\n".join(lines)
+        parts.append(f"\n### {experiment}\n\n{pages.rows(columns, rows)}")
+    return "\n".join(parts)

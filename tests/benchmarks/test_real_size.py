@@ -12,12 +12,11 @@ import pytest
 for needed in ("sklearn", "networkx", "rich", "matplotlib"):
     pytest.importorskip(needed)
 
-from benchmarks import pages  # noqa: E402  after what they need
-from benchmarks.paper import comparison, lines, runner, store  # noqa: E402
-from benchmarks.paper import models as paper_models  # noqa: E402
-from benchmarks.paper import tasks as paper_tasks  # noqa: E402
+from benchmarks import pages, scores  # noqa: E402  after what they need
 from benchmarks.real_size import __main__ as real_size  # noqa: E402
 from benchmarks.real_size import figures, methods, models, report, tasks  # noqa: E402
+from benchmarks.study import comparison, lines, problems, runner, store  # noqa: E402
+from benchmarks.study.tasks import Model, Task  # noqa: E402
 from cgalr_jax import controllers  # noqa: E402
 from examples import datasets  # noqa: E402
 
@@ -118,7 +117,7 @@ def test_what_is_trained_chosen_and_reported_on_does_not_meet(label, no_files, m
     assert set(one["train"]) != set(other["train"])
     np.testing.assert_array_equal(one["test"], other["test"])
     assert set(one["probe"]) <= set(one["train"])
-    long = paper_tasks.CONTEXT + 1 if task.unit == "nats" else 1  # characters that a window reads
+    long = problems.CONTEXT + 1 if task.unit == "nats" else 1  # characters that a window reads
     read = {part: np.unique(one[part][:, None] + np.arange(long)) for part in ("train", "validation", "test")}
     assert sum(map(len, read.values())) == len(np.unique(np.concatenate(list(read.values()))))
     assert max(map(np.max, read.values())) < len(jax.tree.leaves(problem.data)[0])
@@ -159,7 +158,7 @@ def test_attention_is_trained_as_the_graph_it_is_on(no_files, tmp_path):
     assert all((second, first) in pairs for first, second in pairs)
     params = problem.model.init(jax.random.key(0))
     outputs, _ = problem.model.apply(params, view, None)
-    decay = problem.loss(params, outputs, labels) - paper_tasks.cross_entropy(params, outputs, labels)
+    decay = problem.loss(params, outputs, labels) - problems.cross_entropy(params, outputs, labels)
     np.testing.assert_allclose(decay, 2.5e-4 * np.sum(np.square(params["first"])), rtol=1e-3)
 
 
@@ -416,7 +415,7 @@ def test_ours_is_tried_at_six_base_rates_whatever_comes_of_it(best):
     ],
 )
 def test_a_method_takes_steps(name):
-    task = tasks.Task(blobs, epochs=2, batch=40, sgd=0.03, adam=1e-3, chance=0.9, points=2)
+    task = Task(blobs, epochs=2, batch=40, sgd=0.03, adam=1e-3, chance=0.9, points=2)
     method = methods.METHODS[name]
     rate = method.rates(task, untried)[2]
     (found,) = runner.Runner(task, blobs(), methods.FAMILIES).train(method, (rate,), (0,))
@@ -433,7 +432,7 @@ def blobs(model=None, score=None):
     y = generator.integers(0, 4, 260).astype(np.int32)
     x = 2 * generator.normal(size=(4, 2, 2, 1))[y] + generator.normal(size=(260, 2, 2, 1))
     held = datasets.Images(x[:160].astype(np.float32), y[:160], x[160:].astype(np.float32), y[160:])
-    problem = paper_tasks.images(held, model or models.mlp((4, 8, 4)), train=100, validation=60, pool=160)
+    problem = problems.images(held, model or models.mlp((4, 8, 4)), train=100, validation=60, pool=160)
     return problem._replace(score=score or problem.score)
 
 
@@ -446,11 +445,11 @@ def test_scores_in_chunks_are_those_of_all(monkeypatch):
 
     def score(outputs, targets):
         """How many were forwarded at a time, and what is wrong of all."""
-        return outputs[1].mean() + paper_tasks.error(outputs[0], targets)
+        return outputs[1].mean() + scores.error(outputs[0], targets)
 
-    problem = blobs(paper_models.Model(inner.init, apply), score)
-    problem = problem._replace(loss=lambda params, outputs, y: paper_tasks.cross_entropy(None, outputs[0], y))
-    task = tasks.Task(blobs, epochs=1, batch=50, sgd=0.03, adam=1e-3, chance=1e9, points=1)
+    problem = blobs(Model(inner.init, apply), score)
+    problem = problem._replace(loss=lambda params, outputs, y: problems.cross_entropy(None, outputs[0], y))
+    task = Task(blobs, epochs=1, batch=50, sgd=0.03, adam=1e-3, chance=1e9, points=1)
     wrong = []
     # In chunks that divide the 60 samples and the 100 evenly.
     for at_once, sizes in ((100, (60, 100)), (40, (20, 20))):
@@ -547,7 +546,7 @@ def test_a_task_without_a_baseline_is_still_told():
     assert "Nothing to compare" in report.text({LABEL: {"SGD cosine": TUNED}})
 
 
-def test_ends_are_counted_and_guesses_are_told():
+def test_ends_are_counted_and_runs_at_chance_are_told():
     ends = [controllers.REACHED, controllers.BY_TIME, controllers.BY_GUARD, controllers.UNFINISHED]
     ends += [controllers.REACHED, controllers.BY_BOUND]
     chance = tasks.TASKS[LABEL].chance

@@ -89,7 +89,7 @@ def test_collectives_are_found_in_the_text_of_a_program():
 def test_a_program_is_kept_to_one_core_and_starts_again_once():
     script = """
 import os, sys
-from benchmarks.speed import one_core
+from benchmarks import one_core
 given = one_core.keep()
 own = os.sched_getaffinity(0) if given else set()
 print(sys.argv[1:], os.environ["OMP_NUM_THREADS"], os.environ["XLA_FLAGS"], own <= given, len(own) <= 1)
@@ -107,7 +107,7 @@ print(sys.argv[1:], os.environ["OMP_NUM_THREADS"], os.environ["XLA_FLAGS"], own 
 def test_a_program_for_a_gpu_keeps_its_cores():
     script = """
 import os
-from benchmarks.speed import one_core
+from benchmarks import one_core
 before = dict(os.environ)
 given = one_core.keep()
 print(dict(os.environ) == before, not given or os.sched_getaffinity(0) == given)

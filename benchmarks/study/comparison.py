@@ -8,9 +8,8 @@ from typing import NamedTuple
 
 import jax
 
-from benchmarks import arguments, pages, progress
-from benchmarks.paper import archive, lines, methods, runner, store, tasks
-from benchmarks.speed import one_core
+from benchmarks import arguments, one_core, pages, progress
+from benchmarks.study import archive, lines, methods, runner, store, tasks
 from examples import datasets
 
 PLACES = "\n".join(f"    FOLDER/{name:22}{source}" for name, source in datasets.SOURCES.items())

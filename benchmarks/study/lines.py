@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks import arguments
-from benchmarks.paper import methods, runner, store
+from benchmarks.study import methods, runner, store
 
 
 class Line(NamedTuple):

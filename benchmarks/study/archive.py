@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from benchmarks import arrays
-from benchmarks.paper import runner
+from benchmarks.study import runner
 
 RUNS = pathlib.Path(__file__).parents[1] / "runs"
 _PLACE, _SEEDS = "place", "seeds"  # of an outcome in the folder, and how many it has

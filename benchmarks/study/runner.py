@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from benchmarks.paper import methods, tasks
+from benchmarks import scores
+from benchmarks.study import methods, tasks
 
 
 class Outcome(NamedTuple):
@@ -42,12 +43,7 @@ def side_by_side() -> bool:
 class Runner:
     """A task with its data; keeps one compilation for each family and numbers of seeds and base rates."""
 
-    def __init__(
-        self,
-        task: tasks.Task,
-        problem: tasks.Problem,
-        families: Mapping[str, methods.Family] = methods.FAMILIES,
-    ):
+    def __init__(self, task: tasks.Task, problem: tasks.Problem, families: Mapping[str, methods.Family]):
         self.task, self.problem, self.families = task, problem, families
         self.steps_per_epoch = len(problem.split(0)["train"]) // task.batch
         self.steps = task.epochs * self.steps_per_epoch
@@ -140,8 +136,7 @@ class Runner:
         def score(run: _Run, part: str, samples: int | None = None) -> jax.Array:
             inputs, targets = problem.take(data, part, parts[part][:samples])
             outputs = evaluated(methods.evaluated(run.state, run.params), inputs)
-            value = problem.score(outputs, targets)
-            return jnp.where(value < task.chance, value, task.chance)  # NaN counts as chance too
+            return scores.capped(problem.score(outputs, targets), task.chance)
 
         def stretch(run: _Run, numbers: jax.Array) -> tuple[_Run, tuple]:
             run, _ = jax.lax.scan(epoch, run, numbers)

@@ -9,7 +9,7 @@ import numpy as np
 
 import cgalr_jax
 from benchmarks import arrays
-from benchmarks.paper import methods, runner, tasks
+from benchmarks.study import methods, runner, tasks
 
 Seeds = tuple[int, ...]
 
