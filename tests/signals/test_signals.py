@@ -158,7 +158,7 @@ def test_a_frozen_layer_is_left_out(make, over):
     )
 
 
-@pytest.mark.parametrize(("share", "counts"), [(1 / 500, True), (1 / 2000, False)])
+@pytest.mark.parametrize(("share", "counts"), [(1 / 700, True), (1 / 1400, False)])
 def test_a_layer_that_moves_a_thousandth_of_the_others_is_frozen(share, counts):
     signal = signals.frobenius()
     before = {"slow": jnp.full((5, 5), 0.5), "fast": jnp.full((5, 5), 0.5)}

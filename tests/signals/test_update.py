@@ -177,6 +177,31 @@ def test_it_is_the_formula_of_the_docstring(seed):
     assert float(largest_share(updates, before)) == pytest.approx(max(shares), rel=1e-4)
 
 
+@pytest.mark.parametrize("size", [1e-24, 1e-10, 1.0, 1e10, 1e20, 1e37])
+def test_a_relative_update_is_of_any_size(size):
+    """Squares of the smallest and of the largest of them are no float32."""
+    before, after = ({"w": np.float32(factor * size) * normal(0, 16, 16)} for factor in (1.0, 1.5))
+    norm = signals.update_norm()
+    found = norm.compare(norm.read({}, before), norm.read({}, after))
+    np.testing.assert_allclose(found, 0.5, rtol=1e-4)
+    assert distance(before, after) == pytest.approx(by_the_formula(before, after), rel=1e-4)
+    for lost in (np.nan, np.inf):
+        worse = {"w": changed(after["w"], (0, 0), lost)}
+        assert distance(before, worse) == np.inf
+        assert not np.isfinite(norm.compare(norm.read({}, before), norm.read({}, worse)))
+
+
+def test_a_motion_from_or_to_the_largest_numbers_is_finite():
+    norm = signals.update_norm()
+    small, large = (size * changed(normal(0, 16, 16), (0, 0), 0) for size in np.float32([1, 1e30]))
+    found = norm.compare(norm.read({}, {"w": large}), norm.read({}, {"w": small}))
+    np.testing.assert_allclose(found, 1, rtol=1e-5)
+    expected = by_the_formula({"w": large}, {"w": small})
+    assert distance({"w": large}, {"w": small}) == pytest.approx(expected, rel=1e-4)
+    assert 1e28 < norm.compare(norm.read({}, {"w": small}), norm.read({}, {"w": large})) < np.inf
+    assert 1e28 < distance({"w": small}, {"w": large}) < np.inf
+
+
 def test_the_update_norm_is_that_of_all_entries_together():
     signal = signals.update_norm()
     before = {"w": normal(0, 30, 40), "b": normal(1, 50, fan_in=1)}
