@@ -187,7 +187,15 @@ def shapes_of(name: str, function: Callable[..., Any], *arguments: Any, user: An
     """
     try:
         return jax.eval_shape(function, *arguments)
-    except jax.errors.JAXTypeError as error:  # a bool, an int or a NumPy array was asked of a traced value
+    except TypeError as error:
+        if "is not a valid JAX type" in str(error):  # a text, for instance
+            raise ValueError(
+                f"{name} must return arrays of numbers, got something else from "
+                f"{shown(function if user is None else user)}: {str(error).splitlines()[0]}"
+            ) from error
+        if not isinstance(error, jax.errors.JAXTypeError):
+            raise
+        # A bool, an int or a NumPy array was asked of a traced value.
         raise ValueError(
             f"{name} must be a function that JAX can trace, jnp.where instead of if, jnp instead of np, got "
             f"{shown(function if user is None else user)}: {str(error).splitlines()[0]}"

@@ -16,6 +16,7 @@ __all__ = [
     "check_measure",
     "check_probe",
     "check_rate",
+    "check_state",
     "cut_samples",
     "shapes_of_samples",
 ]
@@ -54,6 +55,15 @@ def check_extra_arguments(
         raise ValueError(
             "params must be passed to update, tx.update(grads, opt_state, params, ...), for a probe and for "
             "a signal that reads them; got None."
+        )
+
+
+def check_state(name: str, state: Any, kind: type) -> None:
+    """Raises a ValueError unless the state has the fields of this NamedTuple, a restored mapping has not."""
+    if not all(hasattr(state, field) for field in getattr(kind, "_fields", ())):
+        raise ValueError(
+            f"{name} must be a {kind.__name__}, as init of this transformation returns it, got "
+            f"{_checks.shown(state)}."
         )
 
 

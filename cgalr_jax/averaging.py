@@ -14,6 +14,7 @@ import optax
 
 from cgalr_jax import _checks, _leaves, _paths
 from cgalr_jax._paths import Path
+from cgalr_jax.arguments import check_state
 from cgalr_jax.state import find_states
 
 __all__ = ["AveragingState", "averaged_params", "polynomial_averaging"]
@@ -73,9 +74,21 @@ def polynomial_averaging(eta: float = 8.0) -> optax.GradientTransformationExtraA
         updates: optax.Updates, state: AveragingState, params: optax.Params | None = None, **extra_args: Any
     ) -> tuple[optax.Updates, AveragingState]:
         del extra_args
+        check_state("opt_state", state, AveragingState)
         if params is None:
             raise ValueError(
                 "params must be passed to update, tx.update(grads, opt_state, params); got None."
+            )
+        averaged, given = (
+            {
+                _paths.keys_of(path): jnp.shape(leaf)
+                for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+            }
+            for tree in (state.averaging_params, jax.tree.map(lambda x: x if _trains(x) else None, params))
+        )
+        if averaged != given:
+            raise ValueError(
+                f"params must be those that polynomial_averaging averages, of shapes {averaged}, got {given}."
             )
         step = jnp.asarray(optax.safe_increment(state.averaging_step))
         weight = (eta + 1) / (step.astype(jnp.float32) + eta)

@@ -91,7 +91,8 @@ def measure(
     Returns:
         The next state; `cg_step` and `cg_rate` are left to `update`.
     """
-    form = state._replace(cg_layers=instrument.layout.measured(), cg_before=after)
+    _, control = jax.eval_shape(instrument.controller.init)
+    form = state._replace(cg_layers=instrument.layout.measured(), cg_before=after, cg_control=control)
     states.check_form("opt_state", state, form)
     arguments.check_axes(after, state.cg_before, instrument.axis_name)
 
@@ -147,6 +148,7 @@ def update(
     """One step: measures if a measurement is due, or if the caller says so, and scales the updates."""
     del extra_args
     arguments.check_measure(measure)
+    arguments.check_state("opt_state", state, ConnectomeState)
     # A restored state may hold NumPy arrays, which signals and controllers need not know.
     state = jax.tree.map(jnp.asarray, state)
     if measure is None or measure:
@@ -159,7 +161,7 @@ def update(
     scale = state.cg_scale
     if instrument.max_share is not None and params is not None:
         scaled = jax.tree.map(functools.partial(_product, scale), updates)
-        share = share_if_alike(scaled, params) / instrument.max_share
+        share = jax.lax.stop_gradient(share_if_alike(scaled, params)) / instrument.max_share
         # An infinite share may be that of a finite update whose square is not: the step is left out. Where an
         # update is infinite it becomes NaN, which the user is to see, as the NaN that nothing cuts.
         is_cut = share > 1

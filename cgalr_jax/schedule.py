@@ -50,6 +50,11 @@ class ConnectomeSchedule:
     def __call__(self, state: ConnectomeState, **extra_args: Any) -> jax.Array:
         """The learning rate, f32[]."""
         del extra_args
+        if not hasattr(state, "cg_scale"):
+            raise ValueError(
+                "learning_rate must be a connectome_schedule only where Optax passes its state on, "
+                "optax.inject_hyperparams(optax.adam)(learning_rate=...); got one as a plain schedule."
+            )
         return rate_at(self._learning_rate, state.cg_step) * state.cg_scale
 
 

@@ -11,6 +11,7 @@ import optax
 from cgalr_jax import _checks, _deprecated, arguments, cadence, controllers, layers, signals
 from cgalr_jax.instrument import Instrument, init, update
 from cgalr_jax.signals.base import check_signal
+from cgalr_jax.state import ConnectomeState
 
 __all__ = ["cgalr", "defaults_of_run", "scale_by_connectome"]
 
@@ -281,7 +282,14 @@ def _transformation(
 ) -> optax.GradientTransformationExtraArgs:
     """`init` and `update` as an Optax transformation."""
     stored = arguments.shapes_of_samples(samples)
-    return optax.GradientTransformationExtraArgs(
-        functools.partial(init, instrument, stored, learning_rate),
-        functools.partial(update, instrument, stored, learning_rate),  # pyright: ignore[reportArgumentType]
-    )
+
+    # Functions of their own: an error of JAX's or Python's about a call of them shows what the user passed.
+    def init_fn(params: optax.Params) -> ConnectomeState:
+        return init(instrument, stored, learning_rate, params)
+
+    def update_fn(
+        updates: optax.Updates, state: ConnectomeState, params: optax.Params | None = None, **extra_args: Any
+    ) -> tuple[optax.Updates, ConnectomeState]:
+        return update(instrument, stored, learning_rate, updates, state, params, **extra_args)
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)  # pyright: ignore[reportArgumentType]

@@ -22,7 +22,8 @@ class Calibration:
     def update(self, distance, step, cut=0.0):
         """The scale after a measurement."""
         self.follow(step)
-        self.cuts = self.cuts + 1 if cut > 0.25 else 0
+        if distance / self.target > 1e-5 or not distance >= 0:
+            self.cuts = self.cuts + 1 if cut > 0.25 else 0
         self.believe(distance / self.target, step)
         if self.phase == 0:
             self.ramp()
@@ -39,8 +40,15 @@ class Calibration:
         if not 0 <= value < math.inf:
             self.refused += 1
             value = self.value
+        passed = max(step - self.step, 1)
+        between = [self.good(self.step + (2 * place + 1) * passed // 10) for place in range(5)]
+        if 0 <= self.schedule(step) < math.inf and max(*between, value) > 2.5 * min(*between, value):
+            value = statistics.fmean(between)
         self.peak = max(before, min(value, self.value)) if before > 0 else value
-        later = self.schedule(step + max(step - self.step, 10)) if self.phase == 1 else value
+        ahead = sorted(self.good(step + (place + 1) * max(passed, 10) // 5) for place in range(5))
+        later, twice = (ahead[-1], ahead[-2]) if self.phase == 1 else (value, value)
+        if before > 0:
+            self.peak = max(self.peak, twice if self.phase == 1 else 0.0)
         for reached in (value, later):
             if self.peak < reached <= 2 * self.peak:
                 self.peak = reached
@@ -50,6 +58,11 @@ class Calibration:
             self.record_scale, self.cut_scale = self.record_scale / lift, self.cut_scale / lift
         self.value = value
 
+    def good(self, step):
+        """The schedule at a step; 0 where it is no number for a rate."""
+        value = self.schedule(step)
+        return value if 0 <= value < math.inf else 0.0
+
     def start_again(self):
         self.counted, self.climbed, self.record = 0, 0.0, -100.0
 
@@ -57,7 +70,7 @@ class Calibration:
         peak = self.peak or 1.0
         self.decay = max(self.value / peak, 1e-3) if self.peak else 1.0
         self.finite = 0 <= distance < math.inf
-        moved = self.finite and distance > 1e-5 and self.peak > 0
+        moved = self.finite and distance > 1e-5 and self.peak > 0 and self.value > 0
         value = math.log(distance) - math.log(self.scale * self.decay * peak) if moved else None
         if moved and self.believed == 2 and value <= self.sensitivity - math.log(1000) and distance <= 1e-3:
             moved = False  # rounding beside what was there before
@@ -92,7 +105,7 @@ class Calibration:
             self.believed = 1 if self.changed else min(self.believed + 1, 2)
         self.still = self.finite and not moved
         self.stills = self.stills + 1 if self.still else 0
-        if self.stills == 30:
+        if self.stills >= 30 and self.counted < 5:
             self.stills = self.believed = 0
             self.start_again()
         self.now, self.step = value, step
@@ -149,7 +162,8 @@ class Calibration:
         if not self.finite:
             return math.log(0.8)
         if self.still:
-            return min(max(-math.log(self.scale), 0.0), math.log(8)) if self.believed == 0 else 0.0
+            never = self.believed == 0 and self.value > 0
+            return min(max(-math.log(self.scale), 0.0), math.log(8)) if never else 0.0
         if self.cuts:
             return -growth if self.cuts >= 2 else 0.0
         if not self.is_believed:

@@ -98,4 +98,7 @@ def _shapes(function: str, answer: Any) -> Any:
     """The state, as shapes, from what `init` or `update` returned."""
     if not (isinstance(answer, tuple) and len(answer) == 2 and getattr(answer[0], "shape", None) == ()):
         raise ValueError(f"{function} must return (scale f32[], state), got {_checks.shown(answer)}.")
+    kind = jnp.result_type(answer[0])
+    if not (jnp.issubdtype(kind, jnp.floating) or jnp.issubdtype(kind, jnp.integer)):
+        raise ValueError(f"{function} must return a real scale, f32[], got one of dtype {kind}.")
     return answer[1]

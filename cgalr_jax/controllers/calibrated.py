@@ -12,6 +12,7 @@ from cgalr_jax.controllers._ring import ring_median
 from cgalr_jax.controllers.base import Controller, Measurement
 from cgalr_jax.controllers.sensitivity import (
     ANNEALING,
+    AT_REST,
     BY_BOUND,
     BY_GUARD,
     BY_TIME,
@@ -199,8 +200,13 @@ def calibrated(
         # 1. The value of the schedule at this step.
         state = follow(schedule, measurement.step, state)
         # 2. Whether steps were often cut; the sensitivity, and whether to believe it.
-        state = state._replace(cuts=jnp.where(measurement.cut > _OFTEN, state.cuts + 1, 0).astype(jnp.int32))
-        sensitivity, state = believe(measurement.distance / target, measurement.step, state)
+        distance = measurement.distance / target
+        cuts = jnp.where(measurement.cut > _OFTEN, state.cuts + 1, 0)
+        cuts = jnp.where(
+            (distance >= 0) & (distance <= AT_REST), state.cuts, cuts
+        )  # nothing moved that could have been cut
+        state = state._replace(cuts=cuts.astype(jnp.int32))
+        sensitivity, state = believe(distance, measurement.step, state)
         # 3. The phase decides. If the ramp ends here, the annealing begins with the next measurement.
         state = jax.tree.map(
             lambda calibrating, annealing: jnp.where(state.phase == CALIBRATING, calibrating, annealing),
@@ -305,8 +311,9 @@ def ramp(sensitivity: Sensitivity, state: CalibrationState, *, ramp_steps: float
     # If steps were often cut the scale stays: the next measurement shows whether they are again. Then it goes
     # down, until they are not.
     factor = jnp.where(state.cuts > 0, jnp.where(often_cut, -growth, 0.0), factor)
-    # Nothing moved: if nothing ever has, the scale rises to 1 at most.
-    still = jnp.where(state.believed == 0, jnp.clip(-jnp.log(state.scale), 0.0, math.log(8.0)), 0.0)
+    # Nothing moved: if nothing ever has although the schedule is not 0, the scale rises to 1 at most.
+    never = (state.believed == 0) & (state.value > 0)
+    still = jnp.where(never, jnp.clip(-jnp.log(state.scale), 0.0, math.log(8.0)), 0.0)
     factor = jnp.where(sensitivity.still, still, factor)
     factor = jnp.where(sensitivity.finite, factor, math.log(_RETREAT))
     done = ended != UNFINISHED

@@ -9,6 +9,7 @@ import optax
 
 __all__ = [
     "ANNEALING",
+    "AT_REST",
     "BY_BOUND",
     "BY_GUARD",
     "BY_TIME",
@@ -34,6 +35,10 @@ ENDINGS = {
     BY_GUARD: "by the guard",
     BY_BOUND: "by the bound on one step",
 }
+
+# A distance of at most this many targets is the rounding of float32, not motion: updates were skipped, or are
+# too small for their type.
+AT_REST = 1e-5
 
 # Stands for "no record yet": below the logarithm of every motion. Finite, because some wrappers multiply the
 # state by zero.
@@ -109,18 +114,34 @@ def follow(schedule: optax.Schedule | None, step: jax.Array, state: CalibrationS
     nearest = 10
     # A value above so many peaks has to be seen twice: one that is far too large is no peak.
     sudden = 2.0
+    # A schedule that changes by more than this between two measurements has steps, or short cycles: it counts
+    # by its mean.
+    uneven = 2.5
+    # At so many places it is looked at between two measurements.
+    places = 5
 
     def good(value: jax.Array) -> jax.Array:
         return (value >= 0) & (value < jnp.inf)  # false for NaN, too
 
-    now, later = (
-        jnp.asarray(schedule(at), jnp.float32)
-        for at in (step, step + jnp.maximum(step - state.step, nearest))
-    )
+    def values(start: jax.Array, steps: jax.Array, halves: int) -> jax.Array:
+        """The schedule at places of these steps, in their middle (1) or at their end (2); 0 if not good."""
+        at = [start + (2 * place + halves) * steps // (2 * places) for place in range(places)]
+        found = jnp.stack([jnp.asarray(schedule(each), jnp.float32) for each in at])
+        return jnp.where(good(found), found, 0.0)
+
+    # 1. The value that made the motion.
+    passed = jnp.maximum(step - state.step, 1)
+    now = jnp.asarray(schedule(step), jnp.float32)
     value = jnp.where(good(now), now, state.value)
-    later = jnp.where((state.phase == ANNEALING) & good(later), later, value)
-    # The first value is all there is.
+    between = values(state.step, passed, 1)
+    even = jnp.maximum(jnp.max(between), value) <= uneven * jnp.minimum(jnp.min(between), value)
+    value = jnp.where(even | ~good(now), value, jnp.mean(between))
+    # 2. The peak, which the values until the next measurement may raise; the first value is all there is.
+    ahead = jnp.sort(values(step, jnp.maximum(passed, nearest), 2))
+    annealing = state.phase == ANNEALING
+    later, twice = jnp.where(annealing, ahead[-1], value), jnp.where(annealing, ahead[-2], 0.0)
     peak = jnp.where(state.peak > 0, jnp.maximum(state.peak, jnp.minimum(value, state.value)), value)
+    peak = jnp.where(state.peak > 0, jnp.maximum(peak, twice), peak)
     for reached in (value, later):
         peak = jnp.where(reached <= sudden * peak, jnp.maximum(reached, peak), peak)
     # While the schedule warms up, the scale is divided by what that adds to the rate: their product is what
@@ -164,12 +185,10 @@ def believe(
     fades, memory = -math.log(0.98), 10
     # What rises by more than this is still on its way: a momentum that builds up, a head that starts at zero.
     rises = math.log(1.2)
-    # After this many measurements without motion, earlier sensitivities are dropped.
-    forgotten_after = 30
+    # After this many measurements without motion, earlier sensitivities are dropped, unless so many have
+    # counted that they were no accident.
+    forgotten_after, kept_from = 30, 5
 
-    # A distance of at most this many targets is the rounding of float32, not motion: updates were skipped, or
-    # are too small for their type.
-    at_rest = 1e-5
     # A small motion whose sensitivity is a thousand times less than the last one is rounding, too; unless the
     # last one is the only one, and may be the bad one of the two.
     no_answer, small = math.log(1e3), 1e-3
@@ -180,7 +199,7 @@ def believe(
     finite = (distance >= 0) & (distance < jnp.inf)  # false for NaN, too
     peak = state.known_peak
     decay = jnp.where(state.peak > 0, jnp.maximum(state.value / peak, smallest_decay), 1.0)
-    moved = finite & (distance > at_rest) & (state.peak > 0)
+    moved = finite & (distance > AT_REST) & (state.peak > 0) & (state.value > 0)
     motion = jnp.log(jnp.where(moved, distance, 1.0))
     value = motion - jnp.log(state.scale * decay) - jnp.log(peak)
     answers = (state.believed < 2) | (value > state.sensitivity - no_answer) | (distance > small)
@@ -205,7 +224,7 @@ def believe(
     still = finite & ~(moved & answers)
     stills = jnp.where(still, state.stills + 1, 0)
     count = jnp.minimum(state.believed + believed.astype(jnp.int32), 2)
-    forgotten = stills >= forgotten_after
+    forgotten = (stills >= forgotten_after) & (state.counted < kept_from)
     state = start_again(forgotten, state)._replace(
         believed=jnp.where(forgotten, 0, jnp.where(changed, 1, count)).astype(jnp.int32),
         sensitivity=jnp.where(believed, value, state.sensitivity),

@@ -49,6 +49,11 @@ def hybrid(connectome: Signal | None = None, update: Signal | None = None) -> Si
         connectome = births("max", sample=16, set_point=BIRTHS_SET_POINT)
     first = check_signal("connectome", connectome)
     second = check_signal("update", relative_update() if update is None else update)
+    if not first.reads_activations or second.reads_activations:
+        raise ValueError(
+            "connectome must be a signal that reads activations, and update one that does not; got "
+            f"connectome={_checks.shown(first)}, update={_checks.shown(second)}."
+        )
 
     def read(layers: Layers, params: Any) -> tuple[Any, Any]:
         return first.read(layers, params), second.read(layers, params)

@@ -1,0 +1,142 @@
+"""Found by strangers: states of other optimizers, user code that returns no numbers, schedules of steps."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import cgalr_jax
+from cgalr_jax import controllers, signals
+
+X = jax.random.normal(jax.random.key(0), (16, 4))
+PARAMS = {"w": jax.random.normal(jax.random.key(1), (4, 3))}
+EXAMPLE = {"hidden": 3}
+
+
+def probe(params):
+    return {"hidden": X @ params["w"]}
+
+
+def text(*_):
+    return "a text"
+
+
+@pytest.mark.parametrize("state", [optax.adam(0.1).init(PARAMS), None, PARAMS])
+@pytest.mark.parametrize("tx", [cgalr_jax.scale_by_connectome(EXAMPLE), cgalr_jax.polynomial_averaging()])
+def test_the_state_of_another_optimizer_is_named(tx, state):
+    with pytest.raises(ValueError, match=r"^opt_state must be a \w+State, as init"):
+        tx.update(PARAMS, state, PARAMS, probe=probe)
+
+
+def test_a_gate_of_another_window_is_no_state_of_this_one():
+    def gate(window):
+        return cgalr_jax.cgalr(0.1, EXAMPLE, every=1, controller=controllers.hysteresis_gate(window=window))
+
+    with pytest.raises(ValueError, match="^opt_state must fit the optimizer"):
+        gate(20).update(PARAMS, gate(10).init(PARAMS), PARAMS, probe=probe)
+
+
+def test_parameters_of_another_network_are_not_averaged():
+    average = cgalr_jax.polynomial_averaging()
+    for other in ({"w": jnp.ones(3)}, {"v": PARAMS["w"]}):
+        with pytest.raises(ValueError, match="^params must be those that polynomial_averaging averages"):
+            average.update(other, average.init(PARAMS), other)
+
+
+def test_a_connectome_schedule_is_no_plain_schedule():
+    schedule = cgalr_jax.connectome_schedule(0.1, EXAMPLE)
+    tx = optax.adam(schedule)
+    with pytest.raises(ValueError, match="inject_hyperparams"):
+        tx.update(PARAMS, tx.init(PARAMS), PARAMS)
+
+
+def signal_of(read):
+    return cgalr_jax.scale_by_connectome(EXAMPLE, signal=signals.Signal(read, text, 1.0)).init(PARAMS)
+
+
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        (
+            "signal.read",
+            lambda: cgalr_jax.scale_by_connectome(EXAMPLE, signal=signals.Signal(text, text, 1.0)),
+        ),
+        ("schedule", lambda: controllers.calibrated(text)),
+        ("bounds", lambda: controllers.envelope(controllers.calibrated(), text)),
+    ],
+)
+def test_a_function_that_returns_no_numbers_is_named(name, make):
+    with pytest.raises(ValueError, match=f"^{name} must return arrays of numbers, got .*text"):
+        make()
+
+
+@pytest.mark.parametrize("scale", [1 + 5j, True])
+def test_a_scale_is_real(scale):
+    controller = controllers.Controller(lambda: (jnp.float32(1), ()), lambda m, s: (jnp.asarray(scale), s))
+    with pytest.raises(ValueError, match=r"controller.update must return a real scale"):
+        cgalr_jax.scale_by_connectome(EXAMPLE, controller=controller)
+
+
+def test_the_two_signals_of_the_hybrid_are_not_mixed_up():
+    with pytest.raises(ValueError, match="^connectome must be a signal that reads activations"):
+        signals.hybrid(signals.relative_update(), signals.births())
+
+
+@pytest.mark.parametrize("start", [0.0, 1.0])
+def test_the_gradient_of_an_update_is_finite_where_a_matrix_is_zero(start):
+    tx = cgalr_jax.cgalr(0.1, EXAMPLE)
+    params = {**PARAMS, "head": start * jnp.ones((3, 2))}
+
+    def loss(params):
+        return jnp.sum(jnp.tanh(X @ params["w"]) @ params["head"]) + 0.0
+
+    def after(params):
+        updates, _ = tx.update(jax.grad(loss)(params), tx.init(params), params, probe=probe)
+        return loss(optax.apply_updates(params, updates))
+
+    assert all(bool(jnp.all(jnp.isfinite(x))) for x in jax.tree.leaves(jax.grad(after)(params)))
+
+
+def calibration(schedule, measurements, right=0.1, every=10, steps=None):
+    """Scales of a run in which a network moves in proportion to the rates of the steps in between."""
+    controller = controllers.calibrated(schedule, steps=steps)
+    update = jax.jit(controller.update)
+    scale, state = controller.init()
+    scales = []
+    for number in range(1, measurements + 1):
+        rates = np.array([float(schedule(t)) for t in range((number - 1) * every, number * every)])
+        distance = jnp.float32(rates.mean() * float(scale) / right)
+        scale, state = update(controllers.Measurement(distance, jnp.int32(number * every)), state)
+        scales.append(float(scale))
+    return np.array(scales), state
+
+
+@pytest.mark.parametrize("period", [10, 20, 30])
+def test_a_schedule_of_short_cycles_is_calibrated_by_its_mean(period):
+    scales, state = calibration(lambda t: jnp.where(t % (2 * period) < period, 1.0, 0.0), 80)
+    assert 0.05 < scales[-1] < 0.2
+    assert int(state.ended) == controllers.REACHED
+
+
+def test_a_schedule_that_is_zero_at_first_does_not_lift_the_scale():
+    scales, state = calibration(lambda t: jnp.where(t < 500, 0.0, 1.0), 90, right=0.01)
+    assert scales.max() < 0.02
+    assert int(state.ended) == controllers.REACHED
+
+
+def test_a_network_that_stops_moving_keeps_the_scale_of_a_ramp_that_had_begun():
+    controller = controllers.calibrated(steps=600)
+    scale, state = controller.init()
+    for step in range(1, 100):
+        distance = scale / 0.01 if step < 30 else 0.0
+        before, (scale, state) = (
+            scale,
+            controller.update(controllers.Measurement(jnp.float32(distance), jnp.int32(step)), state),
+        )
+        assert step < 30 or scale == before
+
+
+def test_a_step_of_the_schedule_that_lies_ahead_is_taken_with_it():
+    scales, _ = calibration(lambda t: jnp.where(t < 400, 0.1, 1.0), 60, steps=600)
+    assert max(scales[40:]) < 0.12
