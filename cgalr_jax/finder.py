@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.extend.core import Jaxpr, Literal
 
 from cgalr_jax import _checks, _leaves, controllers, signals
 from cgalr_jax._warnings import warn_deprecated
@@ -113,7 +114,8 @@ def find_learning_rate(
         A `LearningRateCurve`.
 
     Raises:
-        ValueError: if an argument is out of range, or no rate gave a finite, positive distance.
+        ValueError: if an argument is out of range, `step` ignores its rate, or no rate gave a finite,
+            positive distance.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -155,7 +157,7 @@ def find_learning_rate(
                 "model, equinox.is_array), and put it together in step and probe."
             )
     layout = layout_of(_checks.shapes_of("probe", probe, state), max_units=256)
-    _check_step(step, state)
+    program = _check_step(step, state)
     parameters = _parameters if params is None else params
     if signal.reads_params:
         _check_parameters(parameters, state)
@@ -166,6 +168,7 @@ def find_learning_rate(
         return signal.read(measured_layers(probe(state), layout), parameters(state))
 
     form = shapes_of_reading("signal", signal, read, state)
+    _check_rate(step, program)
 
     def climbs(ramp: _Ramp) -> jax.Array:
         last, one_before = ramp.distances[ramp.readings - 1], ramp.distances[ramp.readings - 2]
@@ -206,12 +209,15 @@ def find_learning_rate(
     return _read_off(ramp.control, rates, distances, highest)
 
 
-def _check_step(step: Callable[[Any, jax.Array], Any], state: Any) -> None:
-    """Raises a ValueError unless a step returns a state of the same form, which a loop over steps needs."""
+def _check_step(step: Callable[[Any, jax.Array], Any], state: Any) -> Jaxpr:
+    """The program of a step, whose last input is the rate.
+
+    Raises a ValueError unless the step returns a state of the same form, which a loop over steps needs.
+    """
     rate = jax.ShapeDtypeStruct((), jnp.float32)
     before = jax.eval_shape(lambda state: state, state)
     try:
-        after = jax.eval_shape(step, state, rate)
+        program, after = jax.make_jaxpr(step, return_shape=True)(state, rate)
     except TypeError as error:
         raise ValueError(
             "step must be one training step, step(state, learning_rate) -> state, got "
@@ -229,6 +235,34 @@ def _check_step(step: Callable[[Any, jax.Array], Any], state: Any) -> None:
                 f"{old.dtype}{list(old.shape)}; a float32 learning rate promotes narrower parameters: cast "
                 "the update back, (p - rate * g).astype(p.dtype)."
             )
+    return program.jaxpr
+
+
+def _check_rate(step: Callable[[Any, jax.Array], Any], program: Jaxpr) -> None:
+    """Raises a ValueError if a step ignores its rate: the network moves, but says nothing about any rate."""
+    state = len(program.invars) - 1
+    if not any(_depending(program, [False] * state + [True])):
+        raise ValueError(
+            "step must use its learning rate, step(state, learning_rate) -> state, got "
+            f"{_checks.shown(step)}, whose new state does not depend on it; build the optimizer inside of "
+            "step, as in optax.sgd(learning_rate).update(...)."
+        )
+
+
+def _depending(program: Jaxpr, inputs: list[bool]) -> list[bool]:
+    """Which outputs of a program may depend on the inputs that are marked."""
+    marked = {variable for variable, given in zip(program.invars, inputs, strict=True) if given}
+
+    def reached(variables: list[Any]) -> list[bool]:
+        return [not isinstance(each, Literal) and each in marked for each in variables]
+
+    for equation in program.eqns:
+        outputs = [any(reached(equation.invars))] * len(equation.outvars)
+        # A jitted function takes an argument that it ignores; a loop or a branch takes what it uses.
+        if equation.primitive.name == "jit":
+            outputs = _depending(equation.params["jaxpr"].jaxpr, reached(equation.invars))
+        marked |= {each for each, given in zip(equation.outvars, outputs, strict=True) if given}
+    return reached(program.outvars)
 
 
 def _parameters(state: Any) -> Any:

@@ -93,6 +93,57 @@ def test_a_ramp_that_ends_too_early():
     assert curve.rate <= 1e-3
 
 
+def descend(params, rate):
+    return jax.tree.map(lambda p, g: p - rate * g, params, jax.grad(loss)(params))
+
+
+def climb(step=descend, state=PARAMS, probe=lambda params: {"hidden": X @ params["w"]}, **kwargs):
+    return cgalr_jax.find_learning_rate(step, state, probe, **{"signal": CHEAP, **kwargs})
+
+
+class TestRate:
+    """A step has to use it."""
+
+    @pytest.mark.parametrize(
+        "step",
+        [
+            lambda params, rate: descend(params, 0.1),
+            jax.jit(lambda params, rate: descend(params, 0.1)),
+            jax.jit(jax.jit(lambda params, rate: (rate, descend(params, 0.1))[1])),
+            lambda params, rate: params,
+        ],
+        ids=["its own", "jitted", "twice", "nothing"],
+    )
+    def test_a_step_without_it_is_refused(self, step):
+        with pytest.raises(ValueError, match="^step must use its learning rate, .* got .* build the optimiz"):
+            climb(step)
+
+    @pytest.mark.parametrize(
+        "step",
+        [
+            jax.jit(descend),
+            lambda params, rate: jax.lax.fori_loop(0, 2, lambda _, p: descend(p, rate), params),
+            lambda params, rate: jax.lax.cond(rate > 0, lambda p: descend(p, 0.1), lambda p: p, params),
+            lambda params, rate: jax.lax.scan(lambda p, r: (descend(p, r), None), params, rate[None])[0],
+            lambda params, rate: {**params, "v": params["v"] * (1 - rate)},
+        ],
+        ids=["jitted", "a loop", "a branch", "a scan", "one leaf"],
+    )
+    def test_a_step_that_uses_it_passes(self, step):
+        finder._check_rate(step, finder._check_step(step, PARAMS))
+
+    def test_an_optimizer_that_is_told_its_rate_passes(self):
+        tx = optax.inject_hyperparams(optax.sgd)(1.0)
+
+        def step(state, rate):
+            params, opt_state = state
+            opt_state.hyperparams["learning_rate"] = rate
+            updates, opt_state = tx.update(jax.grad(loss)(params), opt_state, params)
+            return optax.apply_updates(params, updates), opt_state
+
+        finder._check_rate(step, finder._check_step(step, (PARAMS, tx.init(PARAMS))))
+
+
 class TestParameters:
     """Where they are looked for."""
 
