@@ -144,6 +144,65 @@ class TestRate:
         finder._check_rate(step, finder._check_step(step, (PARAMS, tx.init(PARAMS))))
 
 
+def nan_in(name):
+    return {**PARAMS, name: PARAMS[name].at[0].set(jnp.nan)}
+
+
+class TestBlame:
+    """An error names the argument that is to blame."""
+
+    @pytest.mark.parametrize(
+        ("given", "sentence"),
+        [
+            ({"probe": lambda p: None}, "probe must return activations, .*, got None"),
+            ({"probe": lambda p: {}}, "probe must return activations, .*, got {}"),
+            ({"probe": loss}, r"probe must return activations, .* \[N, ..., F\], got ShapeDtypeStruct"),
+            ({"probe": lambda p: X[:, :1]}, "probe must return activations, .*at least 2 units .* got 1 in"),
+            ({"probe": lambda p: {"a": {"b": X}, "a/b": X}}, "probe must .* a different name for each layer"),
+            ({"probe": lambda p: p.params}, "probe must be a function of the state, .* AttributeError: "),
+            ({"step": lambda p, r: p.params}, "step must be one training step, .* got .* AttributeError: "),
+            ({"step": lambda p, r: p["x"]}, "step must be one training step, .* which fails: KeyError: 'x'"),
+            (
+                {"params": lambda p: p["w"]["x"]},
+                "params must be a function that finds the parameters, .* TypeError: JAX does not support str",
+            ),
+            (
+                {"params": lambda p: p.params, "signal": signals.hybrid()},
+                "params must be a function that finds the parameters, .* AttributeError: ",
+            ),
+            (
+                {"params": lambda p: p.params, "signal": signals.frobenius()},
+                "params must be a function that finds the parameters, .* AttributeError: ",
+            ),
+            ({"state": nan_in("v")}, r"state must not hold NaN, got some at state\['v'\]"),
+            (
+                {"state": nan_in("w"), "signal": signals.frobenius()},
+                r"state must not hold NaN, got some at state\['w'\]",
+            ),
+            (
+                {"probe": lambda p: {"h": jnp.log(X @ p["w"])}, "signal": signals.frobenius()},
+                r"probe must return finite activations, .* at probe\(state\)\['h'\]",
+            ),
+        ],
+        ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+    )
+    def test_it_is_named(self, given, sentence):
+        with pytest.raises(ValueError, match=f"^{sentence}"):
+            climb(**given)
+
+    @pytest.mark.parametrize("under", [jax.jit, jax.grad, jax.vmap], ids=lambda under: under.__name__)
+    def test_it_is_no_part_of_a_program(self, under):
+        def inside(scale):
+            return climb(state=jax.tree.map(lambda p: scale * p, PARAMS)).rate
+
+        with pytest.raises(ValueError, match="^state must be known, got traced values: call find_learning_r"):
+            under(inside)(jnp.ones(1 if under is jax.vmap else ()))
+
+    def test_nor_with_a_state_that_is_known(self):
+        with pytest.raises(ValueError, match="^state must be known, got traced values"):
+            jax.jit(lambda x: x * climb().rate)(1.0)
+
+
 class TestParameters:
     """Where they are looked for."""
 
