@@ -93,6 +93,116 @@ def test_a_ramp_that_ends_too_early():
     assert curve.rate <= 1e-3
 
 
+def descend(params, rate):
+    return jax.tree.map(lambda p, g: p - rate * g, params, jax.grad(loss)(params))
+
+
+def climb(step=descend, state=PARAMS, probe=lambda params: {"hidden": X @ params["w"]}, **kwargs):
+    return cgalr_jax.find_learning_rate(step, state, probe, **{"signal": CHEAP, **kwargs})
+
+
+class TestRate:
+    """A step has to use it."""
+
+    @pytest.mark.parametrize(
+        "step",
+        [
+            lambda params, rate: descend(params, 0.1),
+            jax.jit(lambda params, rate: descend(params, 0.1)),
+            jax.jit(jax.jit(lambda params, rate: (rate, descend(params, 0.1))[1])),
+            lambda params, rate: params,
+        ],
+        ids=["its own", "jitted", "twice", "nothing"],
+    )
+    def test_a_step_without_it_is_refused(self, step):
+        with pytest.raises(ValueError, match="^step must use its learning rate, .* got .* build the optimiz"):
+            climb(step)
+
+    @pytest.mark.parametrize(
+        "step",
+        [
+            jax.jit(descend),
+            lambda params, rate: jax.lax.fori_loop(0, 2, lambda _, p: descend(p, rate), params),
+            lambda params, rate: jax.lax.cond(rate > 0, lambda p: descend(p, 0.1), lambda p: p, params),
+            lambda params, rate: jax.lax.scan(lambda p, r: (descend(p, r), None), params, rate[None])[0],
+            lambda params, rate: {**params, "v": params["v"] * (1 - rate)},
+        ],
+        ids=["jitted", "a loop", "a branch", "a scan", "one leaf"],
+    )
+    def test_a_step_that_uses_it_passes(self, step):
+        finder._check_rate(step, finder._check_step(step, PARAMS))
+
+    def test_an_optimizer_that_is_told_its_rate_passes(self):
+        tx = optax.inject_hyperparams(optax.sgd)(1.0)
+
+        def step(state, rate):
+            params, opt_state = state
+            opt_state.hyperparams["learning_rate"] = rate
+            updates, opt_state = tx.update(jax.grad(loss)(params), opt_state, params)
+            return optax.apply_updates(params, updates), opt_state
+
+        finder._check_rate(step, finder._check_step(step, (PARAMS, tx.init(PARAMS))))
+
+
+def nan_in(name):
+    return {**PARAMS, name: PARAMS[name].at[0].set(jnp.nan)}
+
+
+class TestBlame:
+    """An error names the argument that is to blame."""
+
+    @pytest.mark.parametrize(
+        ("given", "sentence"),
+        [
+            ({"probe": lambda p: None}, "probe must return activations, .*, got None"),
+            ({"probe": lambda p: {}}, "probe must return activations, .*, got {}"),
+            ({"probe": loss}, r"probe must return activations, .* \[N, ..., F\], got ShapeDtypeStruct"),
+            ({"probe": lambda p: X[:, :1]}, "probe must return activations, .*at least 2 units .* got 1 in"),
+            ({"probe": lambda p: {"a": {"b": X}, "a/b": X}}, "probe must .* a different name for each layer"),
+            ({"probe": lambda p: p.params}, "probe must be a function of the state, .* AttributeError: "),
+            ({"step": lambda p, r: p.params}, "step must be one training step, .* got .* AttributeError: "),
+            ({"step": lambda p, r: p["x"]}, "step must be one training step, .* which fails: KeyError: 'x'"),
+            (
+                {"params": lambda p: p["w"]["x"]},
+                "params must be a function that finds the parameters, .* TypeError: JAX does not support str",
+            ),
+            (
+                {"params": lambda p: p.params, "signal": signals.hybrid()},
+                "params must be a function that finds the parameters, .* AttributeError: ",
+            ),
+            (
+                {"params": lambda p: p.params, "signal": signals.frobenius()},
+                "params must be a function that finds the parameters, .* AttributeError: ",
+            ),
+            ({"state": nan_in("v")}, r"state must not hold NaN, got some at state\['v'\]"),
+            (
+                {"state": nan_in("w"), "signal": signals.frobenius()},
+                r"state must not hold NaN, got some at state\['w'\]",
+            ),
+            (
+                {"probe": lambda p: {"h": jnp.log(X @ p["w"])}, "signal": signals.frobenius()},
+                r"probe must return finite activations, .* at probe\(state\)\['h'\]",
+            ),
+        ],
+        ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+    )
+    def test_it_is_named(self, given, sentence):
+        with pytest.raises(ValueError, match=f"^{sentence}"):
+            climb(**given)
+
+    @pytest.mark.parametrize("under", [jax.jit, jax.grad, jax.vmap], ids=lambda under: under.__name__)
+    def test_it_is_no_part_of_a_program(self, under):
+        def inside(scale):
+            return climb(state=jax.tree.map(lambda p: scale * p, PARAMS)).rate
+
+        with pytest.raises(ValueError, match="^state must be known, got traced values: call find_learning_r"):
+            under(inside)(jnp.ones(1 if under is jax.vmap else ()))
+
+    def test_nor_with_a_state_that_is_known(self):
+        with pytest.raises(ValueError, match="^state must be known, got traced values"):
+            jax.jit(lambda x: x * climb().rate)(1.0)
+
+
 class TestParameters:
     """Where they are looked for."""
 
