@@ -148,3 +148,47 @@ def test_train_state_lets_extra_arguments_pass_an_optimizer_that_knows_none():
     tx = optax.GradientTransformation(lambda params: (), lambda updates, state, params=None: (updates, state))
     state = capture.TrainState.create(apply_fn=LINEN.apply, params=PARAMS, tx=tx)
     assert int(state.apply_gradients(grads=PARAMS, probe=None).step) == 1
+
+
+class WithStatistics(capture.TrainState):
+    batch_stats: dict
+
+
+class WithLoss(capture.TrainState):
+    extra_arguments = (*capture.TrainState.extra_arguments, "loss")
+
+
+def train_state(cls=WithStatistics, tx=optax.sgd(0.1), **fields):  # noqa: B008
+    params = {"w": jnp.ones(3)}
+    return params, cls.create(apply_fn=LINEN.apply, params=params, tx=tx, **fields)
+
+
+@pytest.mark.parametrize("name", ["batch_stat", "sample", "loss"])
+def test_train_state_loses_no_argument_that_is_misspelt(name):
+    params, state = train_state(batch_stats={"mean": 0})
+    sentence = rf"^keyword arguments must be fields .*'batch_stats'.*'probe'.*, got '{name}'"
+    with pytest.raises(ValueError, match=sentence):
+        state.apply_gradients(grads=params, **{name: {"mean": 1}})
+    assert state.apply_gradients(grads=params, batch_stats={"mean": 1}).batch_stats == {"mean": 1}
+
+
+def test_train_state_passes_the_extra_arguments_of_other_optimizers():
+    def squared(params, scale=1.0):
+        return scale * jnp.sum(params["w"] ** 2)
+
+    for tx in (optax.contrib.reduce_on_plateau(patience=1), optax.polyak_sgd()):
+        params, state = train_state(capture.TrainState, tx)
+        assert int(state.apply_gradients(grads=params, value=squared(params), probe=None).step) == 1
+    params, state = train_state(capture.TrainState, optax.lbfgs())
+    value, grads = jax.value_and_grad(squared)(params, 3.0)
+    after = state.apply_gradients(grads=grads, value=value, grad=grads, value_fn=squared, scale=3.0)
+    assert squared(after.params) < squared(params)
+
+
+def test_train_state_passes_an_extra_argument_of_ones_own():
+    def update(updates, state, params=None, *, loss, **extra_args):
+        return jax.tree.map(lambda u: loss * u, updates), state
+
+    tx = optax.GradientTransformationExtraArgs(lambda params: (), update)
+    params, state = train_state(WithLoss, tx)
+    assert state.apply_gradients(grads=params, loss=2.0).params["w"][0] == 3.0
