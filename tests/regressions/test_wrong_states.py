@@ -58,10 +58,7 @@ def signal_of(read):
 @pytest.mark.parametrize(
     ("name", "make"),
     [
-        (
-            "signal.read",
-            lambda: cgalr_jax.scale_by_connectome(EXAMPLE, signal=signals.Signal(text, text, 1.0)),
-        ),
+        ("signal.read", lambda: signal_of(text)),
         ("schedule", lambda: controllers.calibrated(text)),
         ("bounds", lambda: controllers.envelope(controllers.calibrated(), text)),
     ],
