@@ -103,11 +103,14 @@ def calibrated(
       50, below a tenth of the set-point by 1000, without a new record of the motion, and becomes the anchor,
       but at most 1 or the scale of the record; by the bound on one step; or not yet.
     - While no motion has been more than a hundred-thousandth of the set-point (a rate too small for the
-      floating type, a frozen network), the scale rises to 1 at most: to the base rate as it was given.
+      floating type, a frozen network), the scale rises to 1 at most: to the base rate as it was given. It
+      stays as it is while the schedule is 0, and once five sensitivities have counted.
     - A value of the schedule that is negative or not finite is replaced by its last good value and counted in
       `refused`; the base optimizer still applies what its own schedule says. A value of more than twice the
-      peak is a new one once two measurements in a row have seen it. Values below a thousandth of the peak
-      count as a thousandth.
+      peak is a new one once two measurements in a row have seen it, or, while annealing, if the schedule
+      stays there until the next one. Values below a thousandth of the peak count as a thousandth.
+    - A schedule that changes by more than a factor of 2.5 between two measurements (steps, short cycles)
+      counts by its mean over the steps that made the motion; if that is 0, there is no sensitivity.
     - The scale stays within [1e-6, 1e6], before the decay of a controller without a schedule.
 
     With `steps`, the transformation measures at each step of the ramp. Otherwise it measures every `every`
