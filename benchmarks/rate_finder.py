@@ -11,7 +11,6 @@ constants of `cgalr_jax/finder.py` were chosen, instead of those that are report
 `python -m benchmarks.paper`.
 """
 
-import functools
 import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -192,7 +191,10 @@ def from_losses(rates: np.ndarray, losses: np.ndarray) -> tuple[float, float]:
 def judge(task: Task, problem: Problem, optimizer: Optimizer) -> list[arguments.Record]:
     """One record for each finder: the rate it found, the oracle's, and the mean errors over seeds of both."""
     trainer = runner.Runner(task, problem, methods.FAMILIES)
-    train = functools.partial(trainer.train, methods.METHODS[optimizer.method], seeds=SEEDS)
+
+    def train(rate: float) -> runner.Outcome:
+        return trainer.train(methods.METHODS[optimizer.method], (rate,), SEEDS)[0]
+
     grid = [train(rate) for rate in optimizer.grid]
     best = estimates.oracle(np.stack([outcome.validation for outcome in grid], axis=1))
     found = propose(task, problem, optimizer)

@@ -1,5 +1,7 @@
 """The rate finder's benchmark: readings of a loss curve, the table, and data that has to be named."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -45,3 +47,12 @@ def test_the_data_has_to_be_there(given, capsys):
     with pytest.raises(SystemExit):
         rate_finder.main(given)
     assert "argument --data" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_quick_run_compares_all_finders(tmp_path, capsys):
+    rate_finder.main(["--quick", "--json", str(tmp_path / "records.json")])
+    records = json.loads((tmp_path / "records.json").read_text())
+    assert len(records) == len(rate_finder.OPTIMIZERS) * len(rate_finder.FINDERS)
+    assert all(0 < record["error"] <= 1 for record in records)
+    assert "| digits-10% | SGD |" in capsys.readouterr().out
