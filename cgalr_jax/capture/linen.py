@@ -243,7 +243,8 @@ class TrainState(train_state.TrainState):
             The next state.
 
         Raises:
-            ValueError: for any other name, which would get lost: optimizers ignore what they do not know.
+            ValueError: if there is any other name, which would get lost: optimizers ignore what they do not
+                know.
         """
         fields = {field.name for field in dataclasses.fields(self)}
         replaced = {key: kwargs.pop(key) for key in sorted(fields & kwargs.keys())}

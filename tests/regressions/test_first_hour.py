@@ -221,8 +221,14 @@ TOLD = {
         lambda: cgalr_jax.find_learning_rate(optax.adamw, PARAMS, probe),
         "step must be one training step, step(state, learning_rate) -> state, got",
     ),
-    "a finder's step that moves nothing": (
+    "a finder's step that ignores its rate": (
         lambda: cgalr_jax.find_learning_rate(lambda state, rate: state, PARAMS, probe),
+        "step must use its learning rate, step(state, learning_rate) -> state, got",
+    ),
+    "a finder's step that moves nothing": (
+        lambda: cgalr_jax.find_learning_rate(
+            lambda state, rate: jax.tree.map(lambda x: x + 0 * rate, state), PARAMS, probe
+        ),
         "lowest and highest must enclose rates that move the network",
     ),
 }
