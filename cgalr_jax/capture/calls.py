@@ -61,12 +61,12 @@ class Listener:
     def __init__(
         self,
         choice: Choice,
-        default: Callable[[Any], bool],
+        default: tuple[type, ...],
         units_last: Callable[[Any, Any, Any], jax.Array],
         unreachable: str,
     ):
         self.choice = choice
-        self.default = default  # whether a module is measured if `layers` is None
+        self.default = default  # the types that are measured if `layers` is None
         self.units_last = units_last  # (module, its output, keyword arguments of its call) -> [N, ..., F]
         self.unreachable = unreachable  # where no output can be sown, and what to do about it
         self.paths: list[Path] = []  # of all modules called

@@ -82,13 +82,11 @@ def is_named(choice: Choice, name: str) -> bool:
     return any(fnmatch.fnmatch(name, pattern) for pattern in patterns(choice))
 
 
-def is_wanted(choice: Choice, name: str, module: Any, default: Callable[[Any], bool]) -> bool:
-    """Whether to measure a module; `default` tells it if `layers` is None."""
+def is_wanted(choice: Choice, name: str, module: Any, default: tuple[type, ...]) -> bool:
+    """Whether to measure a module; `default` are the types to measure if `layers` is None."""
     layers = choice.get("layers")
-    if name == "" or layers is None:
-        return name != "" and default(module)
-    types = tuple(layer for layer in layers if isinstance(layer, type))
-    return is_named(choice, name) or isinstance(module, types)
+    types = default if layers is None else tuple(layer for layer in layers if isinstance(layer, type))
+    return name != "" and (is_named(choice, name) or isinstance(module, types))
 
 
 def may_sow(choice: Choice, name: str) -> bool:

@@ -19,17 +19,7 @@ from cgalr_jax.capture import calls, frozen, outputs
 from cgalr_jax.capture import choice as choices
 from cgalr_jax.capture.choice import Activations, Choice
 
-__all__ = [
-    "TrainState",
-    "check_params",
-    "held_still",
-    "is_layer",
-    "is_variables",
-    "linen_forward",
-    "linen_probe",
-    "linen_samples",
-    "units_last",
-]
+__all__ = ["TrainState", "check_params", "is_variables", "linen_forward", "linen_probe", "linen_samples"]
 
 _STILL = (
     (linen.BatchNorm, "use_running_average", False),
@@ -276,7 +266,7 @@ def _run(
     still: bool = True,
 ) -> tuple[Any, Activations, dict[str, Any]]:
     """Runs a linen model and collects what its modules sow; with `still`, as in a probe."""
-    listener = calls.Listener(choice, is_layer, units_last, _UNREACHABLE)
+    listener = calls.Listener(choice, _LAYERS, _units_last, _UNREACHABLE)
     variables = {"params": {}, **{key: value for key, value in variables.items() if key != "intermediates"}}
 
     def heard(method: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
@@ -314,18 +304,6 @@ def _run(
     return output, activations, kept
 
 
-def is_layer(module: Any) -> bool:
-    """Whether a linen module is measured if `layers` is None."""
-    return isinstance(module, _LAYERS)
-
-
-def held_still(method: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
-    """An interceptor of methods, with which a linen model runs as in a probe."""
-    if context.method_name == "__call__":
-        args, kwargs = _hold_still(context.module, context.orig_method, args, kwargs)
-    return method(*args, **kwargs)
-
-
 def _hold_still(
     module: linen.Module, method: Callable[..., Any], args: Any, kwargs: Any
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -350,10 +328,10 @@ def _hold_still(
     return args, kwargs
 
 
-def units_last(module: Any, output: Any, kwargs: Mapping[str, Any]) -> jax.Array:
+def _units_last(module: Any, output: Any, kwargs: Mapping[str, Any]) -> jax.Array:
     """The array that a module returned, its features merged into one last axis."""
     if isinstance(module, linen.WeightNorm):
-        return units_last(module.layer_instance, output, kwargs)
+        return _units_last(module.layer_instance, output, kwargs)
     features = np.size(module.features) if isinstance(module, linen.DenseGeneral) else 1
     value = calls.units_last(output, isinstance(module, _RECURRENT), features)
     return calls.samples_first(value, module, kwargs) if isinstance(module, linen.RNN) else value

@@ -12,7 +12,6 @@ from flax import nnx
 from cgalr_jax import _checks
 from cgalr_jax.capture import calls, frozen, listening, outputs
 from cgalr_jax.capture import choice as choices
-from cgalr_jax.capture import linen as linens
 from cgalr_jax.capture.choice import Activations, Choice
 
 __all__ = ["nnx_forward", "nnx_probe", "nnx_samples"]
@@ -169,7 +168,7 @@ def _hold_still(model: nnx.Module) -> None:
 
 def _run(model: nnx.Module, samples: Any, choice: Choice, *, still: bool = False) -> tuple[Any, Activations]:
     """Runs an nnx model and collects what its modules sow."""
-    listener = calls.Listener(choice, _is_layer, _units_last, _UNREACHABLE)
+    listener = calls.Listener(choice, _LAYERS, _units_last, _UNREACHABLE)
     ranks = {path: listening.ranks(module) for path, module in nnx.iter_modules(model)}
 
     def run(model: nnx.Module, samples: Any) -> Any:
@@ -190,17 +189,8 @@ def _run(model: nnx.Module, samples: Any, choice: Choice, *, still: bool = False
     return output, outputs.collect(nnx.to_pure_dict(captured), ranks, listener, output)
 
 
-def _is_layer(module: nnx.Module) -> bool:
-    """Whether an nnx module is measured if `layers` is None."""
-    if isinstance(module, nnx.bridge.ToNNX):
-        return linens.is_layer(module.to_nnx__module)
-    return isinstance(module, _LAYERS)
-
-
 def _units_last(module: Any, output: Any, kwargs: Mapping[str, Any]) -> jax.Array:
     """The array that a module returned, its features merged into one last axis."""
-    if isinstance(module, nnx.bridge.ToNNX):
-        return linens.units_last(module.to_nnx__module, output, kwargs)
     features = np.size(module.out_features) if isinstance(module, nnx.LinearGeneral) else 1
     value = calls.units_last(output, isinstance(module, _RECURRENT), features)
     return calls.samples_first(value, module, kwargs) if isinstance(module, nnx.RNN) else value
