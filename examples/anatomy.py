@@ -90,7 +90,7 @@ def main(argv=None):
     if args.out is not None:
         settings = {"seed": args.seed, "base learning rate": RATE, "test error": f"{error:.1%}"}
         page, picture = args.out / "anatomy.html", args.out / "anatomy.png"
-        trace.report(page, settings=settings, set_point=SIGNAL, connectomes=connectomes, layers=LAYERS)
+        trace.report(page, settings=settings, connectomes=connectomes, layers=LAYERS)
         draw(picture, connectomes)
         print(page, picture, sep="\n")
     return {"error": error, "baseline": baseline}
