@@ -44,11 +44,9 @@ class Calibration:
         between = [self.good(self.step + (2 * place + 1) * passed // 10) for place in range(5)]
         if 0 <= self.schedule(step) < math.inf and max(*between, value) > 2.5 * min(*between, value):
             value = statistics.fmean(between)
-        self.peak = max(before, min(value, self.value)) if before > 0 else value
         ahead = sorted(self.good(step + (place + 1) * max(passed, 10) // 5) for place in range(5))
-        later, twice = (ahead[-1], ahead[-2]) if self.phase == 1 else (value, value)
-        if before > 0:
-            self.peak = max(self.peak, twice if self.phase == 1 else 0.0)
+        later, twice = (ahead[-1], ahead[-2]) if self.phase == 1 else (value, 0.0)
+        self.peak = max(before, min(value, self.value), twice) if before > 0 else value
         for reached in (value, later):
             if self.peak < reached <= 2 * self.peak:
                 self.peak = reached

@@ -204,11 +204,10 @@ def calibrated(
         state = follow(schedule, measurement.step, state)
         # 2. Whether steps were often cut; the sensitivity, and whether to believe it.
         distance = measurement.distance / target
+        at_rest = (distance >= 0) & (distance <= AT_REST)  # nothing moved that could have been cut
         cuts = jnp.where(measurement.cut > _OFTEN, state.cuts + 1, 0)
-        cuts = jnp.where(
-            (distance >= 0) & (distance <= AT_REST), state.cuts, cuts
-        )  # nothing moved that could have been cut
-        state = state._replace(cuts=cuts.astype(jnp.int32))
+        cuts = jnp.where(at_rest, state.cuts, cuts).astype(jnp.int32)
+        state = state._replace(cuts=cuts)
         sensitivity, state = believe(distance, measurement.step, state)
         # 3. The phase decides. If the ramp ends here, the annealing begins with the next measurement.
         state = jax.tree.map(

@@ -140,8 +140,8 @@ def follow(schedule: optax.Schedule | None, step: jax.Array, state: CalibrationS
     ahead = jnp.sort(values(step, jnp.maximum(passed, nearest), 2))
     annealing = state.phase == ANNEALING
     later, twice = jnp.where(annealing, ahead[-1], value), jnp.where(annealing, ahead[-2], 0.0)
-    peak = jnp.where(state.peak > 0, jnp.maximum(state.peak, jnp.minimum(value, state.value)), value)
-    peak = jnp.where(state.peak > 0, jnp.maximum(peak, twice), peak)
+    seen = jnp.maximum(jnp.minimum(value, state.value), twice)
+    peak = jnp.where(state.peak > 0, jnp.maximum(state.peak, seen), value)
     for reached in (value, later):
         peak = jnp.where(reached <= sudden * peak, jnp.maximum(reached, peak), peak)
     # While the schedule warms up, the scale is divided by what that adds to the rate: their product is what

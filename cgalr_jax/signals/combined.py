@@ -34,7 +34,7 @@ def hybrid(connectome: Signal | None = None, update: Signal | None = None) -> Si
         A `Signal` with set-point 1; its reading is the pair of readings.
 
     Raises:
-        ValueError: if `connectome` or `update` is no `Signal`.
+        ValueError: if `connectome` or `update` is no `Signal`, or the two are mixed up.
 
     Example:
         A matrix moves at the set-point, and the connectome stands still.
