@@ -79,17 +79,8 @@ def polynomial_averaging(eta: float = 8.0) -> optax.GradientTransformationExtraA
             raise ValueError(
                 "params must be passed to update, tx.update(grads, opt_state, params); got None."
             )
-        averaged, given = (
-            {
-                _paths.keys_of(path): jnp.shape(leaf)
-                for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-            }
-            for tree in (state.averaging_params, jax.tree.map(lambda x: x if _trains(x) else None, params))
-        )
-        if averaged != given:
-            raise ValueError(
-                f"params must be those that polynomial_averaging averages, of shapes {averaged}, got {given}."
-            )
+        leaves = jax.tree_util.tree_leaves_with_path(state.averaging_params)
+        _matched({_paths.keys_of(path): mean for path, mean in leaves}, params)
         step = jnp.asarray(optax.safe_increment(state.averaging_step))
         weight = (eta + 1) / (step.astype(jnp.float32) + eta)
 
@@ -142,12 +133,24 @@ def averaged_params(opt_state: Any, params: optax.Params) -> optax.Params:
     # By path, never by position: a list that was restored as a mapping has keys that sort as text.
     means = {path[1:]: mean for path, mean in states[0].items() if path[0] == "averaging_params"}
 
+    def average(leaf: Any, mean: Any) -> Any:
+        # A copy: the state may be donated to the next step.
+        return leaf if mean is None else jnp.array(mean, leaf.dtype, copy=True)
+
+    return jax.tree.map(average, params, _matched(means, params))
+
+
+def _matched(means: Mapping[Path, Any], params: Any) -> Any:
+    """The mean of each parameter, None of what is not averaged: a tree like `params`.
+
+    Raises a ValueError unless these are the parameters that are averaged.
+    """
     known = sorted("/".join(keys) for keys in means)
     seen = set()
 
-    def average(path: Any, leaf: Any) -> Any:
+    def mean_of(path: Any, leaf: Any) -> Any:
         if not _trains(leaf):
-            return leaf
+            return None
         keys = _found(_paths.keys_of(path), means)
         if keys not in means:
             raise ValueError(
@@ -159,16 +162,15 @@ def averaged_params(opt_state: Any, params: optax.Params) -> optax.Params:
                 f"{jnp.shape(means[keys])} for {'/'.join(keys)!r}, got {leaf.shape}."
             )
         seen.add(keys)
-        # A copy: the state may be donated to the next step.
-        return jnp.array(means[keys], leaf.dtype, copy=True)
+        return means[keys]
 
-    averaged = jax.tree_util.tree_map_with_path(average, params)
+    matched = jax.tree_util.tree_map_with_path(mean_of, params)
     if missing := means.keys() - seen:
         raise ValueError(
             f"params must be those that polynomial_averaging averages, {known}, got none of "
             f"{sorted('/'.join(keys) for keys in missing)}."
         )
-    return averaged
+    return matched
 
 
 def _trains(leaf: Any) -> bool:

@@ -39,8 +39,14 @@ def test_a_gate_of_another_window_is_no_state_of_this_one():
 
 def test_parameters_of_another_network_are_not_averaged():
     average = cgalr_jax.polynomial_averaging()
-    for other in ({"w": jnp.ones(3)}, {"v": PARAMS["w"]}):
-        with pytest.raises(ValueError, match="^params must be those that polynomial_averaging averages"):
+    for other, said in (
+        (
+            {"w": jnp.ones(3)},
+            r"have the shapes that polynomial_averaging averages, \(4, 3\) for 'w', got \(3,\)",
+        ),
+        ({"v": PARAMS["w"]}, r"be those that polynomial_averaging averages, \['w'\], got 'v'"),
+    ):
+        with pytest.raises(ValueError, match=f"^params must {said}"):
             average.update(other, average.init(PARAMS), other)
 
 
