@@ -7,7 +7,7 @@ cosine schedule with that peak is then compared, on the same seeds, with the pea
 grid by validation error. Errors are of test data. The loss-based test is Smith's (arXiv 1506.01186): the rate
 rises geometrically along one run, and what is proposed is a tenth of the rate with the smallest smoothed
 loss, or the rate where that falls fastest; both are in use. `--tuning`: the networks on which the two
-constants of `cgalr_jax/finder.py` were chosen, instead of those that are reported. FOLDER is that of
+constants of `cgalr_jax/finder/ramp.py` were chosen, instead of those that are reported. FOLDER is that of
 `python -m benchmarks.paper`.
 """
 

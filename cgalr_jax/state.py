@@ -101,9 +101,9 @@ def metrics(opt_state: Any) -> dict[str, jax.Array]:
         A flat dict of scalars on the device, which does not wait for them: `cgalr/scale`, `cgalr/distance`
         (in the unit of the signal), `cgalr/motion` (in set-points), `cgalr/measurements`, `cgalr/skipped`
         (readings and distances that were not usable), `cgalr/refused` (values of a controller, its schedule
-        or its bounds that were not used), `cgalr/cut` (steps that were cut to `max_share`), `cgalr/step`; `cgalr/phase`, `cgalr/anchor`, `cgalr/ended` and `cgalr/z` if the
-        controller has them; `cgalr/learning_rate` if it is known. With several states: `cgalr/0/scale`,
-        `cgalr/1/scale`, ...
+        or its bounds that were not used), `cgalr/cut` (steps that were cut to `max_share`), `cgalr/step`;
+        `cgalr/phase`, `cgalr/anchor`, `cgalr/ended` and `cgalr/z` if the controller has them;
+        `cgalr/learning_rate` if it is known. With several states: `cgalr/0/scale`, `cgalr/1/scale`, ...
 
     Raises:
         ValueError: if `opt_state` contains no `ConnectomeState`.

@@ -10,8 +10,9 @@ import optax
 import pytest
 
 import cgalr_jax
-from cgalr_jax import finder, signals
+from cgalr_jax import signals
 from cgalr_jax.controllers.calibrated import BY_TIME, REACHED, UNFINISHED, calibrated
+from cgalr_jax.finder import _fit, ramp
 
 X = jax.random.normal(jax.random.key(0), (256, 8))
 Y = jnp.sin(X.sum(axis=1))
@@ -130,7 +131,7 @@ class TestRate:
         ids=["jitted", "a loop", "a branch", "a scan", "one leaf"],
     )
     def test_a_step_that_uses_it_passes(self, step):
-        finder._check_rate(step, finder._check_step(step, PARAMS))
+        _fit.check_rate(step, _fit.check_step(step, PARAMS))
 
     def test_an_optimizer_that_is_told_its_rate_passes(self):
         tx = optax.inject_hyperparams(optax.sgd)(1.0)
@@ -141,7 +142,7 @@ class TestRate:
             updates, opt_state = tx.update(jax.grad(loss)(params), opt_state, params)
             return optax.apply_updates(params, updates), opt_state
 
-        finder._check_rate(step, finder._check_step(step, (PARAMS, tx.init(PARAMS))))
+        _fit.check_rate(step, _fit.check_step(step, (PARAMS, tx.init(PARAMS))))
 
 
 def nan_in(name):
@@ -218,12 +219,12 @@ class TestParameters:
         ids=["attribute", "key", "first", "first of a list", "all"],
     )
     def test_by_name_or_by_place(self, state):
-        assert finder._parameters(state) is PARAMS
+        assert _fit.usual_parameters(state) is PARAMS
 
     def test_a_list_of_layers_is_all_of_them(self):
         layers = [(PARAMS["w"], jnp.zeros(32)), (PARAMS["v"],)]
-        finder._check_parameters(finder._parameters, layers)
-        assert finder._parameters(layers) is layers
+        _fit.check_parameters(_fit.usual_parameters, layers, are_read=True)
+        assert _fit.usual_parameters(layers) is layers
 
     @pytest.mark.parametrize(
         ("state", "params"),
@@ -261,7 +262,7 @@ class TestReadOff:
         control = self.CONTROL._replace(
             sensitivities=kept, counted=jnp.int32(len(pointed)), ended=jnp.int32(ended)
         )
-        return finder._read_off(control, self.RATES[: len(distances)], np.array(distances), 10.0)
+        return ramp._read_off(control, self.RATES[: len(distances)], np.array(distances), 10.0)
 
     def test_two_thirds_of_the_median(self):
         curve = self.read([0.02, 0.03, 0.9], 9 * [0.5])

@@ -51,7 +51,14 @@ WINGS = {
         ("_page",),
         ("trace",),
     ),
-    "capture": (("choice", "frozen"), ("calls",), ("outputs", "listening"), ("nnx", "linen"), ("shapes",)),
+    "finder": (("_fit",), ("ramp",)),
+    "capture": (
+        ("choice", "frozen", "train_state"),
+        ("calls",),
+        ("outputs", "listening"),
+        ("nnx", "linen"),
+        ("shapes",),
+    ),
 }
 # Which files may import what is optional, by the beginnings of their names; types are checked elsewhere.
 GUESTS = {

@@ -16,9 +16,10 @@ counts them as samples.
 """
 
 from cgalr_jax.capture.choice import Choice
-from cgalr_jax.capture.linen import TrainState, linen_forward, linen_probe, linen_samples
+from cgalr_jax.capture.linen import linen_forward, linen_probe, linen_samples
 from cgalr_jax.capture.nnx import nnx_forward, nnx_probe, nnx_samples
 from cgalr_jax.capture.shapes import example
+from cgalr_jax.capture.train_state import TrainState
 
 __all__ = [
     "Choice",
