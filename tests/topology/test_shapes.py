@@ -12,7 +12,7 @@ HERE = pathlib.Path(__file__).parent
 # looks at TYPE_CHECKING is imported before.
 PROGRAM = """
 import doctest, importlib, sys, types, typing
-import beartype, jax, jax.numpy as jnp, jaxtyping, numpy, optax, pytest, scipy.optimize
+import beartype, flax.linen, flax.nnx, jax, jax.numpy as jnp, jaxtyping, numpy, optax, pytest, scipy.optimize
 import jax.experimental.checkify
 
 checker = types.ModuleType("checker")
