@@ -304,6 +304,9 @@ def _as_features(matrix: Any) -> np.ndarray:
     if isinstance(matrix, _Csr):
         rows, columns = vars(matrix).get("_shape", vars(matrix).get("shape"))
         indptr, indices, data = (np.asarray(z) for z in (matrix.indptr, matrix.indices, matrix.data))
+        if not indptr.dtype.kind == indices.dtype.kind == "i" or data.dtype.kind not in "biuf":
+            kinds = [str(z.dtype) for z in (indptr, indices, data)]
+            raise ValueError(f"it must hold integers for its places and numbers there, got {kinds}")
         counts = np.diff(indptr)
         if (
             len(indptr) != rows + 1
@@ -314,16 +317,21 @@ def _as_features(matrix: Any) -> np.ndarray:
             raise ValueError(f"its rows must follow each other, got indptr {indptr}")
         if indices.min(initial=0) < 0 or indices.max(initial=0) >= columns:
             raise ValueError(f"its columns must be below {columns}, got {indices.min()} to {indices.max()}")
-        dense = np.zeros((rows, columns), np.float32)
+        dense = np.zeros((rows, columns), data.dtype)
         dense[np.repeat(np.arange(rows), counts), indices] = data
         matrix = dense
     if not isinstance(matrix, np.ndarray) or matrix.ndim != 2 or matrix.dtype.kind not in "biuf":
         raise ValueError(f"it must hold a matrix of numbers, got {type(matrix).__name__}")
-    if not (np.isfinite(matrix).all() and matrix.min(initial=0) >= 0):
+    # What is handed out is what is checked: a float64 may be finite, and its float32 infinite.
+    with np.errstate(over="ignore", invalid="ignore"):
+        held = matrix.astype(np.float32)
+        finite = np.isfinite(held.sum(1)).all()
+    if not (finite and matrix.min(initial=0) >= 0):
         raise ValueError(
-            f"its features must be finite and not negative, got {matrix.min()} to {matrix.max()}"
+            "its features must be finite as float32, each row's sum too, and not negative, "
+            f"got {matrix.min()} to {matrix.max()}"
         )
-    return matrix.astype(np.float32)
+    return held
 
 
 def _as_classes(matrix: Any) -> np.ndarray:
@@ -338,7 +346,12 @@ def _as_pairs(graph: Any) -> np.ndarray:
     """Each undirected edge once, i64[E, 2], from a dictionary of lists of neighbours."""
     if not isinstance(graph, dict):
         raise ValueError(f"it must hold a dictionary, got {type(graph).__name__}")
-    pairs = {(min(a, b), max(a, b)) for a, others in graph.items() for b in others if a != b}
+    ends = [(a, b) for a, others in graph.items() for b in others]
+    for node in (end for both in ends for end in both):
+        # A bool is an int to Python, and NumPy would cut a fraction off.
+        if isinstance(node, bool) or not isinstance(node, (int, np.integer)):
+            raise ValueError(f"its nodes must be integers, got {node!r}")
+    pairs = {(min(both), max(both)) for both in ends if both[0] != both[1]}
     return np.array(sorted(pairs), np.int64).reshape(-1, 2)
 
 
