@@ -12,6 +12,7 @@ is differentiated. Equal inputs are exactly 0 apart.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import jax
@@ -19,12 +20,12 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 
-from cgalr_jax import _checks
+from cgalr_jax import _checks, _control_flow
 from cgalr_jax.topology._weights import as_real, as_square
 from cgalr_jax.topology.barcode import Barcode
 
 if TYPE_CHECKING:
-    from jaxtyping import Array, Float32
+    from jaxtyping import Array, Bool, Float32
 
 __all__ = ["barcode_distance", "frobenius_distance", "top_distance"]
 
@@ -65,7 +66,7 @@ def top_distance(
 
     Returns:
         f32[], dimensionless; if normalised, in [0, 1] for births and deaths of connectomes. NaN if a value is
-        not finite.
+        not finite, or the distance too large for a float32.
 
     Raises:
         ValueError: if an array is empty, not one-dimensional or complex, if the order is another, or if a sum
@@ -80,20 +81,23 @@ def top_distance(
     """
     order = _check_options(order, normalise)
     a, b = _as_sorted_array("births_a", births_a), _as_sorted_array("births_b", births_b)
+    index = None
     if a.size == b.size:
-        gaps = jnp.abs(a - b)
-        weights = jnp.full(gaps.shape, 1.0 / a.size if normalise else 1.0, dtype=jnp.float32)
+        weights = jnp.full(a.shape, 1.0 / a.size if normalise else 1.0, dtype=jnp.float32)
     elif normalise or order == np.inf:
-        index_a, index_b, widths = _common_steps(a.size, b.size)
-        gaps = jnp.abs(a[index_a] - b[index_b])
+        *index, widths = _common_steps(a.size, b.size)
         weights = jnp.asarray(widths, dtype=jnp.float32)
     else:
         raise ValueError(
             f"normalise must be True for arrays of different lengths {a.size} and {b.size}, got False."
         )
+
+    def gaps(a: jax.Array, b: jax.Array) -> jax.Array:
+        return jnp.abs(a - b if index is None else a[index[0]] - b[index[1]])
+
     if order == np.inf:
-        return _or_nan(jnp.max(gaps))
-    return _or_nan(_root(jnp.sum(weights * gaps ** int(order)), order))
+        return _or_nan(jnp.max(gaps(a, b)))
+    return _mean_of(gaps, lambda gaps: _root(jnp.sum(weights * gaps ** int(order)), order), a, b)
 
 
 def barcode_distance(
@@ -124,7 +128,7 @@ def barcode_distance(
         normalise: see above.
 
     Returns:
-        f32[], dimensionless. Two units have no deaths: only their births count.
+        f32[], dimensionless; NaN as for `top_distance`. Two units have no deaths: only their births count.
 
     Raises:
         ValueError: if one barcode has deaths and the other has none; otherwise as `top_distance`.
@@ -144,7 +148,9 @@ def barcode_distance(
     if order == np.inf:
         return jnp.maximum(of_births, of_deaths)
     weight = 0.5 if normalise else 1.0
-    return _root(weight * (of_births ** int(order) + of_deaths ** int(order)), order)
+    unit = _unit(jnp.stack([of_births, of_deaths]))
+    total = weight * ((of_births * unit) ** int(order) + (of_deaths * unit) ** int(order))
+    return _or_nan(_root(total, order) / unit)
 
 
 def frobenius_distance(
@@ -164,6 +170,8 @@ def frobenius_distance(
 
     Returns:
         f32[], dimensionless, in [0, 1] for weights in [0, 1]; NaN if an edge weight i < j is not finite.
+        Squares are taken in float32 as they are: it is NaN if they add up to more than 3e38, and a difference
+        below 1.1e-19 counts as 0.
 
     Raises:
         ValueError: if the shapes differ or are not square, or the weights are complex or of fewer than two
@@ -179,7 +187,39 @@ def frobenius_distance(
     if b.shape != a.shape:
         raise ValueError(f"connectome_b must have connectome_a's shape {a.shape}, got {b.shape}.")
     edges = a.shape[0] * (a.shape[0] - 1) / 2
+    # As it is, without a unit: with one, or a branch for it, XLA fuses the sum otherwise, to other last bits.
     return _or_nan(jnp.sqrt(jnp.sum(jnp.triu(a - b, k=1) ** 2) / edges))
+
+
+def _mean_of(
+    gaps: Callable[[jax.Array, jax.Array], jax.Array],
+    mean: Callable[[jax.Array], jax.Array],
+    a: jax.Array,
+    b: jax.Array,
+) -> Float32[Array, ""]:
+    """`mean(gaps(a, b))`, again and in another unit where it is not ordinary; NaN if it is not finite."""
+    plain = mean(gaps(a, b))
+    # A factor in the ordinary mean would cost a pass, and XLA might sum in another order: not the same bits.
+    # The barrier keeps the two apart under `vmap` as well, where both are computed.
+    a, b = jax.lax.optimization_barrier((a, b))
+
+    def in_their_unit(_: jax.Array) -> jax.Array:
+        unit = _unit(gaps(a, b))
+        return mean(gaps(a, b) * unit) / unit
+
+    return _or_nan(_control_flow.when(~_ordinary(plain), in_their_unit, plain))
+
+
+def _unit(gaps: Float32[Array, "*shape"]) -> Float32[Array, ""]:
+    """A factor for gaps whose squares would overflow or vanish, or a mean of them; 1 for ordinary ones."""
+    peak = jnp.max(jnp.abs(gaps))
+    as_they_are = _ordinary(peak) | (peak == 0) | ~jnp.isfinite(peak)
+    return jnp.where(as_they_are, 1.0, 1 / jnp.clip(peak, 2.0**-126, 2.0**126))
+
+
+def _ordinary(size: Float32[Array, ""]) -> Bool[Array, ""]:
+    """Whether the square of a gap, or of a mean of gaps, is far from both ends of float32; not for NaN."""
+    return (size > 1e-15) & (size < 1e15)
 
 
 def _or_nan(distance: jax.Array) -> jax.Array:

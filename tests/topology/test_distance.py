@@ -94,7 +94,7 @@ def test_top_distance_is_a_metric_on_distributions(a, b, c, order):
 def test_different_arrays_are_apart(triple, order):
     a, b, _ = triple
     largest = np.abs(a.astype(np.float64) - b).max()
-    if largest > 1e-15:  # its square is still a float32
+    if largest > 1e-37:  # the difference is a normal float32, in which nothing is flushed
         assert topology.top_distance(a, b, order=order) > 0
 
 
@@ -193,6 +193,39 @@ def test_nan_is_never_hidden():
         assert jnp.isnan(topology.top_distance(bad, jnp.array([0.5]), order=order))
     square = jnp.zeros((2, 2))
     assert jnp.isnan(topology.frobenius_distance(square.at[0, 1].set(jnp.nan), square))
+
+
+@pytest.mark.parametrize("scale", [3e-34, 1e-24, 1e-20, 1e-15, 1e15, 1e20, 1e38])
+@pytest.mark.parametrize("normalise", [True, False])
+def test_every_distance_grows_with_the_scale_of_its_arguments(scale, normalise):
+    """Where squares, sums of many or shares of one are no float32, too."""
+    units = np.float32(scale)
+    a, b = np.linspace(0, 1, 40, dtype=np.float32), np.linspace(0, 1, 40, dtype=np.float32) ** 2
+    if scale == 1e38 and not normalise:
+        a, b = a / 40, b / 40  # of the sum of 40 gaps
+    rng = np.random.default_rng(0)
+    square = np.triu(rng.random((2, 9, 9), dtype=np.float32), 1)
+
+    def measured(factor):
+        x, y = factor * a, factor * b
+        barcodes = topology.Barcode(x, x[:20]), topology.Barcode(y, y[:20])
+        for order in ORDERS:
+            yield topology.top_distance(x, y, order=order, normalise=normalise)
+            yield topology.top_distance(x, y[::3], order=order)
+            yield topology.barcode_distance(*barcodes, order=order, normalise=normalise)
+        if 1e-17 < scale < 1e17:  # the range that it states
+            yield topology.frobenius_distance(*(factor * square))
+
+    for small, large in zip(measured(np.float32(1)), measured(units), strict=True):
+        np.testing.assert_allclose(np.float64(large) / units, np.float64(small), rtol=1e-5)
+
+
+def test_a_distance_too_large_for_a_float32_is_nan():
+    a = np.array([-3e38, 3e38], np.float32)
+    for order in ORDERS:
+        assert jnp.isnan(topology.top_distance(a, a[::-1], order=order))
+    barcodes = topology.Barcode(0 * a, 0 * a), topology.Barcode(abs(a) / 2, abs(a) / 2)
+    assert jnp.isnan(topology.barcode_distance(*barcodes, order=1, normalise=False))
 
 
 def test_no_gradient_flows_and_none_is_nan_at_zero_distance():
