@@ -183,5 +183,7 @@ def _row_of_edges(
 
 
 def _bin(weights: Float32[Array, "*shape"], bins: int) -> Int32[Array, "*shape"]:
-    """Weights -> i32: 0 below 0, 1 to `bins` within [0, 1]; any other weight, and NaN, gets 1 or `bins`."""
-    return jnp.where(weights < 0, 0, 1 + jnp.clip((weights * bins).astype(jnp.int32), 0, bins - 1))
+    """Weights -> i32: 0 below 0, 1 to `bins` within [0, 1]; above 1, and for NaN, any of them."""
+    # As bits, above those of -0: compared as floats, XLA takes a negative denormal for 0.
+    negative = jax.lax.bitcast_convert_type(weights, jnp.uint32) > jnp.uint32(1 << 31)
+    return jnp.where(negative, 0, 1 + jnp.clip((weights * bins).astype(jnp.int32), 0, bins - 1))

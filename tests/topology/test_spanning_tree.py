@@ -196,7 +196,7 @@ def test_boruvka_has_a_round_for_each_halving():
     assert_same_bits(topology.compute_births(weights, "boruvka"), births)
 
 
-@pytest.mark.parametrize("wrong", [-0.01, np.nextafter(np.float32(1), 2), np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize("wrong", [-0.01, -1e-45, np.nextafter(np.float32(1), 2), np.inf, -np.inf, np.nan])
 @pytest.mark.parametrize("edge", [(0, 1), (5, 6), (0, 8), (3, 8), (2, 6)])
 def test_binned_deaths_of_a_weight_outside_of_the_unit_interval_are_nan(wrong, edge):
     weights = symmetric(9)
