@@ -41,8 +41,10 @@ def functional_connectome(
     leave about three digits.
 
     Args:
-        units: [N, P], N samples of P units, any real dtype; computed in float32. The samples may be sharded
-            over an Auto or an Explicit mesh; the result is then replicated.
+        units: [N, P], N samples of P units, any real dtype; computed in float32. The absolute values of a
+            unit's samples must add up to less than 1e38, and the standard deviation of one that lives be at
+            least 1e-33: see Returns. The samples may be sharded over an Auto or an Explicit mesh; the result
+            is then replicated.
         axis_name: the mapped axis (or a tuple of them) over which the samples are split, inside `shard_map`,
             `pmap` or `vmap`; the result is the connectome of the samples of all devices, from gathered
             moments, so that squares of the units must be normal numbers (1e-18 to 1e18). None under plain
@@ -51,7 +53,9 @@ def functional_connectome(
     Returns:
         f32[P, P] in [0, 1], symmetric. The row and column of a dead unit, which does not vary (standard
         deviation at most `DEAD` times its mean), are 0; for N = 1 all entries are 0. The row and column of a
-        unit with a non-finite sample are NaN off the diagonal.
+        unit with a non-finite sample are NaN off the diagonal, and so may be those of one whose sum is beyond
+        1e38. Of a unit that varies by less than 1e-33, differences from the mean below 1.2e-38 count as 0, so
+        that its correlations are off by up to a thousandth at 1e-36, and by anything at 1e-38.
 
     Raises:
         ValueError: if `units` is not [N, P] with N and P at least 1, or complex.

@@ -68,6 +68,16 @@ def test_rescaling_and_flipping_units_changes_nothing(scale):
     )
 
 
+@pytest.mark.parametrize("offset", [0.0, 10.0])
+@pytest.mark.parametrize("end", ["smallest", "largest"])
+def test_the_range_of_the_docstring_holds(end, offset):
+    x = np.random.default_rng(0).normal(size=(64, 5)) + offset
+    scale = 1e-33 / x.std(axis=0).min() if end == "smallest" else 0.99e38 / np.abs(x).sum(axis=0).max()
+    x = (x * scale).astype(np.float32)
+    expected = oracles.connectome(x.astype(np.float64) / scale)
+    np.testing.assert_allclose(topology.functional_connectome(x), expected, atol=TOLERANCE)
+
+
 @pytest.mark.parametrize("constant", [0.0, 7.0, -1e4, 0.1])
 def test_dead_units_have_zero_rows(constant):
     x = draw(50, 4)
