@@ -16,7 +16,7 @@ import numpy as np
 
 from cgalr_jax import _checks, _sharding
 
-__all__ = ["Layers", "Layout", "layer_units", "layout_of", "measured_layers", "pooled_units"]
+__all__ = ["Layers", "Layout", "check_layers", "layer_units", "layout_of", "measured_layers", "pooled_units"]
 
 
 class Layers(Mapping[str, jax.Array]):
@@ -165,15 +165,15 @@ def layer_units(activation: jax.typing.ArrayLike, max_samples: int = 8192) -> ja
         [rows, F] with rows <= max_samples, dtype unchanged.
 
     Raises:
-        ValueError: if `activation` has less than two axes or `max_samples` is less than 1.
+        ValueError: if `activation` has less than two axes or no features, or `max_samples` is less than 1.
 
     Example:
         >>> layer_units(jnp.zeros((128, 28, 28, 16))).shape  # 100352 positions, every 13th
         (7720, 16)
     """
     activation = jnp.asarray(_checks.real_or_complex("activation", activation))
-    if activation.ndim < 2:
-        raise ValueError(f"activation must be [N, ..., F], got shape {activation.shape!r}.")
+    if activation.ndim < 2 or activation.shape[-1] == 0:
+        raise ValueError(f"activation must be [N, ..., F] with F at least 1, got shape {activation.shape!r}.")
     max_samples = _checks.check_integer("max_samples", max_samples, 1)
     units = activation.reshape(-1, activation.shape[-1])
     rows = units.shape[0]
@@ -184,6 +184,26 @@ def layer_units(activation: jax.typing.ArrayLike, max_samples: int = 8192) -> ja
     # A gather, not a slice: for a slice of sharded samples no output sharding can be given.
     kept = jnp.arange(0, rows, stride, dtype=jnp.int32)
     return units.at[kept].get(mode="promise_in_bounds", out_sharding=_sharding.replicated(units, 2))
+
+
+def check_layers(layers: Any) -> None:
+    """Raises a ValueError unless they are names and something for each.
+
+    Args:
+        layers: {name: activations [N, ..., P]}, at least one.
+
+    Raises:
+        ValueError: if it is no mapping, or an empty one.
+
+    Example:
+        >>> check_layers({"dense": jnp.ones((8, 2))})
+        >>> check_layers(jnp.ones((8, 2)))
+        Traceback (most recent call last):
+        ...
+        ValueError: layers must be a mapping of names to arrays, got an array of shape (8, 2) and...
+    """
+    if not isinstance(layers, Mapping) or not layers:
+        raise ValueError(f"layers must be a mapping of names to arrays, got {_checks.shown(layers)}.")
 
 
 def pooled_units(layers: Mapping[str, jax.Array]) -> jax.Array:
@@ -202,8 +222,7 @@ def pooled_units(layers: Mapping[str, jax.Array]) -> jax.Array:
         >>> pooled_units({"conv": jnp.ones((8, 3, 3, 4)), "dense": jnp.ones((8, 2))}).shape
         (8, 6)
     """
-    if not isinstance(layers, Mapping) or not layers:
-        raise ValueError(f"layers must be a mapping of names to arrays, got {_checks.shown(layers)}.")
+    check_layers(layers)
     layers = {name: jnp.asarray(_checks.real_array(f"layers[{name!r}]", x)) for name, x in layers.items()}
     if short := {name: x.shape for name, x in layers.items() if x.ndim < 2}:
         raise ValueError(f"layers must hold arrays [N, ..., P], got shapes {short}.")

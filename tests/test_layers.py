@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from cgalr_jax import layers
+from cgalr_jax import layers, signals
 
 pytestmark = pytest.mark.usefixtures("strict")
 
@@ -40,6 +40,7 @@ def test_layer_units_of_sharded_examples():
     ("call", "message"),
     [
         (lambda: layers.layer_units(np.zeros(3)), "activation must be"),
+        (lambda: layers.layer_units(np.zeros((4, 0))), r"activation must be .* got shape \(4, 0\)"),
         (
             lambda: layers.layer_units(np.zeros((3, 2)), 0),
             "max_samples must be an integer of at least 1, got 0",
@@ -49,3 +50,11 @@ def test_layer_units_of_sharded_examples():
 def test_arguments_out_of_range_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("make", [signals.births, signals.deaths, signals.barcode, signals.frobenius])
+@pytest.mark.parametrize("over", ["pooled", "min"])
+@pytest.mark.parametrize("wrong", [None, {}, np.zeros((4, 3))])
+def test_every_signal_of_connectomes_refuses_what_are_no_layers(make, over, wrong):
+    with pytest.raises(ValueError, match="^layers must be a mapping of names to arrays, got"):
+        make(over).read(wrong, None)

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.core
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from cgalr_jax import _checks
@@ -136,7 +138,8 @@ def robbins_monro_bounds(lower: float, upper: float, *, tau: float, exponent: fl
         exponent: in (1/2, 1].
 
     Returns:
-        A function `step -> (low, high)`, each f32[], for `envelope`.
+        A function `step -> (low, high)`, each f32[], for `envelope`. It raises a ValueError for a step that
+        is known and not a number of at least 0.
 
     Raises:
         ValueError: if an argument is outside its range.
@@ -154,6 +157,11 @@ def robbins_monro_bounds(lower: float, upper: float, *, tau: float, exponent: fl
     exponent = _checks.check("exponent", exponent, lambda x: 0.5 < x <= 1, "in (1/2, 1]")
 
     def bounds(step: jax.Array) -> tuple[jax.Array, jax.Array]:
+        if not isinstance(step, jax.core.Tracer):
+            steps = _checks.real_array("step", step)  # also many of them, for a plot
+            if not np.all((np.asarray(steps) >= 0) & (np.asarray(steps) < np.inf)):
+                raise ValueError(f"step must be finite and at least 0, got {_checks.shown(step)}.")
+            step = jnp.asarray(steps)
         envelope = (1 + jnp.asarray(step, jnp.float32) / tau) ** -exponent
         return lower * envelope, upper * envelope
 

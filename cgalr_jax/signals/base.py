@@ -10,7 +10,7 @@ import numpy as np
 
 from cgalr_jax import _checks, _control_flow, _sharding, topology
 from cgalr_jax._warnings import warn_deprecated
-from cgalr_jax.layers import Layers, layer_units, pooled_units
+from cgalr_jax.layers import Layers, check_layers, layer_units, pooled_units
 
 __all__ = ["FROZEN", "Over", "Signal", "check_signal", "from_connectomes", "positive", "shapes_of_reading"]
 
@@ -144,6 +144,7 @@ def from_connectomes(
 
     def read(layers: Layers, params: Any) -> dict[str, Any]:
         del params
+        check_layers(layers)
         units = (
             {"pooled": pooled_units(layers)}
             if over == "pooled"

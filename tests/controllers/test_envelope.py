@@ -175,3 +175,15 @@ def test_a_controller_that_does_not_calibrate_says_so():
 def test_bounds_may_halve_within_a_step():
     low, high = controllers.robbins_monro_bounds(0.1, 1.0, tau=0.5)(i32(1))
     np.testing.assert_allclose([low, high], [0.1 / 3, 1 / 3], rtol=1e-6)
+
+
+@pytest.mark.parametrize("step", ["a", None, -5, np.nan, np.inf, i32(-1), np.array([3, -1])])
+def test_bounds_refuse_what_is_no_step(step):
+    with pytest.raises(ValueError, match=r"^step must be .*, got"):
+        controllers.robbins_monro_bounds(0.1, 1.0, tau=10.0)(step)
+
+
+def test_bounds_of_many_steps_are_those_of_each():
+    bounds = controllers.robbins_monro_bounds(0.1, 1.0, tau=10.0)
+    each = np.transpose([bounds(step) for step in (0, 3, 10**12)])
+    np.testing.assert_array_equal(bounds(np.array([0, 3, 10**12])), each)
