@@ -67,7 +67,8 @@ def init(
         cg_valid=jnp.zeros((), jnp.bool_),
         cg_read=jnp.zeros((), jnp.int32),
         cg_cut=jnp.zeros((), jnp.int32),
-        cg_cut_read=jnp.zeros((), jnp.int32),
+        cg_moves=jnp.zeros((), jnp.int32),
+        cg_cut_moves=jnp.zeros((), jnp.int32),
         cg_layers=instrument.layout.measured(),
         cg_before=jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), reading),
         cg_samples=optax.tree.zeros_like(samples),
@@ -99,35 +100,39 @@ def measure(
     # 1. The distance. At the first measurement the reading is compared with itself: there is no other yet.
     last = jax.tree.map(lambda a, b: jnp.where(state.cg_valid, a, b), state.cg_before, after)
     distance = jnp.asarray(instrument.signal.compare(last, after), jnp.float32)
-    measured = state.cg_valid & jnp.isfinite(distance) & (distance >= 0)
-    steps = jnp.maximum(state.cg_step - state.cg_read, 1)
-    motion = distance / instrument.signal.set_point_at(steps)
+    # Only steps that move the network count: in a chain, `optax.MultiSteps` updates every k-th step only. If
+    # there was none since the last reading there is nothing to measure, and the controller is not asked.
+    moved = state.cg_valid & (state.cg_moves > 0)
+    measured = moved & jnp.isfinite(distance) & (distance >= 0)
+    moves = jnp.maximum(state.cg_moves, 1)
+    motion = distance / instrument.signal.set_point_at(moves)
     # 2. The controller: a distance that could not be measured is passed on as infinite, see `Measurement`.
     measurement = controllers.Measurement(
         distance=jnp.where(measured, motion, jnp.inf),
         step=state.cg_step,
-        cut=(state.cg_cut - state.cg_cut_read) / steps,
+        cut=state.cg_cut_moves / moves,
     )
     scale, controller_state = instrument.controller.update(measurement, state.cg_control)
     # 3. The next state. Bad readings and distances are counted, not kept; the first reading sets no scale.
     readable = _all_finite(before)
-    lost = ~readable | (state.cg_valid & ~measured)
+    lost = ~readable | (moved & ~measured)
 
     def keep(condition: jax.Array, new: Any, old: Any) -> Any:
         return jax.tree.map(lambda a, b: jnp.where(condition, jnp.asarray(a, b.dtype), b), new, old)
 
     return state._replace(
-        cg_scale=keep(state.cg_valid, scale, state.cg_scale),
+        cg_scale=keep(moved, scale, state.cg_scale),
         cg_distance=keep(measured, distance, state.cg_distance),
         cg_motion=keep(measured, motion, state.cg_motion),
         cg_measurements=keep(measured, optax.safe_increment(state.cg_measurements), state.cg_measurements),
         cg_skipped=keep(lost, optax.safe_increment(state.cg_skipped), state.cg_skipped),
         cg_valid=state.cg_valid | readable,
         cg_read=jnp.where(readable, state.cg_step, state.cg_read),
-        cg_cut_read=jnp.where(readable, state.cg_cut, state.cg_cut_read),
+        cg_moves=keep(readable, jnp.zeros_like(state.cg_moves), state.cg_moves),
+        cg_cut_moves=keep(readable, jnp.zeros_like(state.cg_cut_moves), state.cg_cut_moves),
         cg_before=keep(readable, before, state.cg_before),
         cg_samples=keep(readable, samples, state.cg_samples),
-        cg_control=keep(state.cg_valid, controller_state, state.cg_control),
+        cg_control=keep(moved, controller_state, state.cg_control),
     )
 
 
@@ -159,18 +164,30 @@ def update(
         state = measured(state) if measure else _measured_in_time(instrument, measured, state)
     rate = () if learning_rate is None else rate_at(learning_rate, state.cg_step) * state.cg_scale
     scale = state.cg_scale
+    moved, is_cut = jnp.ones((), jnp.bool_), jnp.zeros((), jnp.bool_)
     if instrument.max_share is not None and params is not None:
         scaled = jax.tree.map(functools.partial(_product, scale), updates)
-        share = jax.lax.stop_gradient(share_if_alike(scaled, params)) / instrument.max_share
-        # An infinite share may be that of a finite update whose square is not: the step is left out. Where an
-        # update is infinite it becomes NaN, which the user is to see, as the NaN that nothing cuts.
-        is_cut = share > 1
-        scale = scale / jnp.where(is_cut, share, 1.0)
-        cut = jnp.where(is_cut, optax.safe_increment(state.cg_cut), state.cg_cut)
-        state = state._replace(cg_cut=cut)
+        share = share_if_alike(scaled, params)
+        if share is not None:
+            share = jax.lax.stop_gradient(share) / instrument.max_share
+            # An infinite share may be that of a finite update whose square is not: the step is left out.
+            # Where an update is infinite it becomes NaN, which the user is to see, as the NaN that nothing
+            # cuts.
+            moved, is_cut = share != 0, share > 1
+            scale = scale / jnp.where(is_cut, share, 1.0)
     # Not of `scaled`: updates that are multiplied twice would be written, and read, once more.
     scaled = jax.tree.map(functools.partial(_scaled, scale), updates)
-    return scaled, state._replace(cg_rate=rate, cg_step=optax.safe_increment(state.cg_step))
+
+    def counted(condition: jax.Array, count: jax.Array) -> jax.Array:
+        return jnp.where(condition, optax.safe_increment(count), count)
+
+    return scaled, state._replace(
+        cg_rate=rate,
+        cg_step=optax.safe_increment(state.cg_step),
+        cg_cut=counted(is_cut, state.cg_cut),
+        cg_moves=counted(moved, state.cg_moves),
+        cg_cut_moves=counted(is_cut, state.cg_cut_moves),
+    )
 
 
 def rate_at(learning_rate: optax.ScalarOrSchedule, step: jax.Array) -> jax.Array:

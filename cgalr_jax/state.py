@@ -32,7 +32,8 @@ class ConnectomeState(NamedTuple):
     cg_valid: jax.Array  # bool[], whether cg_before holds a reading
     cg_read: jax.Array  # i32[], the step at which cg_before was read
     cg_cut: jax.Array  # i32[], optimizer steps that were cut to `max_share`
-    cg_cut_read: jax.Array  # i32[], how many of them before cg_before was read
+    cg_moves: jax.Array  # i32[], optimizer steps since cg_before was read whose updates were not all 0
+    cg_cut_moves: jax.Array  # i32[], how many of these were cut
     cg_layers: Any  # {name of a layer: bool[F]}, which of its units are measured
     cg_before: Any  # reading of the last measurement: at most one connectome per layer
     cg_samples: Any  # paired: the samples that cg_before was read from; otherwise empty

@@ -200,13 +200,58 @@ class TestFrozen:
     )
     def test_a_network_that_stands_still_gets_its_base_rate_at_most(self, chosen):
         still = optax.chain(
-            optax.set_to_zero(),
             cgalr_jax.scale_by_connectome(
                 EXAMPLE, signal=chosen, controller=cgalr_jax.calibrated(optax.cosine_decay_schedule(0.1, 600))
             ),
+            optax.set_to_zero(),
         )
         _, trace = run(still, 600, extra=lambda x: {"probe": probe})
         assert trace["cgalr/scale"].max() == 1
+
+    def test_without_updates_nothing_is_measured(self):
+        tx = optax.chain(optax.set_to_zero(), cgalr_jax.scale_by_connectome(EXAMPLE))
+        _, trace = run(tx, 60, extra=lambda x: {"probe": probe})
+        assert set(trace["cgalr/scale"]) == {np.float32(0.001)}
+        assert trace["cgalr/measurements"][-1] == trace["cgalr/skipped"][-1] == 0
+
+
+class TestFewUpdates:
+    """`optax.MultiSteps` in front of the block: most of the updates that it sees are 0."""
+
+    @staticmethod
+    def accumulated(k, rate, **extra):
+        schedule = optax.cosine_decay_schedule(rate, 1600)
+        steps = optax.MultiSteps(optax.sgd(lambda update: schedule(update * k), momentum=0.9), k)
+        block = cgalr_jax.scale_by_connectome(
+            EXAMPLE, samples=X[:32], controller=cgalr_jax.calibrated(schedule, **extra)
+        )
+        return optax.chain(optax.GradientTransformationExtraArgs(steps.init, steps.update), block)
+
+    @pytest.mark.parametrize("extra", [{}, {"steps": 1600}], ids=["", "steps"])
+    def test_the_rate_that_is_found_does_not_depend_on_the_base_rate(self, extra):
+        rates = []
+        for rate in (0.1, 10.0):
+            tx = self.accumulated(8, rate, **extra)
+            after, trace = run(tx, 1600, extra=lambda x: {"probe": hidden, "samples": x})
+            assert trace["cgalr/ended"][-1] != 0
+            assert trace["cgalr/cut"][-1] < 20  # of 200 updates
+            assert loss(after, X, Y) < 0.25 * loss(PARAMS, X, Y)
+            rates.append(rate * trace["cgalr/anchor"][-1])
+        assert 0.5 < rates[0] / rates[1] < 2
+
+    def test_the_share_of_cut_steps_and_the_set_point_are_those_of_the_updates(self):
+        def note(measurement, state):
+            return jnp.float32(1), jnp.stack([measurement.distance, measurement.cut])
+
+        controller = controllers.Controller(lambda: (jnp.float32(1), jnp.zeros(2)), note)
+        signal = signals.update_norm()
+        tx = cgalr_jax.scale_by_connectome(EXAMPLE, signal=signal, every=4, controller=controller)
+        params, state = PARAMS, tx.init(PARAMS)
+        for factor in (0.5, 0, 0, 1e-3, 0):
+            updates, state = tx.update(jax.tree.map(lambda x, f=factor: f * x, PARAMS), state, params)
+            params = optax.apply_updates(params, updates)
+        assert state.cg_motion == pytest.approx(state.cg_distance / signal.set_point_at(2))
+        np.testing.assert_allclose(state.cg_control.controller, [state.cg_motion, 0.5])
 
 
 class TestLongRuns:
@@ -728,8 +773,9 @@ class TestMeasure:
         assert first.cg_valid
         assert first.cg_measurements == 0
         assert first.cg_scale == state.cg_scale
-        second = measure(instrument, first, other, other, None)
+        second = measure(instrument, first._replace(cg_moves=jnp.int32(1)), other, other, None)
         assert second.cg_measurements == 1
+        assert second.cg_moves == 0
         assert second.cg_scale == 0.5
         np.testing.assert_allclose(second.cg_distance, signal.compare(one, other))
 
@@ -742,7 +788,7 @@ class TestMeasure:
         instrument, state = self.instrument_and_state(signal)
         reading = instrument.read(hidden(PARAMS, X[:64]), PARAMS)
         state = measure(instrument, state, reading, reading, None)
-        state = measure(instrument, state, reading, reading, None)
+        state = measure(instrument, state._replace(cg_moves=jnp.int32(1)), reading, reading, None)
         assert state.cg_measurements == 0
         assert state.cg_skipped == 1
         assert not jnp.isfinite(state.cg_control.controller)  # what the controller is told

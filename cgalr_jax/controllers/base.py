@@ -19,7 +19,7 @@ class Measurement(NamedTuple):
             Infinite if it could not be measured (non-finite activations, no layer with two live units).
         step: i32[], optimizer steps taken so far.
         cut: f32[], the share of the steps since the last measurement that were cut down to `max_share`, see
-            `scale_by_connectome`; in [0, 1], 0 if there is no bound.
+            `scale_by_connectome`, of those whose updates were not all 0; in [0, 1], 0 if there is no bound.
     """
 
     distance: jax.Array

@@ -164,15 +164,20 @@ def largest_share(updates: Any, params: Any) -> jax.Array:
                 f"updates must be arrays with the shapes of params, got {_checks.shown(update)} for "
                 f"{_checks.shown(weight)} at updates{jax.tree_util.keystr(path)}."
             )
-    return _largest(pairs)
+    return _largest(_that_train(pairs))
 
 
-def share_if_alike(updates: Any, params: Any) -> jax.Array:
-    """`largest_share` of any two trees: what cannot be matched, or is no array, counts for nothing."""
-    return _largest(_pairs(updates, params) or [])
+def share_if_alike(updates: Any, params: Any) -> jax.Array | None:
+    """`largest_share` of any two trees: what cannot be matched, or is no array, counts for nothing.
+
+    None if that leaves nothing.
+    """
+    pairs = _that_train(_pairs(updates, params) or [])
+    return _largest(pairs) if pairs else None
 
 
 _Pairs = list[tuple[jax.tree_util.KeyPath, Any, Any]]
+_Matched = list[tuple[jax.Array, jax.Array]]
 
 
 def _pairs(updates: Any, params: Any) -> _Pairs | None:
@@ -185,13 +190,17 @@ def _pairs(updates: Any, params: Any) -> _Pairs | None:
     return [(*leaf, weight) for leaf, weight in zip(leaves, weights, strict=True)]
 
 
-def _largest(matched: _Pairs) -> jax.Array:
-    """`largest_share` of these pairs; those that are no numbers that train are left out."""
-    pairs = [
+def _that_train(pairs: _Pairs) -> _Matched:
+    """The pairs of numbers that train."""
+    return [
         (jnp.asarray(u), jnp.asarray(w))
-        for _, u, w in matched
+        for _, u, w in pairs
         if _leaves.is_inexact(w) and _leaves.is_inexact(u) and jnp.size(w) and jnp.shape(u) == jnp.shape(w)
     ]
+
+
+def _largest(pairs: _Matched) -> jax.Array:
+    """`largest_share` of these pairs."""
     shares = [_share(u, w, *_sides(w.shape)) for u, w in pairs if w.ndim >= 2]
     if not shares and pairs:
         update, size = (jnp.sqrt(sum(_norm(x) ** 2 for x in each)) for each in zip(*pairs, strict=True))
