@@ -107,10 +107,10 @@ RUNS = {
     ),
     "the length of the run": (
         lambda: cgalr_jax.cgalr(
-            SCHEDULE, EXAMPLE, samples=X[:32], steps=300, every=8, signal=signals.frobenius()
+            SCHEDULE, EXAMPLE, samples=X[:32], steps=30, every=8, signal=signals.frobenius()
         ),
         paired,
-        {"steps": 300, "every": 8},
+        {"steps": 30, "every": 8},
     ),
     "a short run": (
         lambda: cgalr_jax.cgalr(SCHEDULE, EXAMPLE, steps=60, every=4, signal=LIGHT),

@@ -317,4 +317,4 @@ def test_the_example_refuses_to_resume_with_other_units(tmp_path, monkeypatch):
     resume.run(tmp_path, 6, seed=0, kill_at=None)
     monkeypatch.setattr(resume, "NETWORK", linen.Sequential([linen.Dense(48), linen.relu, linen.Dense(10)]))
     with pytest.raises(ValueError, match="'layers_0' must have 48 units, got 32 units"):
-        resume.run(tmp_path, 9, seed=0, kill_at=None)
+        resume.run(tmp_path, 6, seed=0, kill_at=None)
