@@ -55,6 +55,7 @@ WINGS = {
     "capture": (
         ("choice", "frozen", "train_state"),
         ("calls",),
+        ("linen_modules",),
         ("outputs", "listening"),
         ("nnx", "linen"),
         ("shapes",),

@@ -7,7 +7,9 @@ share parameters, only the output has the new axes: these are time steps, and co
 the name under which the value is sown, and so survives jit, remat and scan.
 """
 
+import inspect
 import math
+import traceback
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -61,12 +63,12 @@ class Listener:
     def __init__(
         self,
         choice: Choice,
-        default: tuple[type, ...],
+        default: Callable[[Any], bool],
         units_last: Callable[[Any, Any, Any], jax.Array],
         unreachable: str,
     ):
         self.choice = choice
-        self.default = default  # the types that are measured if `layers` is None
+        self.default = default  # whether a module is measured if `layers` is None
         self.units_last = units_last  # (module, its output, keyword arguments of its call) -> [N, ..., F]
         self.unreachable = unreachable  # where no output can be sown, and what to do about it
         self.paths: list[Path] = []  # of all modules called
@@ -80,6 +82,49 @@ class Listener:
         """The names of all modules called, sorted; the model itself has no name."""
         return sorted({join(path) for path in self.paths} - {""})
 
+    def forward(self, model: Any, samples: Any) -> Any:
+        """One forward pass.
+
+        Raises:
+            ValueError: if there is no `forward`, and the model does not take samples alone, or not these; if
+                `forward` calls no module of the model.
+        """
+        forward = self.choice.get("forward")
+        if forward is None:
+            try:
+                inspect.signature(model).bind(samples)
+            except TypeError as error:
+                raise ValueError(
+                    "forward must be passed, to capture.example and to the probe, if the model takes other "
+                    "arguments than samples alone: forward=lambda model, x: model(x, train=False); got none, "
+                    f"and {error}."
+                ) from None
+        try:
+            output = model(samples) if forward is None else forward(model, samples)
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            if _is_ours(error):
+                raise
+            said = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+            # What Flax or the model says of a tuple, a dictionary or nothing in the place of an array.
+            if forward is None and not (_leaves.is_array(samples) and jnp.ndim(samples)):
+                raise ValueError(
+                    "samples must be what the model takes, or forward=lambda model, samples: model(*samples) "
+                    f"passed, to capture.example and to the probe; got {_checks.shown(samples)}, and {said}"
+                ) from error
+            if forward is not None and not self.paths:
+                raise self._not_run(said) from error
+            raise
+        if not self.paths:
+            raise self._not_run("no call of any of its modules")
+        return output
+
+    def _not_run(self, instead: str) -> ValueError:
+        """The error for a `forward` that has called no module of the model."""
+        return ValueError(
+            "forward must run the model, forward(model, samples), as in forward=lambda model, x: model(x), "
+            f"got {_checks.shown(self.choice.get('forward'))}, and {instead}."
+        )
+
     def not_reached(self, name: str) -> ValueError:
         """The error for a layer out of whose place nothing is sown."""
         return ValueError(
@@ -90,9 +135,10 @@ class Listener:
         """The error for a transformation out of which nothing is sown: what is in it, and what is not."""
         within = {join(path) for path, around in self.transforms.items() if transform in around}
         others = [name for name in self.names if name not in within]
+        instead = f"such as a module around it, among {others}" if others else "or write a probe of your own"
         return ValueError(
             f"layers must be reachable, got {sorted(within)} inside an {transform} that carries or shares "
-            f"their module; choose other layers, such as a module around it, among {others}."
+            f"their module; choose other layers, {instead}."
         )
 
     def call(
@@ -123,6 +169,12 @@ class Listener:
         if wanted:
             self.measured.add(path)
         return output
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Whether an error was raised here, or by Flax of a place where nothing can be sown."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return frames[-1].f_globals.get("__name__", "").startswith("cgalr_jax") or "__captures__" in str(error)
 
 
 def units_last(output: Any, recurrent: bool, features: int) -> jax.Array:

@@ -1,7 +1,6 @@
 """Which layers to measure, and in which form: keyword arguments of the functions of `capture`."""
 
 import fnmatch
-import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, TypedDict
 
@@ -9,7 +8,7 @@ import jax
 
 from cgalr_jax import _checks
 
-__all__ = ["Activations", "Choice", "check", "is_named", "is_wanted", "may_sow", "patterns", "run"]
+__all__ = ["Activations", "Choice", "check", "is_named", "is_wanted", "may_sow", "patterns"]
 
 Activations = dict[str, jax.Array]
 
@@ -82,11 +81,13 @@ def is_named(choice: Choice, name: str) -> bool:
     return any(fnmatch.fnmatch(name, pattern) for pattern in patterns(choice))
 
 
-def is_wanted(choice: Choice, name: str, module: Any, default: tuple[type, ...]) -> bool:
-    """Whether to measure a module; `default` are the types to measure if `layers` is None."""
+def is_wanted(choice: Choice, name: str, module: Any, default: Callable[[Any], bool]) -> bool:
+    """Whether to measure a module; `default` tells it if `layers` is None."""
     layers = choice.get("layers")
-    types = default if layers is None else tuple(layer for layer in layers if isinstance(layer, type))
-    return name != "" and (is_named(choice, name) or isinstance(module, types))
+    if name == "" or layers is None:
+        return name != "" and default(module)
+    types = tuple(layer for layer in layers if isinstance(layer, type))
+    return is_named(choice, name) or isinstance(module, types)
 
 
 def may_sow(choice: Choice, name: str) -> bool:
@@ -99,22 +100,3 @@ def may_sow(choice: Choice, name: str) -> bool:
         for pattern in patterns(choice)
         for end in range(1, len(pattern) + 1)
     )
-
-
-def run(choice: Choice, model: Any, samples: Any) -> Any:
-    """One forward pass.
-
-    Raises:
-        ValueError: if there is no `forward`, and the model does not take samples alone.
-    """
-    forward = choice.get("forward")
-    if forward is not None:
-        return forward(model, samples)
-    try:
-        inspect.signature(model).bind(samples)
-    except TypeError as error:
-        raise ValueError(
-            "forward must be passed, to capture.example and to the probe, if the model takes other arguments "
-            f"than samples alone: forward=lambda model, x: model(x, train=False); got none, and {error}."
-        ) from None
-    return model(samples)

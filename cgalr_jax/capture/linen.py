@@ -1,44 +1,26 @@
 """Flax linen models -> activations."""
 
 import functools
-import inspect
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import core, linen
 
 from cgalr_jax import _checks
 from cgalr_jax.capture import calls, frozen, outputs
 from cgalr_jax.capture import choice as choices
 from cgalr_jax.capture.choice import Activations, Choice
+from cgalr_jax.capture.linen_modules import hold_linen_still, is_linen_layer, linen_units
 
 __all__ = ["check_params", "is_variables", "linen_forward", "linen_probe", "linen_samples"]
 
-_STILL = (
-    (linen.BatchNorm, "use_running_average", False),
-    (linen.Dropout, "deterministic", True),
-    (linen.MultiHeadDotProductAttention, "deterministic", True),
-)
 _RUNS = itertools.count()
 _UNREACHABLE = (
     "an nn.scan or nn.vmap that does not return 'intermediates', or an nn.map_variables (linen.WeightNorm);"
     " add 'intermediates': 0 to the variable_axes"
-)
-_RECURRENT = (linen.RNN, linen.RNNCellBase)
-_LAYERS = (
-    linen.Dense,
-    linen.DenseGeneral,
-    linen.Einsum,
-    linen.Conv,
-    linen.ConvLocal,
-    linen.ConvTranspose,
-    linen.MultiHeadDotProductAttention,
-    linen.WeightNorm,  # its layer runs in an nn.map_variables, out of which nothing is sown
-    *_RECURRENT,
 )
 
 
@@ -200,7 +182,7 @@ def _run(
     still: bool = True,
 ) -> tuple[Any, Activations, dict[str, Any]]:
     """Runs a linen model and collects what its modules sow; with `still`, as in a probe."""
-    listener = calls.Listener(choice, _LAYERS, _units_last, _UNREACHABLE)
+    listener = calls.Listener(choice, is_linen_layer, linen_units, _UNREACHABLE)
     variables = {"params": {}, **{key: value for key, value in variables.items() if key != "intermediates"}}
 
     def heard(method: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
@@ -208,7 +190,7 @@ def _run(
             return method(*args, **kwargs)
         module = context.module
         if still:
-            args, kwargs = _hold_still(module, context.orig_method, args, kwargs)
+            args, kwargs = hold_linen_still(module, context.orig_method, args, kwargs)
         return listener.call(
             module.path,
             module,
@@ -228,7 +210,7 @@ def _run(
             # Flax draws missing streams from that of 'params', so that one constant key serves all.
             rngs={"params": jax.random.key(0)} if still else rngs,
             mutable=core.DenyList(("params", own)) if still else [*mutable, "intermediates", own],
-            method=lambda model, samples: choices.run(choice, model, samples),
+            method=lambda model, samples: listener.forward(model, samples),
         )
     ranks = {path: _ranks(_subtree(variables["params"], path)) for path in listener.paths}
     activations = outputs.collect(changed.get("intermediates", {}), ranks, listener, output)
@@ -236,39 +218,6 @@ def _run(
     if "intermediates" in kept:
         kept["intermediates"] = outputs.without_notes(kept["intermediates"])
     return output, activations, kept
-
-
-def _hold_still(
-    module: linen.Module, method: Callable[..., Any], args: Any, kwargs: Any
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments of a module's call in a probe, without those for statistics and dropout.
-
-    Attributes of the module replace these arguments; `apply` made the module for this forward pass only.
-    """
-    for kind, name, value in _STILL:
-        if isinstance(module, kind) and name in (signature := inspect.signature(method)).parameters:
-            bound = signature.bind_partial(*args, **kwargs)
-            bound.arguments.pop(name, None)
-            args, kwargs = bound.args, bound.kwargs
-            object.__setattr__(module, name, value)
-    if isinstance(module, linen.BatchNorm) and module.axis_name and not frozen.is_mapped(module.axis_name):
-        object.__setattr__(module, "axis_name", None)
-    if isinstance(module, linen.SpectralNorm):
-        collection = module.collection_name
-        for name, value in module.variables.get(collection, {}).items():
-            if name.endswith("/u"):
-                start = jax.random.normal(jax.random.key(0), value.shape, value.dtype)
-                module.put_variable(collection, name, start)
-    return args, kwargs
-
-
-def _units_last(module: Any, output: Any, kwargs: Mapping[str, Any]) -> jax.Array:
-    """The array that a module returned, its features merged into one last axis."""
-    if isinstance(module, linen.WeightNorm):
-        return _units_last(module.layer_instance, output, kwargs)
-    features = np.size(module.features) if isinstance(module, linen.DenseGeneral) else 1
-    value = calls.units_last(output, isinstance(module, _RECURRENT), features)
-    return calls.samples_first(value, module, kwargs) if isinstance(module, linen.RNN) else value
 
 
 def _ranks(parameters: Any) -> list[int]:

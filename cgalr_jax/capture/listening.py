@@ -9,17 +9,19 @@ import functools
 import threading
 import traceback
 import types
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax.numpy as jnp
-from flax import nnx
+from flax import core, linen, nnx
 
 from cgalr_jax.capture import calls, frozen
+from cgalr_jax.capture.linen_modules import hold_linen_still
 
 __all__ = ["attached", "ranks", "transforms"]
 
 _EAR = "_cgalr_ear"
+_CAPTURES = "__captures__"  # where Flax keeps what a module sows
 # Out of these nothing is sown by a module that all branches or iterations have together.
 _TRANSFORMS = ("cond", "fori_loop", "pmap", "scan", "switch", "vmap", "while_loop")
 # Held while the classes of a model's modules are exchanged.
@@ -82,7 +84,30 @@ class _NoAttentionDropout(nnx.MultiHeadAttention):
         return super().__call__(*args, **_still_deterministic(self, kwargs))
 
 
+class _Bridge(nnx.bridge.ToNNX):
+    """Base for linen modules in nnx: all that a bridge has goes to linen, which must not see what is ours.
+
+    The modules inside are not heard; in a probe they are held still like those of a linen model.
+    """
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        still = _is_still(self)
+        ours = {name: vars(self).pop(name) for name in (_EAR, _CAPTURES) if name in vars(self)}
+        before = dict(vars(self))
+        try:
+            if not still:
+                return super().__call__(*args, **kwargs)
+            with linen.intercept_methods(_still_linen):
+                return super().__call__(*args, **{**kwargs, "mutable": core.DenyList("params")})
+        finally:
+            if still:  # what linen has changed is discarded
+                vars(self).clear()
+                vars(self).update(before)
+            vars(self).update(ours)
+
+
 _STILL = {
+    nnx.bridge.ToNNX: _Bridge,
     nnx.BatchNorm: _OwnBatch,
     nnx.Dropout: _NoDropout,
     nnx.MultiHeadAttention: _NoAttentionDropout,
@@ -92,6 +117,13 @@ _STILL = {
 def _is_still(module: nnx.Module) -> bool:
     ear = vars(module).get(_EAR)
     return ear is not None and ear.still
+
+
+def _still_linen(method: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
+    """An interceptor of the methods of linen modules, with which they run as in a probe."""
+    if context.method_name == "__call__":
+        args, kwargs = hold_linen_still(context.module, context.orig_method, args, kwargs)
+    return method(*args, **kwargs)
 
 
 def _still_deterministic(module: nnx.Module, kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -145,7 +177,7 @@ def attached(model: nnx.Module, listener: calls.Listener, still: bool) -> Iterat
         yield
     finally:
         for module in (*modules.values(), *dict(nnx.iter_modules(model)).values()):
-            for name in (_EAR, "__captures__"):  # Flax leaves its captures if the forward pass fails
+            for name in (_EAR, _CAPTURES):  # Flax leaves its captures if the forward pass fails
                 if name in vars(module):
                     delattr(module, name)
             if isinstance(module, _Heard):

@@ -13,6 +13,7 @@ from cgalr_jax import _checks
 from cgalr_jax.capture import calls, frozen, listening, outputs
 from cgalr_jax.capture import choice as choices
 from cgalr_jax.capture.choice import Activations, Choice
+from cgalr_jax.capture.linen_modules import is_linen_layer, linen_units
 
 __all__ = ["nnx_forward", "nnx_probe", "nnx_samples"]
 
@@ -30,6 +31,7 @@ _LAYERS = (
     nnx.Conv,
     nnx.ConvTranspose,
     nnx.MultiHeadAttention,
+    nnx.LoRA,  # around its base module, if it has one
     *_RECURRENT,
 )
 
@@ -168,7 +170,7 @@ def _hold_still(model: nnx.Module) -> None:
 
 def _run(model: nnx.Module, samples: Any, choice: Choice, *, still: bool = False) -> tuple[Any, Activations]:
     """Runs an nnx model and collects what its modules sow."""
-    listener = calls.Listener(choice, _LAYERS, _units_last, _UNREACHABLE)
+    listener = calls.Listener(choice, _is_layer, _units_last, _UNREACHABLE)
     ranks = {path: listening.ranks(module) for path, module in nnx.iter_modules(model)}
 
     def run(model: nnx.Module, samples: Any) -> Any:
@@ -176,7 +178,7 @@ def _run(model: nnx.Module, samples: Any, choice: Choice, *, still: bool = False
             # Flax 0.12.8 adds captures to lists, too, and then cannot sort the state of a list.
             if isinstance(module, nnx.List) and hasattr(module, "__captures__"):
                 del module.__captures__
-        return choices.run(choice, model, samples)
+        return listener.forward(model, samples)
 
     try:
         with listening.attached(model, listener, still):
@@ -189,8 +191,17 @@ def _run(model: nnx.Module, samples: Any, choice: Choice, *, still: bool = False
     return output, outputs.collect(nnx.to_pure_dict(captured), ranks, listener, output)
 
 
+def _is_layer(module: Any) -> bool:
+    """Whether an nnx module is measured if `layers` is None."""
+    if isinstance(module, nnx.bridge.ToNNX):
+        return is_linen_layer(module.to_nnx__module)
+    return isinstance(module, _LAYERS)
+
+
 def _units_last(module: Any, output: Any, kwargs: Mapping[str, Any]) -> jax.Array:
     """The array that a module returned, its features merged into one last axis."""
+    if isinstance(module, nnx.bridge.ToNNX):
+        return linen_units(module.to_nnx__module, output, kwargs)
     features = np.size(module.out_features) if isinstance(module, nnx.LinearGeneral) else 1
     value = calls.units_last(output, isinstance(module, _RECURRENT), features)
     return calls.samples_first(value, module, kwargs) if isinstance(module, nnx.RNN) else value

@@ -2,14 +2,14 @@
 
 import collections
 import fnmatch
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cgalr_jax import _leaves
+from cgalr_jax import _checks, _leaves
 from cgalr_jax.capture import choice as choices
 from cgalr_jax.capture.calls import Listener, Note, Path, is_note, join
 from cgalr_jax.capture.choice import Activations, Choice
@@ -137,7 +137,7 @@ def _finish(calls: list[jax.Array], choice: Choice) -> jax.Array:
     """Activation and pooling of each call of a layer; then its calls (an unrolled loop in time) joined."""
     activation = choice.get("activation")
     if activation is not None:
-        calls = [activation(call) for call in calls]
+        calls = [_activated(activation, call) for call in calls]
     if choice.get("pooled"):
         calls = [
             jnp.mean(call, tuple(range(1, call.ndim - 1)), dtype=_leaves.wide(call.dtype)) for call in calls
@@ -147,6 +147,18 @@ def _finish(calls: list[jax.Array], choice: Choice) -> jax.Array:
     if len({call.shape for call in calls}) > 1:
         return jnp.concatenate([call.reshape(-1, call.shape[-1]) for call in calls])
     return jnp.stack(calls, axis=1) if len(calls) > 1 else calls[0]
+
+
+def _activated(activation: Callable[[jax.Array], jax.Array], call: jax.Array) -> jax.Array:
+    """`activation` of one array, which must keep its samples."""
+    _checks.shapes_of("activation", activation, call)
+    activated = activation(call)
+    if not _leaves.is_array(activated) or jnp.shape(activated)[:1] != call.shape[:1]:
+        raise ValueError(
+            f"activation must return an array [N, ..., F] for one of shape {call.shape}, "
+            f"got {_checks.shown(activated)}."
+        )
+    return jnp.asarray(activated)
 
 
 def _check_found(found: set[str], listener: Listener, sown: Any) -> None:

@@ -5,7 +5,7 @@ from typing import Any, Unpack
 import jax
 from flax import linen, nnx
 
-from cgalr_jax import _checks
+from cgalr_jax import _checks, _leaves
 from cgalr_jax.capture.choice import Choice
 from cgalr_jax.capture.linen import check_params, linen_probe
 from cgalr_jax.capture.nnx import nnx_probe
@@ -75,6 +75,11 @@ def example(model: Any, *arguments: Any, **choice: Unpack[Choice]) -> Any:
         _checks.check_function("model", model, "probe(params, *samples) -> activations", len(arguments))
         probe = model
     params, *samples = arguments
+    for leaf in jax.tree.leaves(samples):
+        if not _leaves.is_array(leaf):
+            raise ValueError(
+                f"samples must be arrays or jax.ShapeDtypeStructs, got {_checks.shown(leaf)}.\n{_CALLS}"
+            )
     # An nnx model need not be a pytree.
     params = nnx.state(params, nnx.Param) if isinstance(params, nnx.Module) else params
     return jax.eval_shape(probe, params, *samples)

@@ -307,7 +307,14 @@ def test_nothing_moves_where_the_parameters_stand_still(api):
             others = lambda: collections  # noqa: E731
         x = samples_of(others(), X)
         example, signal = capture.example(build(), params, x), signals.frobenius()
-        tx = cgalr_jax.scale_by_connectome(example, samples=x, every=1, signal=signal, controller=ECHO)
+        tx = cgalr_jax.scale_by_connectome(
+            example,
+            samples=x,
+            every=1,
+            signal=signal,
+            controller=ECHO,
+            max_share=None,  # with a bound, updates of nought are seen, and nothing is measured
+        )
         state, zeros = tx.init(params), optax.tree.zeros_like(params)
         for number in range(3):
             batch = X + number
