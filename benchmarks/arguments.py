@@ -55,7 +55,7 @@ def positive_integer(text: str) -> int:
         number = int(text)
     except ValueError:
         number = 0
-    if number < 1:
+    if not 1 <= number < 2**31:  # more is no count of anything here
         raise argparse.ArgumentTypeError(f"must be an integer of at least 1, got {text!r}")
     return number
 
@@ -76,9 +76,16 @@ def output_file(text: str) -> pathlib.Path:
     return path
 
 
+def data_folder(text: str) -> pathlib.Path:
+    """An argument that names a folder of data sets; whoever reads them says what is missing in it."""
+    if not text.strip():  # pathlib takes nothing for the folder that one is in
+        raise argparse.ArgumentTypeError(f"must name a folder, got {text!r}")
+    return pathlib.Path(text)
+
+
 def output_folder(text: str) -> pathlib.Path:
     """An argument that names a folder which files can be written into; it is made when there is a file."""
-    path = pathlib.Path(text)
+    path = data_folder(text)
     whole = pathlib.Path(os.path.abspath(text))
     made = [each for each in (whole, *whole.parents) if not each.exists()]
     output_file(str(path / ".writable"))

@@ -22,7 +22,6 @@ training images and the group's network, optimizer and units (behind LeakyReLU),
 
 import functools
 import itertools
-import pathlib
 from typing import NamedTuple
 
 import jax
@@ -325,9 +324,14 @@ def main(given=None):
         records="for each task and rule",
     )
     parser.add_argument(
-        "--data", type=pathlib.Path, metavar="FOLDER", help="where Fashion-MNIST lies; without it, small data"
+        "--data",
+        type=arguments.data_folder,
+        metavar="FOLDER",
+        help="where Fashion-MNIST lies; without it, small data",
     )
     options = parser.parse_args(given)
+    if options.quick and options.data:
+        parser.error(f"argument --data: {options.data} would not be read, --quick is of small data only")
     tasks, tuning = TASKS | (IMAGES if options.data else {}), range(20)
     if options.quick:
         short = SMALL._replace(epochs=12, seeds=range(100, 102))

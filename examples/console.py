@@ -75,7 +75,7 @@ def positive(text: str) -> float:
 def folder(text: str) -> pathlib.Path:
     """A folder that is there."""
     path = pathlib.Path(text).expanduser()
-    if not _is(pathlib.Path.is_dir, path):
+    if not text.strip() or not _is(pathlib.Path.is_dir, path):
         raise argparse.ArgumentTypeError(f"must be a folder that is there, got {text!r}")
     return path
 
@@ -92,6 +92,8 @@ def new_folder(text: str) -> pathlib.Path:
     """A folder that files can be written into; it is made."""
     path = pathlib.Path(text).expanduser()
     try:
+        if not text.strip():  # pathlib takes nothing for the folder that one is in
+            raise ValueError("it has no name")
         path.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=path).close()
     except (OSError, ValueError) as error:  # ValueError: a name that holds a null character

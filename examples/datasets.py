@@ -104,7 +104,7 @@ def digits(seed: int = 0) -> Images:
     order = np.random.default_rng(seed).permutation(len(x))
     train, test = order[:1000], order[1000:]
     x = x.reshape(-1, 8, 8, 1)
-    return _normalised(x[train], y[train], x[test], y[test])
+    return _normalised("scikit-learn", x[train], y[train], x[test], y[test])
 
 
 def python_source(characters: int) -> np.ndarray:
@@ -133,7 +133,7 @@ def mnist(folder: str | pathlib.Path, md5: Mapping[str, str] = MNIST, name: str 
                 f"{folder} must hold one label per image, got {images.shape} and {labels.shape}."
             )
         _check_labels(folder, labels)
-    return _normalised(x[..., None], y, x_test[..., None], y_test)
+    return _normalised(folder, x[..., None], y, x_test[..., None], y_test)
 
 
 def fashion_mnist(folder: str | pathlib.Path) -> Images:
@@ -185,7 +185,7 @@ def cifar10(folder: str | pathlib.Path, records: int = 10000) -> Images:
         for labels in (y, y_test):
             if len(set(np.bincount(labels, minlength=CLASSES))) > 1:
                 raise ValueError(f"it must hold as many images of each class, got {np.bincount(labels)}")
-    return _normalised(x, y, x_test, y_test)
+    return _normalised(place, x, y, x_test, y_test)
 
 
 def _unpacked(path: pathlib.Path) -> dict[str, bytes]:
@@ -409,9 +409,13 @@ def _check_labels(where: Any, labels: np.ndarray) -> None:
         raise ValueError(f"{where} must hold labels of at most {CLASSES - 1}, got {labels.max()}")
 
 
-def _normalised(x: np.ndarray, y: np.ndarray, x_test: np.ndarray, y_test: np.ndarray) -> Images:
-    """Zero mean and unit variance over the training images."""
+def _normalised(
+    place: str | pathlib.Path, x: np.ndarray, y: np.ndarray, x_test: np.ndarray, y_test: np.ndarray
+) -> Images:
+    """Zero mean and unit variance over the training images, which came from this place."""
     mean, deviation = x.mean(dtype=np.float64), x.std(dtype=np.float64)
+    if not deviation > 0:
+        raise ValueError(f"{place} must hold images of more than one value, got {mean:g} in each pixel.")
     arrays = []
     for images in (x, x_test):
         images = images.astype(np.float32)

@@ -392,9 +392,20 @@ def mnist_of_six(folder):
 
 
 def cifar_of_ten(folder):
-    record = {name: b"".join(bytes([k]) + bytes(3072) for k in range(10)) for name in datasets.CIFAR10}
+    record = {
+        name: b"".join(bytes([k]) + bytes(3071) + b"\1" for k in range(10)) for name in datasets.CIFAR10
+    }
     write_archive(folder, record)
     return lambda: datasets.cifar10(folder, 10)
+
+
+def test_images_of_one_value_are_refused(tmp_path):
+    images = {part: np.full((count, 28, 28), 7) for part, count in (("train", 6), ("test", 3))}
+    md5 = write_mnist(tmp_path, images, {"train": np.arange(6), "test": np.arange(3)})
+    with pytest.raises(
+        ValueError, match=f"{tmp_path} must hold images of more than one value, got 7 in each"
+    ):
+        datasets.mnist(tmp_path, md5)
 
 
 @pytest.mark.filterwarnings("ignore")  # NumPy's, about types that only damage can ask for

@@ -177,6 +177,8 @@ def test_an_example_runs_as_a_script():
             ["--out", "absent/picture.png"],
             "--out: must be a .pdf or .png or .svg file in a folder",
         ),
+        ("linen_cnn", ["--data", ""], "--data: must be a folder that is there, got ''"),
+        ("anatomy", ["--out", ""], "--out: must be a folder that can be written into, got ''"),
         ("anatomy", ["--out", __file__], "--out: must be a folder that can be written into, got"),
         ("anatomy", ["--out", f"{__file__}/pages"], "--out: must be a folder that can be written into, got"),
         ("resume", ["--run", f"{__file__}/run"], "--run: must be a folder that can be written into, got"),

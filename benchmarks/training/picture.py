@@ -1,5 +1,6 @@
 """README's picture, all tasks in one panel, of what is published: `python -m benchmarks.training.picture`."""
 
+import argparse
 import json
 import pathlib
 
@@ -67,4 +68,8 @@ def draw(path: pathlib.Path, records: list[arguments.Record]) -> None:
 
 
 if __name__ == "__main__":
-    draw(PICTURE, json.loads(PUBLISHED.read_text()))
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.training.picture", description=__doc__)
+    parser.add_argument(
+        "--out", type=arguments.output_file, default=PICTURE, metavar="FILE", help="default: README's picture"
+    )
+    draw(parser.parse_args().out, json.loads(PUBLISHED.read_text()))

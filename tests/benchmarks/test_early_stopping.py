@@ -56,6 +56,12 @@ def test_a_budget_beyond_the_end_is_the_end():
     assert found["5"][0].tolist() == [5]
 
 
+def test_images_that_would_not_be_read(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        rules.main(["--quick", "--data", str(tmp_path)])
+    assert f"--data: {tmp_path} would not be read" in capsys.readouterr().err
+
+
 def test_images_that_are_not_there(tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
         rules.main(["--data", str(tmp_path)])

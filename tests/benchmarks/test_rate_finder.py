@@ -42,7 +42,7 @@ def test_the_report():
     assert "held the oracle's rate in 1 of 2; the set-point was reached in 2." in report
 
 
-@pytest.mark.parametrize("given", [[], ["--data", "nowhere"]])
+@pytest.mark.parametrize("given", [[], ["--data", "nowhere"], ["--data", ""], ["--quick", "--data", "."]])
 def test_the_data_has_to_be_there(given, capsys):
     with pytest.raises(SystemExit):
         rate_finder.main(given)

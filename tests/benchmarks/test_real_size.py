@@ -646,6 +646,8 @@ def test_a_quick_run_needs_no_files(tmp_path, capsys, monkeypatch):
     [
         ([], "--data: must name the folder of the data sets"),
         (["--data", "nowhere", "--tasks", "cifar resnet"], "is not there. You find it at https://www.cs."),
+        (["--data", ""], "--data: must name a folder, got ''"),
+        (["--report", "--data", "."], "--data: . would not be read, --report trains nothing"),
         (["--tasks", "unheard"], "--tasks: invalid choice"),
     ],
 )

@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -91,6 +93,19 @@ def test_readme_tells_the_size_of_what_is_trained():
         params = jax.eval_shape(task.model.init, jax.random.key(0))
         assert sum(leaf.size for leaf in jax.tree.leaves(params)) <= 10_000, tasks.label(task)
     assert "at most ten thousand parameters" in text
+
+
+def test_asking_how_to_draw_readmes_picture_draws_nothing():
+    before = picture.PICTURE.stat().st_mtime_ns
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.training.picture", "--help"],
+        cwd=picture.report.PAGE.parents[2],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "--out FILE" in done.stdout
+    assert picture.PICTURE.stat().st_mtime_ns == before
 
 
 def test_readmes_picture_is_of_what_is_published(tmp_path):
