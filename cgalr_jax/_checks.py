@@ -90,6 +90,22 @@ def check_path(name: str, value: Any, what: str) -> None:
         raise ValueError(f"{name} must be {what}, a path, got {shown(value)}.")
 
 
+def check_file(name: str, value: Any, what: str) -> None:
+    """Raises a ValueError unless `value` is a path at which a file is, or can be; no folder, no pipe."""
+    check_path(name, value, what)
+    if not os.path.basename(value):  # it ends with a slash
+        raise ValueError(f"{name} must be a file, got {os.fspath(value)}, which names a folder.")
+    if os.path.exists(value) and not os.path.isfile(value):
+        raise ValueError(f"{name} must be a file, got {os.fspath(value)}, which is none.")
+
+
+def check_folder(name: str, value: Any) -> None:
+    """Raises a ValueError unless `value` is a path at which a folder is, or can be."""
+    check_path(name, value, "a folder")
+    if os.path.exists(value) and not os.path.isdir(value):
+        raise ValueError(f"{name} must be a folder, got {os.fspath(value)}, which is none.")
+
+
 def real_array(name: str, values: Any) -> jax.Array | np.ndarray:
     """`real_or_complex`, but complex numbers are refused: no imaginary part is dropped silently."""
     array = real_or_complex(name, values)
@@ -195,11 +211,25 @@ def shapes_of(name: str, function: Callable[..., Any], *arguments: Any, user: An
             ) from error
         if not isinstance(error, jax.errors.JAXTypeError):
             raise
-        # A bool, an int or a NumPy array was asked of a traced value.
-        raise ValueError(
-            f"{name} must be a function that JAX can trace, jnp.where instead of if, jnp instead of np, got "
-            f"{shown(function if user is None else user)}: {str(error).splitlines()[0]}"
-        ) from error
+        raise _untraceable(name, function if user is None else user, error) from error
+
+
+def called(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    """What a user's function returns; that it only knows Python or NumPy numbers is a ValueError."""
+    try:
+        return function(*arguments)
+    except TypeError as error:
+        if not isinstance(error, jax.errors.JAXTypeError):
+            raise
+        raise _untraceable(name, function, error) from error
+
+
+def _untraceable(name: str, function: Any, error: Exception) -> ValueError:
+    """The error for a bool, an int or a NumPy array that a user's function asks of a traced value."""
+    return ValueError(
+        f"{name} must be a function that JAX can trace, jnp.where instead of if, jnp instead of np, got "
+        f"{shown(function)}: {str(error).splitlines()[0]}"
+    )
 
 
 def check_pair(name: str, value: Any, pair: str) -> None:

@@ -124,7 +124,7 @@ def _varying(tree: Any) -> frozenset[Any]:
 
 
 def shapes_of_samples(samples: Any) -> Any:
-    """The shapes of example samples: arrays with at least one row, `jax.ShapeDtypeStruct`s, or numbers."""
+    """The shapes of example samples: arrays with at least one row, or `ShapeDtypeStruct`s; and numbers."""
 
     def shape_of(leaf: Any) -> jax.ShapeDtypeStruct:
         if not _leaves.is_array(leaf) or 0 in jnp.shape(leaf)[:1]:
@@ -135,9 +135,12 @@ def shapes_of_samples(samples: Any) -> Any:
         leaf = _checks.jax_array(leaf)
         return jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf))
 
-    if samples is not None and not jax.tree.leaves(samples):
+    shapes = jax.tree.map(shape_of, samples)
+    if samples is not None and not any(
+        each.shape for each in jax.tree.leaves(shapes)
+    ):  # a number, or nothing
         raise ValueError(f"samples must be an example of the batches, got {_checks.shown(samples)}.")
-    return jax.tree.map(shape_of, samples)
+    return shapes
 
 
 def cut_samples(samples: Any, stored: Any) -> Any:

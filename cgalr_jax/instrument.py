@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from cgalr_jax import _control_flow, _leaves, arguments, controllers, layers, signals
+from cgalr_jax import _checks, _control_flow, _leaves, arguments, controllers, layers, signals
 from cgalr_jax import state as states
 from cgalr_jax.signals.base import shapes_of_reading
 from cgalr_jax.signals.update import share_if_alike
@@ -156,6 +156,8 @@ def update(
     arguments.check_state("opt_state", state, ConnectomeState)
     # A restored state may hold NumPy arrays, which signals and controllers need not know.
     state = jax.tree.map(jnp.asarray, state)
+    if jax.tree.structure(state.cg_samples) != jax.tree.structure(stored):
+        states.check_form("opt_state", state, state._replace(cg_samples=stored))
     if measure is None or measure:
         arguments.check_extra_arguments(instrument.signal, stored, params, activations, probe, samples)
         if samples is not None and instrument.signal.reads_activations:
@@ -215,14 +217,15 @@ def _measured(
     elif probe is None:
         after = instrument.read(activations, params)
     elif samples is None:
-        after = instrument.read(probe(params), params)
+        after = instrument.read(_checks.called("probe", probe, params), params)
     else:
         # A loop, not one batch of both. Side by side along N they would share batch statistics; under a vmap
         # they would not, and where a probe is small that is faster, but a loop takes probes that cannot be
         # batched (callbacks, kernels of others), holds the activations of one of them only, and reads the
         # same samples with the same program: what stands still is 0 apart.
         after, before = _control_flow.each(
-            lambda samples: instrument.read(probe(params, samples), params), (state.cg_samples, samples)
+            lambda samples: instrument.read(_checks.called("probe", probe, params, samples), params),
+            (state.cg_samples, samples),
         )
         return measure(instrument, state, after, before, samples)
     return measure(instrument, state, after, after, state.cg_samples)

@@ -803,6 +803,9 @@ TABLE: dict[str, dict[str, Row]] = {
         "connectome_a": matrix(lambda v: topology.frobenius_distance(v, SQUARE), "connectome_a"),
         "connectome_b": matrix(lambda v: topology.frobenius_distance(SQUARE, v), "connectome_b"),
     },
+    "check_layers": {
+        "layers": Row(layers.check_layers, "a mapping of names to arrays", TREES, good=({"a": X},)),
+    },
     "layer_units": {
         "activation": array_row(layers.layer_units, "", ("complex", "another rank", "no entries"), (X,)),
         "max_samples": integers(lambda v: layers.layer_units(X, v), 1),

@@ -151,8 +151,7 @@ def _finish(calls: list[jax.Array], choice: Choice) -> jax.Array:
 
 def _activated(activation: Callable[[jax.Array], jax.Array], call: jax.Array) -> jax.Array:
     """`activation` of one array, which must keep its samples."""
-    _checks.shapes_of("activation", activation, call)
-    activated = activation(call)
+    activated = _checks.called("activation", activation, call)
     if not _leaves.is_array(activated) or jnp.shape(activated)[:1] != call.shape[:1]:
         raise ValueError(
             f"activation must return an array [N, ..., F] for one of shape {call.shape}, "

@@ -63,6 +63,11 @@ def check_controller(name: str, controller: Any) -> Controller:
     _checks.check_function(f"{name}.update", controller.update, "(measurement, state) -> (scale, state)", 2)
     _checks.check_integer(f"{name}.early", controller.early, 0)
     answer = controller.init()
+    if controller.early and not hasattr(answer[1], "calibrating"):
+        raise ValueError(
+            f"{name}.early must be 0 for a state without a property `calibrating`, which says how long each "
+            f"step is measured, got {controller.early} and {_checks.shown(answer[1])}."
+        )
     before = _shapes(f"{name}.init", jax.eval_shape(lambda: answer))
     _checks.check_positive(f"the scale of {name}.init", answer[0])
     measurement = Measurement(*(jnp.zeros((), dtype) for dtype in (jnp.float32, jnp.int32, jnp.float32)))

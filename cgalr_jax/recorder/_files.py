@@ -21,8 +21,6 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     mode = None
     with contextlib.suppress(FileNotFoundError):
         mode = os.stat(target).st_mode
-        if not stat.S_ISREG(mode):
-            raise ValueError(f"path must be a file, got {os.fspath(path)}, which is none.")
     folder = os.path.dirname(target)
     if not os.path.isdir(folder):
         raise FileNotFoundError(errno.ENOENT, f"there is no folder {folder}", os.fspath(path))

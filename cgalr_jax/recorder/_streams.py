@@ -22,8 +22,6 @@ class JsonLines:
     """Appends a JSON object per row to a file."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        if os.path.exists(path) and not os.path.isfile(path):  # a pipe cannot be read back and mended
-            raise ValueError(f"jsonl must be a file, got {os.fspath(path)}, which is none.")
         self._file = open(path, "a+b")  # noqa: SIM115  it stays open over the run
         try:
             self._mend(path)

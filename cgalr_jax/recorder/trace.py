@@ -42,7 +42,7 @@ class TraceRecorder:
         tensorboard: a folder for an event file, as for `to_tensorboard`.
 
     Raises:
-        ValueError: if `jsonl` is another kind of file, which is left as it is.
+        ValueError: if `jsonl` is another kind of file, which is left as it is, or `tensorboard` is no folder.
         ImportError: if `tensorboard` is given and tensorboardX is not installed.
 
     Example:
@@ -63,9 +63,10 @@ class TraceRecorder:
         jsonl: str | os.PathLike[str] | None = None,
         tensorboard: str | os.PathLike[str] | None = None,
     ) -> None:
-        for name, value, what in (("jsonl", jsonl, "a file"), ("tensorboard", tensorboard, "a folder")):
-            if value is not None:
-                _checks.check_path(name, value, what)
+        if jsonl is not None:
+            _checks.check_file("jsonl", jsonl, "a file")
+        if tensorboard is not None:
+            _checks.check_folder("tensorboard", tensorboard)
         self._rows: list[dict[str, float]] = []
         self._closed = False
         self._streams: list[JsonLines | EventFile] = []
@@ -148,10 +149,10 @@ class TraceRecorder:
             path: the file, exactly; a missing suffix is not added.
 
         Raises:
-            ValueError: if `path` is a folder or another thing that is not a file.
+            ValueError: if `path` names a folder or another thing that is not a file.
             OSError: if it cannot be written.
         """
-        _checks.check_path("path", path, "a file")
+        _checks.check_file("path", path, "a file")
         _files.write_trace(path, self.arrays(), len(self))
 
     @classmethod
@@ -224,7 +225,7 @@ class TraceRecorder:
         """
         from cgalr_jax.recorder import _page
 
-        _checks.check_path("path", path, "a file")
+        _checks.check_file("path", path, "a file")
         page = _page.page(
             self.arrays(),
             settings=settings,
@@ -247,9 +248,10 @@ class TraceRecorder:
             step: key of the horizontal axis; rows without it are numbered.
 
         Raises:
+            ValueError: if `directory` is no folder.
             ImportError: if tensorboardX is not installed.
         """
-        _checks.check_path("directory", directory, "a folder")
+        _checks.check_folder("directory", directory)
         if not isinstance(step, str):
             raise ValueError(f"step must be a key, a string, got {_checks.shown(step)}.")
         with contextlib.closing(EventFile(directory, step)) as file:

@@ -181,7 +181,8 @@ def from_connectomes(
 
 def _chosen(choose: Callable[[int], np.ndarray], width: int) -> np.ndarray:
     """The units that `choose` chooses of this many; JAX would take the last one for any index beyond."""
-    chosen = np.asarray(choose(width))
+    with jax.ensure_compile_time_eval():  # `choose` may use JAX where all else is traced
+        chosen = np.asarray(choose(width))
     if not (chosen.ndim == 1 and chosen.size >= 2 and chosen.dtype.kind in "iu"):
         raise ValueError(f"choose must return at least 2 indices, i32[n], got {_checks.shown(chosen)}.")
     if chosen.min() < 0 or chosen.max() >= width:

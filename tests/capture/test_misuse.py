@@ -101,7 +101,7 @@ def test_a_forward_that_does_not_run_the_model(way, forward):
 )
 def test_an_activation_that_does_not_return_the_samples(way, activation):
     with pytest.raises(ValueError, match="^activation must "):
-        way(X, activation=activation)
+        jax.eval_shape(lambda x: way(x, activation=activation), X)
 
 
 @WAYS

@@ -82,6 +82,16 @@ def test_a_link_stays_a_link_and_modes_stay(tmp_path):
     assert recorder.TraceRecorder.load(real).arrays()["loss"].tolist() == [2.0]
 
 
+@pytest.mark.parametrize("write", ["save", "report", "jsonl"])
+def test_what_ends_with_a_slash_is_no_file(tmp_path, write):
+    path = f"{tmp_path}/new/"
+    with pytest.raises(ValueError, match=f"must be a file, got {path}, which names a folder"):
+        recorder.TraceRecorder(jsonl=path) if write == "jsonl" else getattr(recorder.TraceRecorder(), write)(
+            path
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_folder_is_not_a_file(tmp_path):
     for write in (recorder.TraceRecorder().save, recorder.TraceRecorder().report):
         with pytest.raises(ValueError, match="path must be a file, got .*, which is none"):

@@ -201,6 +201,15 @@ def test_a_kill_loses_no_row(tmp_path):
     assert [row["loss"] for row in lines(tmp_path / "run.jsonl")] == [0, 1, 2]
 
 
+def test_a_file_is_no_folder_for_events(tmp_path):
+    pytest.importorskip("tensorboardX")
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="^tensorboard must be a folder, got .*file, which is none"):
+        recorder.TraceRecorder(tensorboard=tmp_path / "file")
+    with pytest.raises(ValueError, match="^directory must be a folder, got .*file, which is none"):
+        recorder.TraceRecorder().to_tensorboard(tmp_path / "file")
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
 def test_a_pipe_is_no_file_of_json_lines(tmp_path):
     os.mkfifo(tmp_path / "pipe")

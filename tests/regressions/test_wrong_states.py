@@ -143,3 +143,65 @@ def test_a_network_that_stops_moving_keeps_the_scale_of_a_ramp_that_had_begun():
 def test_a_step_of_the_schedule_that_lies_ahead_is_taken_with_it():
     scales, _ = calibration(lambda t: jnp.where(t < 400, 0.1, 1.0), 60, steps=600)
     assert max(scales[40:]) < 0.12
+
+
+@pytest.mark.parametrize("way", ["paired", "fixed"])
+def test_the_state_of_the_other_way_to_measure_is_named(way):
+    """A checkpoint of paired measurements in a run with a fixed probe, and the other way round."""
+    paired = cgalr_jax.scale_by_connectome(EXAMPLE, samples=X)
+    fixed = cgalr_jax.scale_by_connectome(EXAMPLE)
+    ours, other = (paired, fixed) if way == "paired" else (fixed, paired)
+    extra = {"samples": X} if way == "paired" else {}
+    with pytest.raises(ValueError, match="^opt_state must fit the optimizer: cg_samples must "):
+        ours.update(PARAMS, other.init(PARAMS), PARAMS, probe=lambda params, *x: probe(params), **extra)
+
+
+@pytest.mark.parametrize("samples", [32, True, 3.5, np.float32(2), (1, 2), {"number": 3}], ids=str)
+def test_a_number_of_samples_is_no_example_of_them(samples):
+    with pytest.raises(ValueError, match="^samples must be an example of the batches, got "):
+        cgalr_jax.scale_by_connectome(EXAMPLE, samples=samples)
+
+
+def test_numbers_beside_samples_are_samples():
+    tx = cgalr_jax.scale_by_connectome(EXAMPLE, samples={"x": X, "temperature": 2.0}, every=1)
+    state = tx.init(PARAMS)
+    for temperature in (2.0, 3.0):
+        samples = {"x": X, "temperature": temperature}
+        _, state = tx.update(
+            PARAMS,
+            state,
+            PARAMS,
+            probe=lambda params, samples: {"hidden": samples["x"] @ params["w"] / samples["temperature"]},
+            samples=samples,
+        )
+    assert state.cg_samples["temperature"] == 3
+
+
+@pytest.mark.parametrize("wrong", [np.tanh, lambda x: x if x.sum() > 0 else -x, lambda x: float(x[0, 0]) * x])
+@pytest.mark.parametrize("samples", [None, X])
+def test_a_probe_of_python_numbers_is_named(wrong, samples):
+    tx = cgalr_jax.scale_by_connectome(EXAMPLE, samples=samples)
+    extra = {} if samples is None else {"samples": samples}
+
+    @jax.jit
+    def step(state):
+        return tx.update(
+            PARAMS, state, PARAMS, probe=lambda params, *x: {"hidden": wrong(X @ params["w"])}, **extra
+        )
+
+    with pytest.raises(ValueError, match="^probe must be a function that JAX can trace"):
+        step(tx.init(PARAMS))
+
+
+def test_units_may_be_chosen_with_jax():
+    signal = signals.from_connectomes(
+        None, lambda a, b: jnp.max(jnp.abs(a - b)), "pooled", None, 0.1, lambda width: jnp.arange(2)
+    )
+    state = cgalr_jax.scale_by_connectome(EXAMPLE, signal=signal).init(PARAMS)
+    assert state.cg_before["pooled"].shape == (2, 2)
+
+
+def test_an_early_controller_must_say_how_long():
+    controller = controllers.Controller(lambda: (jnp.float32(1), ()), lambda m, state: (1.0, state), early=5)
+    with pytest.raises(ValueError, match="^controller.early must be 0 for a state without .* got 5"):
+        cgalr_jax.scale_by_connectome(EXAMPLE, controller=controller)
