@@ -43,7 +43,11 @@ WINGS = {
         ("rips",),
     ),
     "signals": (("base",), ("connectome", "update"), ("combined", "rips")),
-    "controllers": (("_ring", "base", "sensitivity"), ("calibrated", "gate", "envelope")),
+    "controllers": (
+        ("_ring", "base", "calibration"),
+        ("following", "sensitivity"),
+        ("calibrated", "gate", "envelope"),
+    ),
     "plotting": (("_style", "_inputs"), ("trees", "barcodes", "runs", "rates"), ("connectomes",)),
     "recorder": (
         ("_summary", "_streams", "_files", "_facts", "_pictures"),

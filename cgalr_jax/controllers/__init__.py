@@ -7,9 +7,7 @@ distance with earlier ones. Users can write others. `envelope` keeps the scale o
 
 from cgalr_jax.controllers.base import Controller, Measurement
 from cgalr_jax.controllers.calibrated import calibrated
-from cgalr_jax.controllers.envelope import Bounds, envelope, robbins_monro_bounds
-from cgalr_jax.controllers.gate import FAST, HOLD, SLOW, hysteresis_gate, robust_z_score, schmitt_trigger
-from cgalr_jax.controllers.sensitivity import (
+from cgalr_jax.controllers.calibration import (
     ANNEALING,
     BY_BOUND,
     BY_GUARD,
@@ -19,6 +17,8 @@ from cgalr_jax.controllers.sensitivity import (
     REACHED,
     UNFINISHED,
 )
+from cgalr_jax.controllers.envelope import Bounds, envelope, robbins_monro_bounds
+from cgalr_jax.controllers.gate import FAST, HOLD, SLOW, hysteresis_gate, robust_z_score, schmitt_trigger
 
 __all__ = [
     "ANNEALING",

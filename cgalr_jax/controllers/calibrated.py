@@ -10,9 +10,8 @@ from cgalr_jax import _checks
 from cgalr_jax._warnings import warn_deprecated
 from cgalr_jax.controllers._ring import ring_median
 from cgalr_jax.controllers.base import Controller, Measurement
-from cgalr_jax.controllers.sensitivity import (
+from cgalr_jax.controllers.calibration import (
     ANNEALING,
-    AT_REST,
     BY_BOUND,
     BY_GUARD,
     BY_TIME,
@@ -21,11 +20,10 @@ from cgalr_jax.controllers.sensitivity import (
     REACHED,
     UNFINISHED,
     CalibrationState,
-    Sensitivity,
-    believe,
-    follow,
     start_again,
 )
+from cgalr_jax.controllers.following import follow
+from cgalr_jax.controllers.sensitivity import AT_REST, Sensitivity, believe
 
 __all__ = ["anneal", "calibrated", "longest_ramp", "ramp"]
 

@@ -11,7 +11,7 @@ import optax
 
 from cgalr_jax import _checks, controllers, signals
 from cgalr_jax._warnings import warn_deprecated
-from cgalr_jax.controllers.sensitivity import CalibrationState
+from cgalr_jax.controllers.calibration import CalibrationState
 from cgalr_jax.finder import _fit
 from cgalr_jax.layers import measured_layers
 from cgalr_jax.signals.base import check_signal, shapes_of_reading
