@@ -130,7 +130,7 @@ class Calibration:
         enough = self.counted >= 5
         found = scale * math.exp(-max(excess, 0.0))
         anchor = None
-        if self.is_believed and enough and excess >= -0.1:
+        if self.is_believed and enough and excess >= -0.1 and found >= 1e-6:
             self.ended, anchor = 1, found
         elif self.cuts == 2 and (near_before or (enough and excess > -math.log(3))):
             self.ended, anchor = 4, scale * math.exp(-growth)

@@ -109,7 +109,8 @@ def calibrated(
       stays there until the next one. Values below a thousandth of the peak count as a thousandth.
     - A schedule that changes by more than a factor of 2.5 between two measurements (steps, short cycles)
       counts by its mean over the steps that made the motion; if that is 0, there is no sensitivity.
-    - The scale stays within [1e-6, 1e6], before the decay of a controller without a schedule.
+    - The scale stays within [1e-6, 1e6], before the decay of a controller without a schedule; a set-point
+      that would ask for less does not count as reached.
 
     With `steps`, the transformation measures at each step of the ramp. Otherwise it measures every `every`
     steps from the beginning.
@@ -284,7 +285,8 @@ def ramp(sensitivity: Sensitivity, state: CalibrationState, *, ramp_steps: float
     growth = jnp.minimum(_SLOW_FROM * sensitivity.steps / ramp_steps, careful)
     climbed = jnp.where(anew, 0.0, state.climbed) + jnp.where(counted > 0, growth, 0.0)
     enough = sensitivity.believed & (counted >= least)
-    reached = enough & (excess >= -tolerance)
+    found = state.scale * jnp.exp(-jnp.maximum(excess, 0.0))
+    reached = enough & (excess >= -tolerance) & (found >= _SMALLEST_SCALE)
     guard = jnp.where(motion > math.log(0.1), large_noise, small_noise)
     exhausted = sensitivity.believed & (state.cut_scale == 0) & (state.scale > jnp.exp(guard) * record_scale)
     slow = enough & (climbed >= _ALLOWANCE * _SLOW_FROM)
@@ -295,7 +297,6 @@ def ramp(sensitivity: Sensitivity, state: CalibrationState, *, ramp_steps: float
     ended = jnp.where(exhausted, BY_GUARD, ended)
     ended = jnp.where(cut, BY_BOUND, ended)
     ended = jnp.where(reached, REACHED, ended)
-    found = state.scale * jnp.exp(-jnp.maximum(excess, 0.0))
     anchor = jnp.where(ended == BY_BOUND, state.scale * jnp.exp(-growth), found)
     anchor = jnp.where(ended == BY_GUARD, jnp.minimum(found, jnp.maximum(record_scale, 1.0)), anchor)
     anchor = jnp.clip(anchor, _SMALLEST_SCALE, _LARGEST_SCALE)

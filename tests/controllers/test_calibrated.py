@@ -101,6 +101,13 @@ def test_the_scale_at_which_the_network_moves_at_its_set_point(right, steps):
     assert scales.max() < 1.2 * max(right, 1e-3)
 
 
+@pytest.mark.parametrize("steps", [None, 600])
+def test_a_base_rate_too_large_for_any_scale_is_not_called_reached(steps):
+    state, scales, _ = simulate(calibrated(steps=steps), 1e-8)
+    assert state.ended[0] not in (UNFINISHED, REACHED)
+    assert scales[0, -1] == state.anchor[0] == np.float32(1e-6)
+
+
 @pytest.mark.parametrize(("target", "found"), [(0.5, 50.0), pytest.param(2.0, 200.0, marks=pytest.mark.slow)])
 def test_the_target_is_in_set_points(target, found):
     state, _, _ = simulate(calibrated(target=target), 100.0)
