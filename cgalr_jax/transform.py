@@ -60,9 +60,10 @@ def scale_by_connectome(
     probe close over all parameters (`probe=lambda _: activations_of(params)`), or chain this transformation
     outside.
 
-    Only steps that move the network count: where most updates are 0, as behind `optax.MultiSteps` in a chain,
-    a set-point is that of the others, and without any there is no measurement. This is known from the updates
-    and `params`, if `max_share` is not None.
+    Only steps that move the network count: where most updates are 0, as behind `optax.MultiSteps(..., k)` in
+    a chain, a set-point is that of the others, and without any there is no measurement. (The block sees it
+    from the updates and `params`, if `max_share` is not None.) The schedule of `calibrated` still counts all
+    steps: there, give it `lambda step: schedule(step // k)`.
 
     Bad numbers never reach the scale. A distance that is negative or not finite (non-finite activations, no
     layer with two live units, a batch of one) makes the scale smaller. A reading that is not finite is

@@ -29,7 +29,7 @@ class Calibration:
             self.ramp()
         else:
             self.anneal()
-        self.scale = min(max(self.scale, 1e-6), 1e6)
+        self.scale, self.anchor = (min(max(x, 1e-6), 1e6) for x in (self.scale, self.anchor))
         return self.scale if self.schedule else self.scale * self.value
 
     def follow(self, step):
@@ -46,7 +46,8 @@ class Calibration:
             value = statistics.fmean(between)
         ahead = sorted(self.good(step + (place + 1) * max(passed, 10) // 5) for place in range(5))
         later, twice = (ahead[-1], ahead[-2]) if self.phase == 1 else (value, 0.0)
-        self.peak = max(before, min(value, self.value), twice) if before > 0 else value
+        first = [each for each in (self.good(step), statistics.median(between)) if each > 0]
+        self.peak = max(before, min(value, self.value), twice) if before > 0 else min(first, default=0.0)
         for reached in (value, later):
             if self.peak < reached <= 2 * self.peak:
                 self.peak = reached
@@ -103,7 +104,7 @@ class Calibration:
             self.believed = 1 if self.changed else min(self.believed + 1, 2)
         self.still = self.finite and not moved
         self.stills = self.stills + 1 if self.still else 0
-        if self.stills >= 30 and self.counted < 5:
+        if self.stills >= (30 if self.counted else 3) and self.counted < 5:
             self.stills = self.believed = 0
             self.start_again()
         self.now, self.step = value, step
@@ -145,7 +146,7 @@ class Calibration:
         if self.cuts == 2:
             self.cut_scale = scale
         if anchor is not None:
-            self.scale = self.anchor = min(max(anchor, 1e-6), 1e6)
+            self.scale = self.anchor = anchor
             self.phase, self.believed = 1, 0
         else:
             self.scale *= math.exp(self.growth_of(motion, excess, growth))

@@ -101,12 +101,14 @@ def calibrated(
       50, below a tenth of the set-point by 1000, without a new record of the motion, and becomes the anchor,
       but at most 1 or the scale of the record; by the bound on one step; or not yet.
     - While no motion has been more than a hundred-thousandth of the set-point (a rate too small for the
-      floating type, a frozen network), the scale rises to 1 at most: to the base rate as it was given. It
-      stays as it is while the schedule is 0, and once five sensitivities have counted.
+      floating type), the scale rises to 1 at most: to the base rate as it was given. It stays as it is while
+      the schedule is 0, and once five sensitivities have counted. Before that, what was believed is forgotten
+      after thirty such measurements in a row, and after three if no sensitivity has counted yet.
     - A value of the schedule that is negative or not finite is replaced by its last good value and counted in
       `refused`; the base optimizer still applies what its own schedule says. A value of more than twice the
       peak is a new one once two measurements in a row have seen it, or, while annealing, if the schedule
-      stays there until the next one. Values below a thousandth of the peak count as a thousandth.
+      stays there until the next one. Of the first two values that are not 0 the smaller one counts. Values
+      below a thousandth of the peak count as a thousandth.
     - A schedule that changes by more than a factor of 2.5 between two measurements (steps, short cycles)
       counts by its mean over the steps that made the motion; if that is 0, there is no sensitivity.
     - The scale stays within [1e-6, 1e6], before the decay of a controller without a schedule; a set-point
@@ -214,7 +216,10 @@ def calibrated(
             ramp(sensitivity, state, ramp_steps=ramp_steps),
             anneal(sensitivity, state),
         )
-        state = state._replace(scale=jnp.clip(state.scale, _SMALLEST_SCALE, _LARGEST_SCALE))
+        state = state._replace(
+            scale=jnp.clip(state.scale, _SMALLEST_SCALE, _LARGEST_SCALE),
+            anchor=jnp.clip(state.anchor, _SMALLEST_SCALE, _LARGEST_SCALE),
+        )
         return state.scale * state.value if schedule is None else state.scale, state
 
     # If the length of the run is not known, there is a measurement every `every` steps from the beginning.
@@ -299,7 +304,6 @@ def ramp(sensitivity: Sensitivity, state: CalibrationState, *, ramp_steps: float
     ended = jnp.where(reached, REACHED, ended)
     anchor = jnp.where(ended == BY_BOUND, state.scale * jnp.exp(-growth), found)
     anchor = jnp.where(ended == BY_GUARD, jnp.minimum(found, jnp.maximum(record_scale, 1.0)), anchor)
-    anchor = jnp.clip(anchor, _SMALLEST_SCALE, _LARGEST_SCALE)
     # 5. The next scale: fast up to the beginning of the slow part, once two sensitivities are believed, while
     #    they are steady, no faster than carefully in each step while they rise; never beyond the scale that
     #    the median predicts.

@@ -48,7 +48,10 @@ def follow(schedule: optax.Schedule | None, step: jax.Array, state: CalibrationS
     annealing = state.phase == ANNEALING
     later, twice = jnp.where(annealing, ahead[-1], value), jnp.where(annealing, ahead[-2], 0.0)
     seen = jnp.maximum(jnp.minimum(value, state.value), twice)
-    peak = jnp.where(state.peak > 0, jnp.maximum(state.peak, seen), value)
+    # The first one: the smaller of two that are not 0, since one of them may be far too large.
+    both = jnp.stack([jnp.where(good(now), now, 0.0), jnp.median(between)])
+    first = jnp.where(jnp.min(both) > 0, jnp.min(both), jnp.max(both))
+    peak = jnp.where(state.peak > 0, jnp.maximum(state.peak, seen), first)
     for reached in (value, later):
         peak = jnp.where(reached <= sudden * peak, jnp.maximum(reached, peak), peak)
     # While the schedule warms up, the scale is divided by what that adds to the rate: their product is what

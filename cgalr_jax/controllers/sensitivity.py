@@ -48,8 +48,9 @@ def believe(
     # What rises by more than this is still on its way: a momentum that builds up, a head that starts at zero.
     rises = math.log(1.2)
     # After this many measurements without motion, earlier sensitivities are dropped, unless so many have
-    # counted that they were no accident.
-    forgotten_after, kept_from = 30, 5
+    # counted that they were no accident. Before the first one counts, the scale is far too small anyway, and
+    # what was believed may be of what somebody else did to the parameters.
+    forgotten_after, early_after, kept_from = 30, 3, 5
 
     # A small motion whose sensitivity is a thousand times less than the last one is rounding, too; unless the
     # last one is the only one, and may be the bad one of the two.
@@ -86,7 +87,8 @@ def believe(
     still = finite & ~(moved & answers)
     stills = jnp.where(still, state.stills + 1, 0)
     count = jnp.minimum(state.believed + believed.astype(jnp.int32), 2)
-    forgotten = (stills >= forgotten_after) & (state.counted < kept_from)
+    patience = jnp.where(state.counted == 0, early_after, forgotten_after)
+    forgotten = (stills >= patience) & (state.counted < kept_from)
     state = start_again(forgotten, state)._replace(
         believed=jnp.where(forgotten, 0, jnp.where(changed, 1, count)).astype(jnp.int32),
         sensitivity=jnp.where(believed, value, state.sensitivity),

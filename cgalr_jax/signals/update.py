@@ -47,9 +47,10 @@ def update_norm(*, set_point: float | None = None) -> Signal:
 
     def read(layers: Layers, params: Any) -> jax.Array:
         del layers
-        return _sample_entries(params)
+        return _held(_sample_entries(params))
 
     def compare(before: jax.Array, after: jax.Array) -> jax.Array:
+        before, after = _without_masks(before, after)
         unit = _unit(before, after)
         norm = jnp.linalg.norm(before * unit)
         return jnp.linalg.norm(after * unit - before * unit) / jnp.where(norm == 0, unit[0], norm)
@@ -240,10 +241,29 @@ class _Matrices(NamedTuple):
 
 def _motions(before: _Matrices, after: _Matrices) -> jax.Array:
     """How far each matrix moved, f32[matrices]."""
-    unit = _unit(before.entries, after.entries)
-    size = jnp.linalg.norm(before.entries * unit, axis=1)
-    moved = jnp.linalg.norm(after.entries * unit - before.entries * unit, axis=1)
+    old, new = _without_masks(before.entries, after.entries)
+    unit = _unit(old, new)
+    size = jnp.linalg.norm(old * unit, axis=1)
+    moved = jnp.linalg.norm(new * unit - old * unit, axis=1)
     return after.factors * moved / jnp.maximum(size, unit[:, 0])
+
+
+_LARGEST = float(np.finfo(np.float32).max)
+
+
+def _held(entries: jax.Array) -> jax.Array:
+    """Entries as a reading holds them: infinite ones as the largest numbers; a reading has to be finite."""
+    return jnp.clip(entries, -_LARGEST, _LARGEST)
+
+
+def _without_masks(before: jax.Array, after: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Entries of two readings: those that were and are infinite as 0, those that have become so infinite.
+
+    A mask of -inf among the parameters is nothing that moves; a matrix that overflows is.
+    """
+    was, is_now = (jnp.abs(entries) >= _LARGEST for entries in (before, after))
+    lasting = was & is_now
+    return jnp.where(lasting, 0.0, before), jnp.where(lasting, 0.0, jnp.where(is_now, jnp.inf, after))
 
 
 def _unit(before: jax.Array, after: jax.Array) -> jax.Array:
@@ -265,7 +285,7 @@ def _matrices(params: Any) -> _Matrices:
     width = max(row.size for row in rows)
     factors = [math.sqrt(_rank_one(*pair)) if matrices else 1.0 for pair in sides]
     return _Matrices(
-        jnp.stack([jnp.pad(row, (0, width - row.size)) for row in rows]),
+        _held(jnp.stack([jnp.pad(row, (0, width - row.size)) for row in rows])),
         jnp.asarray(factors, jnp.float32),
         jnp.asarray([min(pair) for pair in sides], jnp.float32),
     )

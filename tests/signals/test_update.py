@@ -1,13 +1,16 @@
 """How far matrices moved: the same at every width, whatever starts at zero, is frozen, or is no matrix."""
 
+import functools
 import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import scipy.linalg
 
+import cgalr_jax
 from cgalr_jax import signals
 from cgalr_jax.signals.update import largest_share, share_if_alike
 
@@ -336,3 +339,45 @@ def test_what_cannot_be_matched_counts_for_nothing_where_an_optimizer_asks():
 def test_a_share_is_not_finite_where_an_update_is_not():
     params = {"w": normal(0, 4, 4), "v": normal(1, 4, 4)}
     assert not np.isfinite(largest_share({**params, "v": changed(params["v"], (0, 0), np.nan)}, params))
+
+
+@pytest.mark.parametrize(
+    "signal", [signals.relative_update(), signals.update_norm()], ids=["relative", "norm"]
+)
+def test_a_mask_of_minus_infinity_does_not_move(signal):
+    rng = np.random.default_rng(0)
+    before, after = ({"w": rng.normal(size=(12, 8)).astype(np.float32)} for _ in range(2))
+    mask = {"mask": np.where(np.tril(np.ones((8, 8))) > 0, 0, -np.inf).astype(np.float32)}
+    read = functools.partial(signal.read, {})
+    alone = signal.compare(read(before), read(after))
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(read(before | mask)))
+    np.testing.assert_allclose(signal.compare(read(before | mask), read(after | mask)), alone, rtol=1e-6)
+    # What becomes infinite has overflowed, and NaN is none.
+    for value in (np.inf, -np.inf, np.nan):
+        lost = {"w": after["w"].copy()}
+        lost["w"][0, 0] = value
+        assert not np.isfinite(signal.compare(read(before | mask), read(lost | mask)))
+
+
+def test_a_network_with_a_mask_among_its_parameters_is_calibrated():
+    x = jax.random.normal(jax.random.key(0), (64, 4))
+    params = {"w": jax.random.normal(jax.random.key(1), (4, 16)) / 2, "v": jnp.ones(16) / 16}
+    mask = {"mask": jnp.where(jnp.tril(jnp.ones((8, 8))) > 0, 0.0, -jnp.inf)}
+
+    def anchor(params):
+        tx = cgalr_jax.cgalr(1e-3, {"hidden": 16}, steps=200)
+
+        def loss(params):
+            return jnp.mean((jnp.tanh(x @ params["w"]) @ params["v"] - jnp.sin(x.sum(1))) ** 2)
+
+        def step(carry, _):
+            params, state = carry
+            updates, state = tx.update(
+                jax.grad(loss)(params), state, params, probe=lambda params: {"hidden": x @ params["w"]}
+            )
+            return (optax.apply_updates(params, updates), state), None
+
+        (_, state), _ = jax.lax.scan(step, (params, tx.init(params)), length=200)
+        return cgalr_jax.metrics(state)["cgalr/anchor"]
+
+    np.testing.assert_allclose(jax.jit(anchor)(params | mask), jax.jit(anchor)(params), rtol=0.01)
