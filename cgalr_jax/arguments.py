@@ -168,10 +168,13 @@ def cut_samples(samples: Any, stored: Any) -> Any:
                 f"got {dtype}, which does not fit into it; pass an example of the batches as they are in the "
                 "update."
             )
-        first = jnp.asarray(sample[: like.shape[0]] if like.shape else sample, like.dtype)
-        # On an Explicit mesh the batch is split and the state is not; `jnp.where` needs the same for both.
-        explicit = _sharding.is_explicit(first)
-        return jax.sharding.reshard(first, jax.typeof(like).sharding) if explicit else first
+        sample, rows = jnp.asarray(sample), like.shape[:1]
+        if rows and _sharding.is_explicit(sample):
+            # The batch is split and the state is not, whose rows need not be a multiple of the devices.
+            sample = sample.at[jnp.arange(*rows)].get(out_sharding=jax.typeof(like).sharding)
+        elif rows:
+            sample = sample[: rows[0]]
+        return sample.astype(like.dtype)
 
     if jax.tree.structure(samples) != jax.tree.structure(stored):
         raise ValueError(

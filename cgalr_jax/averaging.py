@@ -66,7 +66,8 @@ def polynomial_averaging(eta: float = 8.0) -> optax.GradientTransformationExtraA
     def init_fn(params: optax.Params) -> AveragingState:
         # A copy, so that the parameters and the state can both be donated.
         average = jax.tree.map(
-            lambda x: jnp.array(x, _leaves.wide(x.dtype), copy=True) if _trains(x) else None, params
+            lambda x: jnp.array(x, _leaves.wide(jnp.result_type(x)), copy=True) if _trains(x) else None,
+            params,
         )
         return AveragingState(jnp.zeros((), jnp.int32), average)
 
@@ -135,7 +136,7 @@ def averaged_params(opt_state: Any, params: optax.Params) -> optax.Params:
 
     def average(leaf: Any, mean: Any) -> Any:
         # A copy: the state may be donated to the next step.
-        return leaf if mean is None else jnp.array(mean, leaf.dtype, copy=True)
+        return leaf if mean is None else jnp.array(mean, jnp.result_type(leaf), copy=True)
 
     return jax.tree.map(average, params, _matched(means, params))
 
@@ -156,10 +157,10 @@ def _matched(means: Mapping[Path, Any], params: Any) -> Any:
             raise ValueError(
                 f"params must be those that polynomial_averaging averages, {known}, got {'/'.join(keys)!r}."
             )
-        if jnp.shape(means[keys]) != leaf.shape:
+        if jnp.shape(means[keys]) != jnp.shape(leaf):
             raise ValueError(
                 "params must have the shapes that polynomial_averaging averages, "
-                f"{jnp.shape(means[keys])} for {'/'.join(keys)!r}, got {leaf.shape}."
+                f"{jnp.shape(means[keys])} for {'/'.join(keys)!r}, got {jnp.shape(leaf)}."
             )
         seen.add(keys)
         return means[keys]
@@ -175,7 +176,12 @@ def _matched(means: Mapping[Path, Any], params: Any) -> Any:
 
 def _trains(leaf: Any) -> bool:
     """Whether a leaf is averaged; integers and functions are not."""
-    return hasattr(leaf, "dtype") and _leaves.is_inexact(leaf)
+    if isinstance(leaf, jax.ShapeDtypeStruct):
+        raise ValueError(
+            f"params must be arrays, whose values are averaged, got {_checks.shown(leaf)}; the shapes of the "
+            "state are jax.eval_shape(tx.init, params)."
+        )
+    return _leaves.is_inexact(leaf)
 
 
 def _found(keys: Path, means: Mapping[Path, Any]) -> Path:

@@ -196,17 +196,23 @@ def _none_in(opt_state: Any) -> ValueError:
     )
 
 
-def check_form(argument: str, found: Any, opt_state: Any) -> None:
-    """Raises a ValueError if the states in `found` do not have the shapes of those in `opt_state`."""
+def check_form(argument: str, stored: Any, opt_state: Any) -> None:
+    """Raises a ValueError if the states in `stored` do not have the shapes of those in `opt_state`."""
     found, wanted = (
         [
             {path: tuple(getattr(x, "shape", ())) for path, x in state.items()}
             for state in find_states(tree, _ALWAYS)
         ]
-        for tree in (found, opt_state)
+        for tree in (stored, opt_state)
     )
     if not wanted:
         raise _none_in(opt_state)
+    if not found and (partial := find_states(stored, _ALWAYS[:2])):
+        lacking = [field for field in _ALWAYS if (field,) not in partial[0]]
+        raise ValueError(
+            f"{argument} must have all fields of a state of scale_by_connectome, got one without {lacking}. "
+            "Was it saved by another release?"
+        )
     if not found or len(found) != len(wanted):
         raise ValueError(
             f"{argument} must hold as many states of scale_by_connectome as the optimizer, {len(wanted)}, "

@@ -15,7 +15,8 @@ labels may be wrong and there are many of them. None of this shows that a connec
 on the relative update norm of each epoch does as well or slightly better. `levelled` takes any such series.
 """
 
-import jax.typing
+import jax
+import jax.core
 import numpy as np
 
 from cgalr_jax import _checks
@@ -54,6 +55,8 @@ def levelled(distances: jax.typing.ArrayLike, *, window: int = 5, tolerance: flo
         >>> levelled(series, window=1).tolist()
         [False, False, False, False, False, False, True, True]
     """
+    if isinstance(distances, jax.core.Tracer):
+        raise ValueError("distances must be known: call levelled outside of jit; got a traced value.")
     series = np.asarray(_checks.real_array("distances", distances), dtype=np.float64)
     if series.ndim == 0:
         raise ValueError(f"distances must have shape [..., T], got {series.shape}.")

@@ -159,17 +159,19 @@ def test_two_axes_with_features_split_over_one(types, way):
 
 
 @pytest.mark.parametrize(
-    "axis_type", [AUTO, pytest.param(EXPLICIT, marks=pytest.mark.slow)], ids=["Auto", "Explicit"]
+    ("axis_type", "rows"),
+    [(AUTO, 12), pytest.param(EXPLICIT, 12, marks=pytest.mark.slow), (EXPLICIT, 7)],  # not a multiple of 4
+    ids=["Auto", "Explicit", "Explicit, 7"],
 )
-def test_more_samples_than_are_stored(axis_type):
+def test_more_samples_than_are_stored(axis_type, rows):
     mesh = jax.make_mesh((4,), ("data",), axis_types=(axis_type,))
-    tx = make(X[:12])
+    tx = make(X[:rows])
     step = jax.jit(step_of(tx, "paired"))
     params, state, alone = PARAMS, tx.init(PARAMS), []
     for _ in range(STEPS):
         params, state = step(params, state, X)
         alone.append(float(cgalr_jax.metrics(state)["cgalr/scale"]))
-    np.testing.assert_allclose(on_a_mesh(mesh, "paired", stored=X[:12]), alone, rtol=1e-3)
+    np.testing.assert_allclose(on_a_mesh(mesh, "paired", stored=X[:rows]), alone, rtol=1e-3)
 
 
 # --- mapped functions: the samples of a measurement are split, and only `axis_name` can say so

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 
@@ -66,6 +67,8 @@ class Signal(NamedTuple):
         """
         if not (isinstance(every, (jax.Array, np.ndarray)) and jnp.issubdtype(every.dtype, jnp.integer)):
             every = _checks.check_integer("every", every, 1)
+        elif not isinstance(every, jax.core.Tracer) and np.any(np.asarray(every) < 1):
+            raise ValueError(f"every must be at least 1, got {_checks.shown(every)}.")
         steps = jnp.minimum(jnp.asarray(every, jnp.int32), _REFERENCE_EVERY).astype(jnp.float32)
         return self.set_point / _REFERENCE_EVERY * steps
 

@@ -205,3 +205,40 @@ def test_an_early_controller_must_say_how_long():
     controller = controllers.Controller(lambda: (jnp.float32(1), ()), lambda m, state: (1.0, state), early=5)
     with pytest.raises(ValueError, match="^controller.early must be 0 for a state without .* got 5"):
         cgalr_jax.scale_by_connectome(EXAMPLE, controller=controller)
+
+
+def test_a_state_of_another_release_is_named():
+    tx = cgalr_jax.scale_by_connectome(EXAMPLE)
+    stored = tx.init(PARAMS)._asdict()
+    del stored["cg_moves"]
+    with pytest.raises(ValueError, match=r"^stored must have all fields .* without \['cg_moves'\]"):
+        cgalr_jax.check_checkpoint(stored, tx.init(PARAMS))
+
+
+def test_python_numbers_are_averaged():
+    average, params = cgalr_jax.polynomial_averaging(eta=0.0), {"w": 1.0, "n": 3}
+    state = average.init(params)
+    for _ in range(2):
+        _, state = average.update({"w": jnp.float32(1), "n": None}, state, params)
+        params = {"w": params["w"] + 1.0, "n": 3}
+    found = cgalr_jax.averaged_params(state, params)
+    assert (found["w"], found["n"]) == (2.5, 3)
+
+
+def test_shapes_have_no_average():
+    with pytest.raises(ValueError, match="^params must be arrays, whose values are averaged, got ShapeDtype"):
+        cgalr_jax.polynomial_averaging().init({"w": jax.ShapeDtypeStruct((3,), jnp.float32)})
+    jax.eval_shape(cgalr_jax.polynomial_averaging().init, {"w": jax.ShapeDtypeStruct((3,), jnp.float32)})
+
+
+def test_levelled_runs_outside_of_jit():
+    from cgalr_jax import stopping
+
+    with pytest.raises(ValueError, match="^distances must be known"):
+        jax.jit(stopping.levelled)(jnp.ones(20))
+
+
+@pytest.mark.parametrize("every", [jnp.int32(0), np.array([3, -1])])
+def test_no_set_point_for_no_steps(every):
+    with pytest.raises(ValueError, match="^every must be at least 1, got "):
+        signals.births().set_point_at(every)
