@@ -168,12 +168,13 @@ def cut_samples(samples: Any, stored: Any) -> Any:
                 f"got {dtype}, which does not fit into it; pass an example of the batches as they are in the "
                 "update."
             )
-        sample, rows = jnp.asarray(sample), like.shape[:1]
-        if rows and _sharding.is_explicit(sample):
+        sample = jnp.asarray(sample)
+        if like.shape and _sharding.is_explicit(sample):
             # The batch is split and the state is not, whose rows need not be a multiple of the devices.
-            sample = sample.at[jnp.arange(*rows)].get(out_sharding=jax.typeof(like).sharding)
-        elif rows:
-            sample = sample[: rows[0]]
+            rows = jnp.arange(like.shape[0])
+            sample = sample.at[rows].get(out_sharding=jax.typeof(like).sharding)
+        elif like.shape:
+            sample = sample[: like.shape[0]]
         return sample.astype(like.dtype)
 
     if jax.tree.structure(samples) != jax.tree.structure(stored):

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 import cgalr_jax
-from cgalr_jax import controllers, signals
+from cgalr_jax import controllers, signals, stopping
 
 X = jax.random.normal(jax.random.key(0), (16, 4))
 PARAMS = {"w": jax.random.normal(jax.random.key(1), (4, 3))}
@@ -232,8 +232,6 @@ def test_shapes_have_no_average():
 
 
 def test_levelled_runs_outside_of_jit():
-    from cgalr_jax import stopping
-
     with pytest.raises(ValueError, match="^distances must be known"):
         jax.jit(stopping.levelled)(jnp.ones(20))
 
