@@ -165,30 +165,32 @@ def test_rows_that_come_fast_are_in_the_event_file_once_it_is_closed(tmp_path):
     assert events(tmp_path / "logs" / "run") == [("cgalr/step", step, step) for step in range(50)]
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def full_disk():
-    """Files may not grow beyond 300 bytes."""
+    """Files may not grow beyond 300 bytes: no fixture, since pytest may write to a file between the two."""
     resource = pytest.importorskip("resource", reason="this system has no such limit")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (300, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize("stream", ["jsonl", "tensorboard"])
 @pytest.mark.parametrize("keys", [1, 40])
-@pytest.mark.usefixtures("full_disk")
 def test_a_full_disk_is_an_error_and_hangs_nothing(tmp_path, stream, keys):
     if stream == "tensorboard":
         pytest.importorskip("tensorboardX")
     trace = recorder.TraceRecorder(**{stream: tmp_path / "run"})
     row = {f"key_{key}": 1.0 for key in range(keys)}
-    for _ in range(600):  # the run may go on
-        with contextlib.suppress(OSError):
-            trace.record(row)
-    assert len(trace) == 600
-    with pytest.raises(OSError, match="File too large"):
-        trace.close()
+    with full_disk():
+        for _ in range(600):  # the run may go on
+            with contextlib.suppress(OSError):
+                trace.record(row)
+        assert len(trace) == 600
+        with pytest.raises(OSError, match="File too large"):
+            trace.close()
     trace.close()  # it is closed by now
 
 
