@@ -695,15 +695,23 @@ class TestCadence:
             make(0.1, EXAMPLE, steps=200, controller=cgalr_jax.calibrated())
 
     def test_a_distance_is_in_set_points_of_the_steps_it_spans(self):
+        class Seen(NamedTuple):
+            motion: jax.Array
+            calibrating = False
+
+        controller = controllers.Controller(
+            lambda: (jnp.float32(1), Seen(jnp.float32(0))),
+            lambda measurement, state: (jnp.float32(1), Seen(measurement.distance)),
+            early=3,
+        )
         signal = signals.update_norm()
-        tx = cgalr_jax.scale_by_connectome(controller=fixed(1.0)._replace(early=3), signal=signal, every=4)
+        tx = cgalr_jax.scale_by_connectome(controller=controller, signal=signal, every=4)
         state, update = tx.init(PARAMS), jax.jit(tx.update)
         for step in range(5):
             params = jax.tree.map(lambda p, step=step: p * (1 + 0.01 * step), PARAMS)
             state = update(PARAMS, state, params)[1]
-        np.testing.assert_allclose(
-            state.cg_control.controller, state.cg_distance / signal.set_point_at(4), rtol=1e-5
-        )
+        motion = state.cg_distance / signal.set_point_at(4)
+        np.testing.assert_allclose(state.cg_control.controller.motion, motion, rtol=1e-5)
 
 
 class TestBound:
