@@ -27,8 +27,8 @@ def is_measurement_step(
     Without `measure=` the transformation decides while the program runs, inside of a `lax.cond`. A Python
     loop can decide beforehand: `tx.update(..., measure=True)` measures without a condition, and with
     `measure=False` neither probe nor comparison is compiled. Two compiled steps and, measured where this
-    function says so, the same trajectory, to the bit as far as XLA rounds the rest of the step alike: around
-    a conditional it may fuse it in another way, as we saw with BatchNorm and inside of `optax.MultiSteps`.
+    function says so, the same trajectory, bit for bit, unless XLA fuses the rest of the step differently
+    around a conditional, as we saw with BatchNorm and inside of `optax.MultiSteps`.
 
     ```
     @functools.partial(jax.jit, static_argnames="measure")

@@ -49,9 +49,10 @@ def scale_by_connectome(
     any of the three, `measure=` leaves that to the caller. True measures, without a condition; with False
     neither probe nor comparison is compiled, and they may be left out; None is the default. It has to be a
     Python bool, a static argument of jit, and makes two compiled steps; `is_measurement_step` says which of
-    them is due for the same trajectory. It goes wherever a probe goes, through `optax.chain`, `masked`,
-    `partition`, `inject_hyperparams`, `apply_if_finite` and `nnx.Optimizer`. Outermost in `MultiSteps` it
-    counts in the last micro-batch of a step only; wrappers that drop extra arguments drop it, too.
+    them is due for the same trajectory. `measure=` goes wherever a probe goes, through `optax.chain`,
+    `masked`, `partition`, `inject_hyperparams`, `apply_if_finite` and `nnx.Optimizer`. Outermost in
+    `MultiSteps` it counts in the last micro-batch of a step only; wrappers that drop extra arguments drop
+    it, too.
 
     The two readings of a measurement must differ by the parameters and by nothing else: whatever else the
     probe uses (moving statistics, random keys) must be the same in both. `cgalr_jax.capture` ensures this for
@@ -149,8 +150,9 @@ def cgalr(
 ) -> optax.GradientTransformationExtraArgs:
     """Any optimizer with a calibrated learning rate: the schedule is given once.
 
-    The same as `optax.chain(optimizer(learning_rate), scale_by_connectome(..., calibrated(learning_rate)))`;
-    besides, `cgalr/learning_rate` in `metrics` is the rate that was applied.
+    With a schedule the same as `optax.chain(optimizer(schedule), scale_by_connectome(...,
+    controller=calibrated(schedule)))`; besides, `cgalr/learning_rate` in `metrics` is the rate that was
+    applied.
 
     Args:
         learning_rate: a number or a schedule. Of a schedule, mainly the shape matters: the calibration finds
@@ -161,7 +163,7 @@ def cgalr(
         momentum: momentum of the default optimizer, in [0, 1); None for none. Not beside `optimizer`.
         samples: see `scale_by_connectome`.
         steps: optimizer steps of the whole run, if known; at least 1. Passed to the default controller, which
-            then shortens its ramp for a short run, see `controllers.calibrated`.
+            then measures each step of its ramp, some seventy, see `controllers.calibrated`.
         every: optimizer steps between measurements; default 10, or a fiftieth of `steps` if that is less.
         controller: default `calibrated(learning_rate, steps=steps)` with a schedule and
             `calibrated(steps=steps)` with a number.

@@ -1,8 +1,8 @@
 """A GRU that reads handwritten digits row by row; a fixed probe set.
 
 The connectome of a recurrent layer moves at rates that are far too small. The default signal, `hybrid()`,
-asks the update norm too; `--signal frobenius` shows what happens without it. The same schedule without CG-ALR
-is the baseline, at a base rate that is far too small.
+also reads how far the matrices moved; `--signal frobenius` shows what happens without that. The same schedule
+without CG-ALR is the baseline, at a base rate that is far too small.
 """
 
 import console

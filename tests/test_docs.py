@@ -56,9 +56,6 @@ def test_there_are_pages_that_run():
     assert DOCS / "start.md" in PAGES
 
 
-# --- The way of one activation, in CONTRIBUTING.md, names what there is.
-
-
 # --- Notebooks: committed without outputs, and what they claim is so.
 
 

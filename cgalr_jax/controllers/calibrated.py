@@ -95,7 +95,7 @@ def calibrated(
       a factor of three of the scale that is predicted, or of the one at which it happened before.
     - Anywhere else one huge gradient did it, which a momentum repeats for many steps. The scale goes down as
       fast as it climbed until steps are no longer cut, and the count starts again once the sensitivity has
-      stopped to fade. Cut steps give no sensitivity. Momenta up to 0.95 were tried.
+      stopped fading. Cut steps give no sensitivity. Momenta up to 0.95 were tried.
     - `ended` in the state says how the calibration ended: at the set-point; by time, after four times the
       steps that the slow part should take; by the guard, when noise covers the motion: the scale has grown by
       50, below a tenth of the set-point by 1000, without a new record of the motion, and becomes the anchor,

@@ -53,7 +53,7 @@ def facts_of(trace: Trace, base: Any, loss: str) -> Facts:
     """
     losses = trace.key(loss)
     finite = losses[np.isfinite(losses)]
-    part = max(len(finite) // 20, 1)
+    part = max(len(finite) // 20, 1)  # the first and the last twentieth: one batch is noise
     ends = (np.median(finite[:part]), np.median(finite[-part:])) if len(finite) else (math.nan, math.nan)
     motion = trace.ours("motion")
     peak = np.max(motion, where=np.isfinite(motion), initial=0.0)

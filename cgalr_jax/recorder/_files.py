@@ -74,7 +74,8 @@ def _trace_in(content: bytes) -> np.ndarray:
         if "trace.npy" not in names:
             raise _UnreadableError(f"it holds no array 'trace', only {names[:8]}")
         with archive.open("trace.npy") as file:
-            # NumPy's limit of a header, 10,000 characters, is that of some 350 keys; ours is what is there.
+            # NumPy's limit of a header, 10,000 characters, is that of some 350 keys; ours is a hundred times
+            # the file, since a compressed header is hardly ever smaller than that.
             try:
                 trace = np.lib.format.read_array(file, allow_pickle=False, max_header_size=len(content) * 100)
             except ValueError as error:

@@ -92,8 +92,8 @@ def _sub_samples(width: int, size: int) -> np.ndarray:
 def deaths(over: Over = "pooled", *, set_point: float | None = None, normalise: bool = True) -> Signal:
     """The TOP distance of the deaths of cycles: of all correlations outside of the maximum spanning tree.
 
-    Deaths are sorted exactly, P(P-1)/2 numbers per connectome. The quantiles of
-    `topology.compute_barcode(bins=)` would be cheaper, but their error exceeds the set-point.
+    Deaths are sorted exactly, P(P-1)/2 numbers per connectome, since the distance that is published is of
+    these; the quantiles of `topology.compute_barcode(bins=)` are cheaper.
 
     Args:
         over: as for `births`.
