@@ -6,6 +6,7 @@ import inspect
 import pathlib
 import re
 import sys
+import tomllib
 
 import pytest
 
@@ -31,6 +32,21 @@ def test_the_citation_is_the_same_in_readme_and_file():
     citation = text("CITATION.cff")
     for place in ("title", "value"):  # of the paper, and its page
         assert re.findall(rf'^ +{place}: "(.*)"$', citation, re.MULTILINE)[-1] in text("README.md")
+
+
+def test_links_and_pictures_of_the_readme_work_on_pypi():
+    """There it stands by itself: each target has its address, and each address a file in the repository."""
+    shown = text("README.md")
+    project = tomllib.loads(text("pyproject.toml"))
+    for each in project["tool"]["hatch"]["metadata"]["hooks"]["fancy-pypi-readme"]["substitutions"]:
+        shown = re.sub(each["pattern"], each["replacement"], shown)
+    targets = re.findall(r"\]\(([^)\s]+)\)", shown)
+    assert not [each for each in targets if not each.startswith(("https://", "#"))]
+    here = "https://(?:raw.githubusercontent|github).com/cgalr-jax/cgalr_jax/(?:blob/)?main/([^#]+)"
+    files = [match[1] for each in targets if (match := re.match(here, each))]
+    assert len(files) > 15
+    assert all((ROOT / file).exists() for file in files)
+    assert all("/raw." in each for each in re.findall(r"!\[[^]]*\]\(([^)]+)\)", shown) if "assets" in each)
 
 
 def test_types_are_announced():
