@@ -30,7 +30,6 @@ class ConnectomeState(NamedTuple):
     cg_measurements: jax.Array  # i32[], number of distances that were measured
     cg_skipped: jax.Array  # i32[], number of readings and distances that were not usable
     cg_valid: jax.Array  # bool[], whether cg_before holds a reading
-    cg_read: jax.Array  # i32[], the step at which cg_before was read
     cg_cut: jax.Array  # i32[], optimizer steps that were cut to `max_share`
     cg_moves: jax.Array  # i32[], optimizer steps since cg_before was read whose updates were not all 0
     cg_cut_moves: jax.Array  # i32[], how many of these were cut

@@ -253,7 +253,7 @@ def last_read(every):
     state = tx.init(PARAMS)
     for _ in range(3):
         state = tx.update(PARAMS, state, PARAMS)[1]
-    return optax.tree.get(state, "cg_read")
+    return optax.tree.get(state, "cg_step") - optax.tree.get(state, "cg_moves")  # each step moves
 
 
 # {what is understood: it, and what it means}
