@@ -90,9 +90,9 @@ def check_path(name: str, value: Any, what: str) -> None:
         raise ValueError(f"{name} must be {what}, a path, got {shown(value)}.")
 
 
-def check_file(name: str, value: Any, what: str) -> None:
+def check_file(name: str, value: Any) -> None:
     """Raises a ValueError unless `value` is a path at which a file is, or can be; no folder, no pipe."""
-    check_path(name, value, what)
+    check_path(name, value, "a file")
     if not os.path.basename(value):  # it ends with a slash
         raise ValueError(f"{name} must be a file, got {os.fspath(value)}, which names a folder.")
     if os.path.exists(value) and not os.path.isfile(value):

@@ -136,9 +136,8 @@ def shapes_of_samples(samples: Any) -> Any:
         return jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf))
 
     shapes = jax.tree.map(shape_of, samples)
-    if samples is not None and not any(
-        each.shape for each in jax.tree.leaves(shapes)
-    ):  # a number, or nothing
+    # A number is no batch, nor is nothing.
+    if samples is not None and not any(each.shape for each in jax.tree.leaves(shapes)):
         raise ValueError(f"samples must be an example of the batches, got {_checks.shown(samples)}.")
     return shapes
 

@@ -16,7 +16,7 @@ import cgalr_jax
 ROOT = pathlib.Path(cgalr_jax.__file__).parent
 # From the top of the house down; what is on one line does not see the others on it.
 FLOORS = (
-    ("_checks", "_control_flow", "_leaves", "_paths", "_sharding", "_submodules", "_warnings"),
+    ("_checks", "_control_flow", "_leaves", "_paths", "_sharding", "_submodules", "_units", "_warnings"),
     ("layers",),
     ("topology",),
     ("signals",),

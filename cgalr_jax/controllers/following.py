@@ -43,7 +43,7 @@ def follow(schedule: optax.Schedule | None, step: jax.Array, state: CalibrationS
     between = values(state.step, passed, 1)
     even = jnp.maximum(jnp.max(between), value) <= uneven * jnp.minimum(jnp.min(between), value)
     value = jnp.where(even | ~good(now), value, jnp.mean(between))
-    # 2. The peak, which the values until the next measurement may raise; the first value is all there is.
+    # 2. The peak, which the values until the next measurement may raise.
     ahead = jnp.sort(values(step, jnp.maximum(passed, nearest), 2))
     annealing = state.phase == ANNEALING
     later, twice = jnp.where(annealing, ahead[-1], value), jnp.where(annealing, ahead[-2], 0.0)

@@ -64,7 +64,7 @@ class TraceRecorder:
         tensorboard: str | os.PathLike[str] | None = None,
     ) -> None:
         if jsonl is not None:
-            _checks.check_file("jsonl", jsonl, "a file")
+            _checks.check_file("jsonl", jsonl)
         if tensorboard is not None:
             _checks.check_folder("tensorboard", tensorboard)
         self._rows: list[dict[str, float]] = []
@@ -152,7 +152,7 @@ class TraceRecorder:
             ValueError: if `path` names a folder or another thing that is not a file.
             OSError: if it cannot be written.
         """
-        _checks.check_file("path", path, "a file")
+        _checks.check_file("path", path)
         _files.write_trace(path, self.arrays(), len(self))
 
     @classmethod
@@ -225,7 +225,7 @@ class TraceRecorder:
         """
         from cgalr_jax.recorder import _page
 
-        _checks.check_file("path", path, "a file")
+        _checks.check_file("path", path)
         page = _page.page(
             self.arrays(),
             settings=settings,

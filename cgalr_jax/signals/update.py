@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cgalr_jax import _checks, _leaves, _sharding
+from cgalr_jax._units import unit_of
 from cgalr_jax.layers import Layers
 from cgalr_jax.signals.base import FROZEN, Signal, positive
 
@@ -17,6 +18,7 @@ __all__ = ["largest_share", "relative_update", "share_if_alike", "update_norm"]
 _MAX_ENTRIES, _MAX_ENTRIES_PER_MATRIX = 4096, 1024
 # A motion below this share of the fastest counts as this share: slow matrices must not dominate the mean.
 _SLOWEST = 1 / 30
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 def update_norm(*, set_point: float | None = None) -> Signal:
@@ -248,9 +250,6 @@ def _motions(before: _Matrices, after: _Matrices) -> jax.Array:
     return after.factors * moved / jnp.maximum(size, unit[:, 0])
 
 
-_LARGEST = float(np.finfo(np.float32).max)
-
-
 def _held(entries: jax.Array) -> jax.Array:
     """Entries as a reading holds them: infinite ones as the largest numbers; a reading has to be finite."""
     return jnp.clip(entries, -_LARGEST, _LARGEST)
@@ -271,8 +270,7 @@ def _unit(before: jax.Array, after: jax.Array) -> jax.Array:
     peak = jnp.maximum(
         jnp.max(jnp.abs(before), -1, keepdims=True), jnp.max(jnp.abs(after), -1, keepdims=True)
     )
-    ordinary = (peak == 0) | ((peak > 1e-15) & (peak < 1e15))
-    return jnp.where(ordinary | ~jnp.isfinite(peak), 1.0, 1 / jnp.clip(peak, 2.0**-126, 2.0**126))
+    return unit_of(peak)
 
 
 def _matrices(params: Any) -> _Matrices:

@@ -21,11 +21,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from cgalr_jax import _checks, _control_flow
+from cgalr_jax._units import is_ordinary, unit_of
 from cgalr_jax.topology._weights import as_real, as_square
 from cgalr_jax.topology.barcode import Barcode
 
 if TYPE_CHECKING:
-    from jaxtyping import Array, Bool, Float32
+    from jaxtyping import Array, Float32
 
 __all__ = ["barcode_distance", "frobenius_distance", "top_distance"]
 
@@ -148,7 +149,7 @@ def barcode_distance(
     if order == np.inf:
         return jnp.maximum(of_births, of_deaths)
     weight = 0.5 if normalise else 1.0
-    unit = _unit(jnp.stack([of_births, of_deaths]))
+    unit = unit_of(jnp.maximum(of_births, of_deaths))
     total = weight * ((of_births * unit) ** int(order) + (of_deaths * unit) ** int(order))
     return _or_nan(_root(total, order) / unit)
 
@@ -204,22 +205,10 @@ def _mean_of(
     a, b = jax.lax.optimization_barrier((a, b))
 
     def in_their_unit(_: jax.Array) -> jax.Array:
-        unit = _unit(gaps(a, b))
+        unit = unit_of(jnp.max(gaps(a, b)))
         return mean(gaps(a, b) * unit) / unit
 
-    return _or_nan(_control_flow.when(~_ordinary(plain), in_their_unit, plain))
-
-
-def _unit(gaps: Float32[Array, "*shape"]) -> Float32[Array, ""]:
-    """A factor for gaps whose squares would overflow or vanish, or a mean of them; 1 for ordinary ones."""
-    peak = jnp.max(jnp.abs(gaps))
-    as_they_are = _ordinary(peak) | (peak == 0) | ~jnp.isfinite(peak)
-    return jnp.where(as_they_are, 1.0, 1 / jnp.clip(peak, 2.0**-126, 2.0**126))
-
-
-def _ordinary(size: Float32[Array, ""]) -> Bool[Array, ""]:
-    """Whether the square of a gap, or of a mean of gaps, is far from both ends of float32; not for NaN."""
-    return (size > 1e-15) & (size < 1e15)
+    return _or_nan(_control_flow.when(~is_ordinary(plain), in_their_unit, plain))
 
 
 def _or_nan(distance: jax.Array) -> jax.Array:
