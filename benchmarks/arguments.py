@@ -83,6 +83,17 @@ def data_folder(text: str) -> pathlib.Path:
     return pathlib.Path(text)
 
 
+def add_data(parser: argparse.ArgumentParser, help: str = "where the data sets lie") -> None:
+    """The option that says where the data sets lie; `need_no_data` refuses it where nothing would be read."""
+    parser.add_argument("--data", type=data_folder, metavar="FOLDER", help=help)
+
+
+def need_no_data(parser: argparse.ArgumentParser, options: argparse.Namespace, reason: str) -> None:
+    """Ends with a sentence if `--data` was given and would not be read."""
+    if options.data:
+        parser.error(f"argument --data: {options.data} would not be read, {reason}")
+
+
 def output_folder(text: str) -> pathlib.Path:
     """An argument that names a folder which files can be written into; it is made when there is a file."""
     path = data_folder(text)

@@ -323,15 +323,10 @@ def main(given=None):
         quick="few tasks, seeds and epochs: to see that it runs",
         records="for each task and rule",
     )
-    parser.add_argument(
-        "--data",
-        type=arguments.data_folder,
-        metavar="FOLDER",
-        help="where Fashion-MNIST lies; without it, small data",
-    )
+    arguments.add_data(parser, "where Fashion-MNIST lies; without it, small data")
     options = parser.parse_args(given)
-    if options.quick and options.data:
-        parser.error(f"argument --data: {options.data} would not be read, --quick is of small data only")
+    if options.quick:
+        arguments.need_no_data(parser, options, "--quick is of small data only")
     tasks, tuning = TASKS | (IMAGES if options.data else {}), range(20)
     if options.quick:
         short = SMALL._replace(epochs=12, seeds=range(100, 102))

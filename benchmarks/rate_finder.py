@@ -242,14 +242,12 @@ def main(given: list[str] | None = None) -> None:
         quick="one small network, which needs no data",
         records="for each network, optimizer and finder",
     )
-    parser.add_argument(
-        "--data", type=arguments.data_folder, metavar="FOLDER", help="where the data sets lie"
-    )
+    arguments.add_data(parser)
     parser.add_argument("--tuning", action="store_true", help="the networks that constants were chosen on")
     options = parser.parse_args(given)
-    if options.quick and options.data:
-        parser.error(f"argument --data: {options.data} would not be read, --quick needs no data")
-    if options.data is None and not options.quick:
+    if options.quick:
+        arguments.need_no_data(parser, options, "--quick needs no data")
+    elif options.data is None:
         parser.error("argument --data: must name the folder of the data sets")
     chosen = networks(tuning=options.tuning, quick=options.quick)
     try:

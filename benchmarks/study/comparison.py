@@ -61,9 +61,7 @@ def _options(of: Comparison, given: list[str] | None) -> argparse.Namespace:
         quick=f"{' '.join(quick_tasks)}, {len(quick_methods)} methods, {quick_seeds} seeds",
         records="for each task, method, base rate and seed",
     )
-    parser.add_argument(
-        "--data", type=arguments.data_folder, metavar="FOLDER", help="where the data sets lie"
-    )
+    arguments.add_data(parser)
     folder = f"out/{of.command.rpartition('.')[-1]}"
     arguments.add_comparison(parser, folder, tasks=of.tasks, methods=of.methods)
     parser.add_argument(
@@ -76,8 +74,8 @@ def _options(of: Comparison, given: list[str] | None) -> argparse.Namespace:
     part = options.quick or options.tasks or options.methods or options.seeds
     if options.publish and part:
         parser.error("argument --publish: puts the whole report, it goes with no choice of a part of it")
-    if options.report and options.data:
-        parser.error(f"argument --data: {options.data} would not be read, --report trains nothing")
+    if options.report:
+        arguments.need_no_data(parser, options, "--report trains nothing")
     options.tasks = options.tasks or list(quick_tasks if options.quick else of.tasks)
     options.methods = options.methods or list(quick_methods if options.quick else of.methods)
     options.seeds = options.seeds or (quick_seeds if options.quick else None)
