@@ -8,7 +8,7 @@ import jax.core
 import numpy as np
 
 from cgalr_jax import _checks, _paths, controllers
-from cgalr_jax.controllers.calibrated import longest_ramp
+from cgalr_jax.controllers.ramp import longest_ramp
 from cgalr_jax.state import metrics
 
 __all__ = ["default_every", "is_measurement_step"]

@@ -97,7 +97,7 @@ def measure(
     arguments.check_axes(after, state.cg_before, instrument.axis_name)
 
     # 1. The distance. At the first measurement the reading is compared with itself: there is no other yet.
-    last = jax.tree.map(lambda a, b: jnp.where(state.cg_valid, a, b), state.cg_before, after)
+    last = optax.tree.where(state.cg_valid, state.cg_before, after)
     distance = jnp.asarray(instrument.signal.compare(last, after), jnp.float32)
     # Only steps that move the network count: in a chain, `optax.MultiSteps` updates every k-th step only. If
     # there was none since the last reading there is nothing to measure, and the controller is not asked.

@@ -1,4 +1,8 @@
-"""`calibrated` in plain Python, one measurement at a time: the independent answer for its tests."""
+"""`calibrated` in plain Python, one measurement at a time.
+
+The same rules, written again: it tells wrong code, not wrong rules. These have tests of their own
+(test_calibrated.py, regressions).
+"""
 
 import math
 import statistics

@@ -11,7 +11,7 @@ import pytest
 
 import cgalr_jax
 from cgalr_jax import signals
-from cgalr_jax.controllers.calibrated import BY_TIME, REACHED, UNFINISHED, calibrated
+from cgalr_jax.controllers import BY_TIME, REACHED, UNFINISHED, calibrated
 from cgalr_jax.finder import _fit, ramp
 
 X = jax.random.normal(jax.random.key(0), (256, 8))

@@ -46,6 +46,7 @@ WINGS = {
     "controllers": (
         ("_ring", "base", "calibration"),
         ("following", "sensitivity"),
+        ("ramp", "annealing"),
         ("calibrated", "gate", "envelope"),
     ),
     "plotting": (("_style", "_inputs"), ("trees", "barcodes", "runs", "rates"), ("connectomes",)),

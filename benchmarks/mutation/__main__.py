@@ -37,6 +37,8 @@ ROOMS = {
         "tests/controllers/test_calibrated.py",
         "tests/test_deprecated.py::test_arguments_of_the_old_ramp_warn",
     ],
+    "controllers/ramp": ["tests/controllers/test_plain.py", "tests/controllers/test_calibrated.py"],
+    "controllers/annealing": ["tests/controllers/test_plain.py", "tests/controllers/test_calibrated.py"],
     "controllers/calibration": ["tests/controllers/test_plain.py", "tests/controllers/test_calibrated.py"],
     "controllers/following": ["tests/controllers/test_plain.py", "tests/controllers/test_calibrated.py"],
     "controllers/sensitivity": ["tests/controllers/test_plain.py", "tests/controllers/test_calibrated.py"],

@@ -8,38 +8,24 @@ import optax
 
 from cgalr_jax import _checks
 from cgalr_jax._warnings import warn_deprecated
-from cgalr_jax.controllers._ring import ring_median
+from cgalr_jax.controllers.annealing import anneal
 from cgalr_jax.controllers.base import Controller, Measurement
 from cgalr_jax.controllers.calibration import (
-    ANNEALING,
-    BY_BOUND,
-    BY_GUARD,
-    BY_TIME,
     CALIBRATING,
-    NO_RECORD,
-    REACHED,
-    UNFINISHED,
+    LARGEST_SCALE,
+    SMALLEST_SCALE,
     CalibrationState,
-    start_again,
+    first_state,
 )
 from cgalr_jax.controllers.following import follow
-from cgalr_jax.controllers.sensitivity import AT_REST, Sensitivity, believe
+from cgalr_jax.controllers.ramp import longest_ramp, ramp, slow_steps
+from cgalr_jax.controllers.sensitivity import AT_REST, believe
 
-__all__ = ["anneal", "calibrated", "longest_ramp", "ramp"]
+__all__ = ["calibrated"]
 
-# The scale stays inside this range whatever happens.
-_SMALLEST_SCALE, _LARGEST_SCALE = 1e-6, 1e6
-# A distance that is not finite multiplies the scale by this: a smaller rate is the safe side.
-_RETREAT = 0.8
-# The slow part of the ramp begins this far below the set-point, in logarithms; measurements count from there.
-_SLOW_FROM = math.log(30.0)
-# The slow part may take this many times as many steps as it should.
-_ALLOWANCE = 4.0
 # Steps are often cut if more than this share of them is. Noisy gradients lead to single large steps at rates
 # that are good.
 _OFTEN = 1 / 4
-# How many sensitivities are kept: enough for the slow part of the longest ramp.
-_KEPT = 64
 
 
 def calibrated(
@@ -142,12 +128,13 @@ def calibrated(
     Example:
         A network whose distance is proportional to its rate, with a base rate that is 1000 times too small:
 
+        >>> from cgalr_jax.controllers import ENDINGS
         >>> controller = calibrated(optax.constant_schedule(1.0))
         >>> scale, state = controller.init()
         >>> for step in range(10, 200, 10):
         ...     scale, state = controller.update(Measurement(scale / 1000, jnp.int32(step)), state)
-        >>> bool(900 < scale < 1100), int(state.ended) == REACHED
-        (True, True)
+        >>> bool(900 < scale < 1100), ENDINGS[int(state.ended)]
+        (True, 'at the set-point')
     """
     for name, value in (("gain", gain), ("patience", patience), ("guard", guard)):
         if value is not None:
@@ -163,42 +150,12 @@ def calibrated(
     if steps is not None:
         steps = _checks.check_integer("steps", steps, 1)
     target = _checks.check_positive("target", target)
-    start = _checks.check("start", start, lambda x: _SMALLEST_SCALE <= x <= 1, "in [1e-6, 1]")
-    ramp_steps = _slow_steps(steps)
+    start = _checks.check("start", start, lambda x: SMALLEST_SCALE <= x <= 1, "in [1e-6, 1]")
+    ramp_steps = slow_steps(steps)
 
     def init() -> tuple[jax.Array, CalibrationState]:
-        def f32(value: float) -> jax.Array:  # a fresh buffer each: shared ones cannot be donated
-            return jnp.full((), value, jnp.float32)
-
-        def i32() -> jax.Array:
-            return jnp.zeros((), jnp.int32)
-
-        state = CalibrationState(
-            scale=f32(start),
-            anchor=f32(start),
-            phase=i32(),
-            ended=i32(),
-            sensitivities=jnp.zeros((_KEPT,), jnp.float32),
-            counted=i32(),
-            climbed=f32(0.0),
-            record=f32(NO_RECORD),
-            record_scale=f32(start),
-            believed=i32(),
-            sensitivity=f32(0.0),
-            suspect=f32(0.0),
-            suspects=i32(),
-            cuts=i32(),
-            cut_scale=f32(0.0),
-            stills=i32(),
-            recent=f32(0.0),
-            usual=f32(0.0),
-            annealed=i32(),
-            peak=f32(0.0),
-            value=f32(1.0),
-            refused=i32(),
-            step=i32(),
-        )
-        return f32(start), state
+        # A buffer of its own for the scale: a shared one cannot be donated.
+        return jnp.full((), start, jnp.float32), first_state(start)
 
     def update(measurement: Measurement, state: CalibrationState) -> tuple[jax.Array, CalibrationState]:
         # 1. The value of the schedule at this step.
@@ -211,183 +168,13 @@ def calibrated(
         state = state._replace(cuts=cuts)
         sensitivity, state = believe(distance, measurement.step, state)
         # 3. The phase decides. If the ramp ends here, the annealing begins with the next measurement.
-        state = jax.tree.map(
-            lambda calibrating, annealing: jnp.where(state.phase == CALIBRATING, calibrating, annealing),
-            ramp(sensitivity, state, ramp_steps=ramp_steps),
-            anneal(sensitivity, state),
-        )
+        climbed, annealed = ramp(sensitivity, state, ramp_steps=ramp_steps), anneal(sensitivity, state)
+        state = optax.tree.where(state.phase == CALIBRATING, climbed, annealed)
         state = state._replace(
-            scale=jnp.clip(state.scale, _SMALLEST_SCALE, _LARGEST_SCALE),
-            anchor=jnp.clip(state.anchor, _SMALLEST_SCALE, _LARGEST_SCALE),
+            scale=jnp.clip(state.scale, SMALLEST_SCALE, LARGEST_SCALE),
+            anchor=jnp.clip(state.anchor, SMALLEST_SCALE, LARGEST_SCALE),
         )
         return state.scale * state.value if schedule is None else state.scale, state
 
     # If the length of the run is not known, there is a measurement every `every` steps from the beginning.
     return Controller(init, update, early=0 if steps is None else longest_ramp(steps))
-
-
-def longest_ramp(steps: int) -> int:
-    """The most steps that the ramp of a run of this length may take: 20 of them in its fast part."""
-    return 20 + math.ceil(_ALLOWANCE * _slow_steps(steps))
-
-
-def _slow_steps(steps: int | None) -> float:
-    """Optimizer steps that the slow part should take, in a run of so many; None if its length is not known.
-
-    A long one measures a network that has settled, and is a warm-up. Where each step is measured, sixty are
-    enough.
-    """
-    return 100.0 if steps is None else max(min(steps / 3, 60.0), 7.0)
-
-
-# ------------------------------------------------------------------------------------------------------------
-# The ramp: from a scale that is too small up to the one at which the network moves at its set-point.
-# ------------------------------------------------------------------------------------------------------------
-
-
-def ramp(sensitivity: Sensitivity, state: CalibrationState, *, ramp_steps: float) -> CalibrationState:
-    """The state after one measurement of the ramp: the next scale or, if the ramp ends here, the anchor.
-
-    Args:
-        sensitivity: what was measured.
-        state: the state before it.
-        ramp_steps: optimizer steps of the slow part, in which the scale grows by 30.
-    """
-    # Sensitivities needed for a calibration: two bad ones are less than half of them.
-    least = 5
-    # A motion this close to the set-point, in logarithms, counts as at the set-point.
-    tolerance = 0.1
-    # Measurements in a row between which steps were often cut that confirm it. They end the ramp if its scale
-    # is this near to the one that the median predicts, or to that of the last such row, in logarithms.
-    confirmed_cuts, near = 2, math.log(3.0)
-    # The guard: this growth of the scale, in logarithms, without a new record of the motion ends the ramp.
-    # Noise below a tenth of the set-point is small enough for the network's own motion to show later.
-    large_noise, small_noise = math.log(50.0), math.log(1e3)
-    # The largest changes of the scale in one measurement, in logarithms: upwards where the network hardly
-    # moves, upwards in the slow part, and downwards.
-    fast, careful, fall = math.log(64.0), math.log(2.0), math.log(2.0)
-
-    # 1. The motion as if the schedule were at its peak. The count starts again after a confirmed jump, and if
-    #    the motion falls early although the scale grows: what went before was the momentum of one gradient.
-    log_rate = jnp.log(state.scale) + jnp.log(state.known_peak)
-    motion = sensitivity.value + log_rate
-    calmer = sensitivity.believed & (motion < state.record - math.log(5.0))
-    anew = sensitivity.changed | (calmer & (state.climbed < _SLOW_FROM))
-    counted = jnp.where(anew, 0, state.counted)
-    counts = sensitivity.believed & (motion >= -_SLOW_FROM - tolerance)
-    counts &= (counted > 0) | sensitivity.steady
-    place = counts & (jnp.arange(_KEPT, dtype=jnp.int32) == counted % _KEPT)
-    sensitivities = jnp.where(place, sensitivity.value, state.sensitivities)
-    counted = counted + counts.astype(jnp.int32)
-    # 2. How far the scale is above the one at which the median puts the network at its set-point.
-    excess = jnp.where(counted > 0, ring_median(sensitivities, counted), sensitivity.value) + log_rate
-    # 3. The record of the motion, for the guard. It starts again if the motion has clearly fallen; a motion
-    #    that stays the same while the scale grows has not fallen, though its sensitivity has.
-    is_record = sensitivity.believed & ((motion > state.record) | calmer)
-    record = jnp.where(is_record, motion, state.record)
-    record_scale = jnp.where(is_record, state.scale, state.record_scale)
-    # 4. Four ways to end, and the anchor that each of them leaves.
-    growth = jnp.minimum(_SLOW_FROM * sensitivity.steps / ramp_steps, careful)
-    climbed = jnp.where(anew, 0.0, state.climbed) + jnp.where(counted > 0, growth, 0.0)
-    enough = sensitivity.believed & (counted >= least)
-    found = state.scale * jnp.exp(-jnp.maximum(excess, 0.0))
-    reached = enough & (excess >= -tolerance) & (found >= _SMALLEST_SCALE)
-    guard = jnp.where(motion > math.log(0.1), large_noise, small_noise)
-    exhausted = sensitivity.believed & (state.cut_scale == 0) & (state.scale > jnp.exp(guard) * record_scale)
-    slow = enough & (climbed >= _ALLOWANCE * _SLOW_FROM)
-    often_cut, confirmed = state.cuts >= confirmed_cuts, state.cuts == confirmed_cuts
-    again = state.scale < math.exp(near) * state.cut_scale
-    cut = confirmed & (again | ((counted >= least) & (excess > -near)))
-    ended = jnp.where(slow, BY_TIME, UNFINISHED)
-    ended = jnp.where(exhausted, BY_GUARD, ended)
-    ended = jnp.where(cut, BY_BOUND, ended)
-    ended = jnp.where(reached, REACHED, ended)
-    anchor = jnp.where(ended == BY_BOUND, state.scale * jnp.exp(-growth), found)
-    anchor = jnp.where(ended == BY_GUARD, jnp.minimum(found, jnp.maximum(record_scale, 1.0)), anchor)
-    # 5. The next scale: fast up to the beginning of the slow part, once two sensitivities are believed, while
-    #    they are steady, no faster than carefully in each step while they rise; never beyond the scale that
-    #    the median predicts.
-    certain = (state.believed >= 2) & sensitivity.steady
-    fast = jnp.where(sensitivity.rising, jnp.minimum(careful * sensitivity.steps, fast), fast)
-    rise = jnp.where(certain, jnp.clip(-_SLOW_FROM - jnp.maximum(excess, motion), growth, fast), growth)
-    factor = jnp.maximum(jnp.minimum(rise, -excess), -fall)
-    # At a jump the scale stays until the next measurement; if training may be diverging, it goes down.
-    factor = jnp.where(sensitivity.believed, factor, jnp.where(motion > math.log(2.0), -fall, 0.0))
-    # If steps were often cut the scale stays: the next measurement shows whether they are again. Then it goes
-    # down, until they are not.
-    factor = jnp.where(state.cuts > 0, jnp.where(often_cut, -growth, 0.0), factor)
-    # Nothing moved: if nothing ever has although the schedule is not 0, the scale rises to 1 at most.
-    never = (state.believed == 0) & (state.value > 0)
-    still = jnp.where(never, jnp.clip(-jnp.log(state.scale), 0.0, math.log(8.0)), 0.0)
-    factor = jnp.where(sensitivity.still, still, factor)
-    factor = jnp.where(sensitivity.finite, factor, math.log(_RETREAT))
-    done = ended != UNFINISHED
-    state = state._replace(
-        scale=jnp.where(done, anchor, state.scale * jnp.exp(factor)),
-        anchor=jnp.where(done, anchor, state.anchor),
-        phase=jnp.where(done, ANNEALING, CALIBRATING).astype(jnp.int32),
-        ended=ended.astype(jnp.int32),
-        sensitivities=sensitivities,
-        counted=counted.astype(jnp.int32),
-        climbed=climbed,
-        record=record,
-        record_scale=record_scale,
-        cut_scale=jnp.where(confirmed, state.scale, state.cut_scale),
-        # In ten steps a network does not move ten times as far as in one, and the ramp may have measured each
-        # step: the annealing finds its own level of the sensitivity.
-        believed=jnp.where(done, 0, jnp.where(often_cut, 1, state.believed)).astype(jnp.int32),
-        # Below every sensitivity: the next ones are jumps upwards, and believed once they no longer fall.
-        sensitivity=jnp.where(often_cut, NO_RECORD, state.sensitivity),
-    )
-    return start_again(often_cut, state)  # cut steps may have left another network
-
-
-# ------------------------------------------------------------------------------------------------------------
-# The annealing: the schedule lowers the rate; the scale goes down while the sensitivity is unusually high.
-# ------------------------------------------------------------------------------------------------------------
-
-
-def anneal(sensitivity: Sensitivity, state: CalibrationState) -> CalibrationState:
-    """The state after one measurement of the annealing."""
-    # Weights of a new measurement in the two running means, over some three and some twenty measurements.
-    recent_share, usual_share = 0.3, 0.05
-    # Which part of an increase of the sensitivity the scale compensates, in logarithms.
-    gain = 0.5
-    # The smallest scale, as the logarithm of its ratio to the anchor.
-    lowest = math.log(0.2)
-    # The largest changes of the scale in one measurement, in logarithms: down, up, and up from below lowest.
-    fall, rise, recovery = math.log(2.0), math.log(1.3), math.log(2.0)
-    # Below this share of the schedule's peak a calibration is not worth repeating.
-    half = 0.5
-
-    # 1. The recent and the usual sensitivity.
-    first = sensitivity.believed & (state.annealed == 0)
-    recent = state.recent + recent_share * (sensitivity.value - state.recent)
-    usual = state.usual + usual_share * (sensitivity.value - state.usual)
-    recent, usual = (jnp.where(first, sensitivity.value, mean) for mean in (recent, usual))
-    recent, usual = (
-        jnp.where(sensitivity.believed, new, old)
-        for new, old in ((recent, state.recent), (usual, state.usual))
-    )
-    # 2. The scale that compensates half of an increase.
-    log_scale, log_anchor = jnp.log(state.scale), jnp.log(state.anchor)
-    wanted = log_anchor + jnp.clip(-gain * (recent - usual), lowest, 0.0)
-    # 3. A step towards that scale. With a jump upwards, or if steps are often cut, training may be diverging:
-    #    the scale goes down until the jump is confirmed or over.
-    below = log_scale < log_anchor + lowest - 0.01  # clearly: at the lowest itself rounding must not decide
-    change = jnp.clip(wanted - log_scale, -fall, jnp.where(below, recovery, rise))
-    jump = ~sensitivity.believed & ~sensitivity.still & (sensitivity.value > state.sensitivity)
-    alarm = jump | (state.cuts > 0)
-    change = jnp.where(alarm, jnp.clip(log_anchor + lowest - log_scale, -fall, 0.0), change)
-    # 4. Only distances that are not finite may take the scale below its lowest.
-    change = jnp.where(sensitivity.finite, change, math.log(_RETREAT))
-    reopened = sensitivity.changed & (sensitivity.decay > half)
-    state = state._replace(
-        scale=state.scale * jnp.exp(change),
-        phase=jnp.where(reopened, CALIBRATING, ANNEALING).astype(jnp.int32),
-        ended=jnp.where(reopened, UNFINISHED, state.ended).astype(jnp.int32),
-        recent=recent,
-        usual=usual,
-        annealed=state.annealed + (sensitivity.believed | (state.annealed > 0)).astype(jnp.int32),
-    )
-    return start_again(reopened, state)

@@ -12,10 +12,14 @@ __all__ = [
     "BY_TIME",
     "CALIBRATING",
     "ENDINGS",
+    "LARGEST_SCALE",
     "NO_RECORD",
     "REACHED",
+    "RETREAT",
+    "SMALLEST_SCALE",
     "UNFINISHED",
     "CalibrationState",
+    "first_state",
     "start_again",
 ]
 
@@ -30,6 +34,12 @@ ENDINGS = {
     BY_BOUND: "by the bound on one step",
 }
 
+# The scale stays inside this range whatever happens.
+SMALLEST_SCALE, LARGEST_SCALE = 1e-6, 1e6
+# A distance that is not finite multiplies the scale by this: a smaller rate is the safe side.
+RETREAT = 0.8
+# How many sensitivities are kept: enough for the slow part of the longest ramp.
+_KEPT = 64
 # Stands for "no record yet": below the logarithm of every motion. Finite, because some wrappers multiply the
 # state by zero.
 NO_RECORD = -100.0
@@ -76,6 +86,42 @@ class CalibrationState(NamedTuple):
     def known_peak(self) -> jax.Array:
         """f32[], the peak; 1 before a warm-up has begun, when it is 0."""
         return jnp.where(self.peak > 0, self.peak, 1.0)
+
+
+def first_state(start: float) -> CalibrationState:
+    """The state before anything is measured, at the first scale."""
+
+    def f32(value: float) -> jax.Array:  # a fresh buffer each: shared ones cannot be donated
+        return jnp.full((), value, jnp.float32)
+
+    def i32() -> jax.Array:
+        return jnp.zeros((), jnp.int32)
+
+    return CalibrationState(
+        scale=f32(start),
+        anchor=f32(start),
+        phase=i32(),
+        ended=i32(),
+        sensitivities=jnp.zeros((_KEPT,), jnp.float32),
+        counted=i32(),
+        climbed=f32(0.0),
+        record=f32(NO_RECORD),
+        record_scale=f32(start),
+        believed=i32(),
+        sensitivity=f32(0.0),
+        suspect=f32(0.0),
+        suspects=i32(),
+        cuts=i32(),
+        cut_scale=f32(0.0),
+        stills=i32(),
+        recent=f32(0.0),
+        usual=f32(0.0),
+        annealed=i32(),
+        peak=f32(0.0),
+        value=f32(1.0),
+        refused=i32(),
+        step=i32(),
+    )
 
 
 def start_again(condition: jax.Array, state: CalibrationState) -> CalibrationState:

@@ -182,7 +182,7 @@ def find_learning_rate(
         return _Ramp(
             after,
             reading,
-            jax.tree.map(lambda old, new: jnp.where(first, old, new), ramp.control, control),
+            optax.tree.where(first, ramp.control, control),
             jnp.where(first, ramp.rate, scale * highest),
             ramp.readings + 1,
             ramp.rates.at[ramp.readings].set(ramp.rate),
