@@ -34,8 +34,7 @@ def train(data, seed, steps, with_cgalr):
     tx = optax.sgd(schedule, momentum=0.9)
     if with_cgalr:
         example = capture.example(capture.nnx_probe(net, x[:PROBE], logits=True), net)
-        controller = cgalr_jax.calibrated(schedule, steps=steps)
-        tx = cgalr_jax.cgalr(schedule, example, every=EVERY, controller=controller, signal=SIGNAL)
+        tx = cgalr_jax.cgalr(schedule, example, steps=steps, every=EVERY, signal=SIGNAL)
     optimizer = nnx.Optimizer(net, tx, wrt=nnx.Param)
 
     @nnx.jit

@@ -45,15 +45,12 @@ def train(data, steps, seed, rate, signal_name):
     x, x_test = data.x[..., 0], data.x_test[..., 0]  # 8 rows of 8 pixels
     model, x_probe = Reader(48, nnx.Rngs(seed)), x[:128]
     schedule = optax.cosine_decay_schedule(rate, steps)
-    tx = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(schedule, momentum=0.9))
+    tx = optax.sgd(schedule, momentum=0.9)
     if signal_name is not None:
         example = capture.example(capture.nnx_probe(model, x_probe), model)
         # Without `steps=`: at 2000 steps the ramp of a run of unknown length does as well here.
-        controller = cgalr_jax.calibrated(schedule)
-        behind = cgalr_jax.scale_by_connectome(
-            example, every=10, controller=controller, signal=SIGNALS[signal_name]()
-        )
-        tx = optax.chain(tx, behind)
+        tx = cgalr_jax.cgalr(schedule, example, signal=SIGNALS[signal_name]())
+    tx = optax.chain(optax.clip_by_global_norm(1.0), tx)
     optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
     rng = np.random.default_rng(seed)
     for _ in console.steps(steps, f"CG-ALR, {signal_name}" if signal_name else "the schedule only"):

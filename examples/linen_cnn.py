@@ -35,15 +35,14 @@ class Cnn(linen.Module):
         return linen.Dense(self.classes)(x)
 
 
+# The probe normalises by its own samples: it needs no moving statistics.
+PROBE = capture.linen_probe(Cnn(), forward=lambda model, x: model(x, train=False))
+
+
 class TrainState(capture.TrainState):
     """capture.TrainState lets `probe` and `samples` through to the optimizer."""
 
     batch_stats: dict
-
-
-def evaluate(model, x):
-    """The forward pass of the probe and of the test."""
-    return model(x, train=False)
 
 
 @jax.jit
@@ -55,8 +54,7 @@ def train_step(state, x, y, key):
         return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean(), changed
 
     (loss, changed), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
-    probe = capture.linen_probe(Cnn(), {"batch_stats": state.batch_stats}, forward=evaluate)
-    return state.apply_gradients(grads=grads, probe=probe, samples=x, **changed), loss
+    return state.apply_gradients(grads=grads, probe=PROBE, samples=x, **changed), loss
 
 
 @jax.jit
@@ -73,8 +71,7 @@ def train(data, steps, seed, rate, with_cgalr):
     variables = Cnn().init(key, samples, train=False)
     tx = optax.sgd(schedule, momentum=0.9)
     if with_cgalr:
-        probe = capture.linen_probe(Cnn(), variables, forward=evaluate)
-        example = capture.example(probe, variables["params"], samples)
+        example = capture.example(PROBE, variables["params"], samples)
         tx = cgalr_jax.cgalr(schedule, example, samples=samples, steps=steps)
     state = TrainState.create(apply_fn=Cnn().apply, tx=tx, **variables)
     rng = np.random.default_rng(seed)

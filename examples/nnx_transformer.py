@@ -1,6 +1,6 @@
 """A small nnx transformer that learns to write, character by character: Python, or Shakespeare's plays.
 
-Adam with CG-ALR behind it; attention and MLP layers are measured, tokens count as samples. The same schedule
+Adam with CG-ALR; attention and MLP layers are measured, tokens count as samples. The same schedule
 without CG-ALR is the baseline, at a base rate that is too small.
 """
 
@@ -91,10 +91,7 @@ def train(text, size, steps, seed, rate, with_cgalr):
     if with_cgalr:
         samples = batch(16, 0, border)[:8, :-1]
         example = capture.example(capture.nnx_probe(model), model, samples)
-        controller = cgalr_jax.calibrated(schedule, steps=steps)
-        tx = optax.chain(
-            tx, cgalr_jax.scale_by_connectome(example, samples=samples, every=5, controller=controller)
-        )
+        tx = cgalr_jax.cgalr(schedule, example, optimizer=optax.adam, samples=samples, steps=steps)
     optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
     for _ in console.steps(steps, "Adam with CG-ALR" if with_cgalr else "Adam"):
         train_step(model, optimizer, batch(16, 0, border))

@@ -1,7 +1,6 @@
 """A plain training loop: parameters in a dictionary, no neural-network library, AdamW with warm-up.
 
-The base rate is far too small on purpose. CG-ALR sits behind the optimizer and finds the height; the same
-loop without it is the baseline.
+The base rate is far too small on purpose: CG-ALR finds the height. The same loop without it is the baseline.
 """
 
 import itertools
@@ -54,9 +53,7 @@ def train(data, steps, seed, rate, with_cgalr):
     tx = optax.adamw(schedule)
     if with_cgalr:
         example = jax.eval_shape(probe, init(jax.random.key(0)), x[:32])
-        controller = cgalr_jax.calibrated(schedule, steps=steps)
-        behind = cgalr_jax.scale_by_connectome(example, samples=x[:32], every=5, controller=controller)
-        tx = optax.chain(tx, behind)
+        tx = cgalr_jax.cgalr(schedule, example, optimizer=optax.adamw, samples=x[:32], steps=steps)
     tx = optax.with_extra_args_support(tx)  # plain AdamW takes no probe
     params = init(jax.random.key(seed))
     opt_state = tx.init(params)
