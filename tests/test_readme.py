@@ -74,12 +74,3 @@ def test_the_commands_are_the_first_two():
     commands = [line for line in blocks("bash")[0].splitlines() if line.startswith("python3 ")]
     assert [command.split()[-1] for command in commands[:1]] == ["examples/quickstart.py"]
     assert "pytest" in commands[1]
-
-
-def test_the_reference_has_every_public_name():
-    pages = (README.parent / "docs" / "reference").glob("*.md")
-    paths = re.findall(
-        r"^::: cgalr_jax\.([\w.]+)", "\n".join(page.read_text() for page in pages), re.MULTILINE
-    )
-    shown = {name for path in paths for name in path.split(".")}
-    assert shown >= set(cgalr_jax.__all__)

@@ -4,7 +4,7 @@
     python -m benchmarks.faults --quick    # three constructions
 
 Faults (NaN, infinite, zeros, huge, negative, constant, one row for all, skipped updates) come at drawn steps
-in the activations, samples, gradients, parameters, the schedule, the bounds, or in what a user's controller
+in the activations, samples, updates, parameters, the schedule, the bounds, or in what a user's controller
 or signal returns. Printed for each: in how many schedules each invariant held.
 """
 

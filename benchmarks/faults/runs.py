@@ -124,7 +124,7 @@ def _train(program: Program, fault: Fault) -> tuple[dict[str, jax.Array], dict[s
         x, y = inputs[batch], targets[batch]
         grads = jax.grad(_loss)(params, x, y)
         updates, base_state = base.update(grads, base_state, params)
-        updates = jax.tree.map(lambda u: _hit(faulty, "gradients", u), updates)
+        updates = jax.tree.map(lambda u: _hit(faulty, "updates", u), updates)
         told = jax.tree.map(lambda p: _hit(faulty, "parameters", p), params)
         # The transformation is made anew, as its functions close over the fault of this step.
         scaled, state = _block(program, faulty).update(

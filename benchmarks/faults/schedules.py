@@ -11,7 +11,7 @@ _NUMBERS = KINDS[:6]
 SITES = {
     "activations": KINDS[:7],  # what the forward pass returns, as the probe or the training step sees it
     "samples": KINDS[:7],  # paired: the batch that is stored
-    "gradients": (*_NUMBERS, "skipped"),
+    "updates": (*_NUMBERS, "skipped"),
     "parameters": _NUMBERS,  # as the update is told them, for these steps
     "schedule": _NUMBERS,
     "bounds": _NUMBERS,
