@@ -1,7 +1,7 @@
 """Names of the API before 0.1.0: they work for one release, with a warning that names the new place.
 
-One table maps old places to new ones. Modules that were removed can still be imported; each use of a name
-from them warns.
+One table maps old places to new ones. Modules that were removed can still be imported; each use of an old
+name warns.
 """
 
 import importlib
@@ -14,6 +14,7 @@ from cgalr_jax._warnings import warn_deprecated
 _TOPOLOGY = "cgalr_jax.topology"
 _SIGNALS = "cgalr_jax.signals"
 _CONTROLLERS = "cgalr_jax.controllers"
+_PLOTTING = "cgalr_jax.plotting"
 
 
 def _same(module: str, names: str) -> dict[str, str]:
@@ -53,16 +54,22 @@ MOVED: dict[str, dict[str, str]] = {
             "ANNEALING CALIBRATING FAST HOLD SLOW Controller calibrated hysteresis_gate robbins_monro_bounds "
             "robust_z_score schmitt_trigger",
         ),
-        "CalibrationState": f"{_CONTROLLERS}.sensitivity.CalibrationState",
+        "CalibrationState": f"{_CONTROLLERS}.calibration.CalibrationState",
         "GateState": f"{_CONTROLLERS}.gate.GateState",
         "Measurement": f"{_CONTROLLERS}.Measurement",
     },
+    # Names that other functions have, too. No file of that folder may be called so: it would hide the name.
+    "plotting": {
+        name: f"{_PLOTTING}.plot_{name}"
+        for name in ("barcode", "betti_curve", "connectome", "film", "spanning_tree", "training_trace")
+    },
 }
+_REMOVED = ("connectome", "persistence", "distance", "rips", "signal", "control")
 
 
 def look_up(module: str, name: str) -> Any:
     """The object that an old name stands for, with a DeprecationWarning that names its new place."""
-    if not module and name in MOVED:
+    if not module and name in _REMOVED:
         return sys.modules[f"cgalr_jax.{name}"]
     new = MOVED[module].get(name)
     old = ".".join(filter(None, ("cgalr_jax", module, name)))
@@ -114,7 +121,7 @@ class _Moved(types.ModuleType):
         return look_up(self.__name__.removeprefix("cgalr_jax."), name)
 
 
-for _module in filter(None, MOVED):
+for _module in _REMOVED:
     sys.modules.setdefault(
         f"cgalr_jax.{_module}", _Moved(f"cgalr_jax.{_module}", "Removed: see cgalr_jax._deprecated.")
     )

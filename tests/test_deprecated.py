@@ -91,6 +91,14 @@ def test_a_signal_with_three_arguments():
     assert state.cg_distance > 0
 
 
+def test_a_third_argument_with_a_default_is_no_old_signal():
+    def read(layers, params, power=2):
+        return {name: units**power for name, units in layers.items()}
+
+    signal = signals.Signal(read, signals.frobenius().compare, 0.1)  # a warning is an error here
+    cgalr_jax.scale_by_connectome({"h": 4}, signal=signal)
+
+
 @pytest.mark.parametrize("name", ["gain", "patience", "guard"])
 def test_arguments_of_the_old_ramp_warn(name):
     with pytest.warns(DeprecationWarning, match=f"^{name}= has no effect any more") as caught:

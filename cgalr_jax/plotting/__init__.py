@@ -8,7 +8,7 @@ colour map falls evenly in lightness, so that it prints in grey.
 
 from typing import Any
 
-from cgalr_jax._warnings import warn_deprecated
+from cgalr_jax import _deprecated
 from cgalr_jax.plotting._style import BLUE, COLOR_MAP, GREEN, GREY, ORANGE, SKY, VERMILION
 from cgalr_jax.plotting.barcodes import plot_barcode, plot_betti_curve
 from cgalr_jax.plotting.connectomes import plot_connectome, plot_film
@@ -34,15 +34,6 @@ __all__ = [
     "tree_order",
 ]
 
-# No file of this folder may be called so: it would hide the old name.
-_OLD_NAMES = ("barcode", "betti_curve", "connectome", "film", "spanning_tree", "training_trace")
-
 
 def __getattr__(name: str) -> Any:
-    """Names that other functions have too: replaced, and kept for one release."""
-    if name not in _OLD_NAMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    warn_deprecated(
-        f"{__name__}.{name} is now {__name__}.plot_{name}; the old name will be removed in the next release."
-    )
-    return globals()[f"plot_{name}"]
+    return _deprecated.look_up("plotting", name)

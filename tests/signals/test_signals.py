@@ -328,6 +328,19 @@ def test_a_half_of_the_hybrid_without_a_set_point_is_refused(set_point):
         signals.hybrid(signals.frobenius()._replace(set_point=set_point))
 
 
+@pytest.mark.parametrize(
+    "swapped",
+    [
+        {"connectome": signals.update_norm()},
+        {"update": signals.frobenius()},
+        {"connectome": signals.update_norm(), "update": signals.frobenius()},
+    ],
+)
+def test_each_half_of_the_hybrid_has_its_place(swapped):
+    with pytest.raises(ValueError, match=r"^connectome must be a signal that reads activations, and update"):
+        signals.hybrid(**swapped)
+
+
 @pytest.mark.parametrize("share", [-0.1, 1.1])
 def test_a_weight_is_a_share(share):
     with pytest.raises(ValueError, match=r"^share must be in \[0, 1\], got"):
