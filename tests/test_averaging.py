@@ -17,10 +17,10 @@ def run(tx, params, gradients):
     return params, state
 
 
-@pytest.mark.parametrize("eta", [0.0, 3.0, 8.0])
-def test_weights_are_those_of_shamir_and_zhang(eta):
+@pytest.mark.parametrize(("eta", "given"), [(0.0, (0.0,)), (3.0, (3.0,)), (8.0, ())])
+def test_weights_are_those_of_shamir_and_zhang(eta, given):
     steps = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
-    tx = optax.chain(optax.sgd(1.0), cgalr_jax.polynomial_averaging(eta))
+    tx = optax.chain(optax.sgd(1.0), cgalr_jax.polynomial_averaging(*given))
     params, state = run(tx, jnp.zeros(3), [jnp.array(-step) for step in steps])
     iterates = np.cumsum(steps, 0, dtype=np.float64)
     # Unrolled: x_t counts (eta + 1) / (t + eta), times what each later step leaves, (s - 1) / (s + eta).

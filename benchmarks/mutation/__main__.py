@@ -53,7 +53,7 @@ ROOMS = {
     "arguments": ["tests/test_transform.py", "tests/regressions/test_casts.py"],
     "averaging": ["tests/test_averaging.py", "tests/regressions/test_casts.py"],
     "stopping": ["tests/test_stopping.py"],
-    "state": ["tests/regressions/test_states.py"],
+    "state": ["tests/test_state.py", "tests/test_checkpoint.py", "tests/regressions/test_states.py"],
     "instrument": ["tests/test_transform.py", "tests/regressions/test_trees.py"],
     "transform": ["tests/test_transform.py"],
 }

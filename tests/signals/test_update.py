@@ -308,6 +308,13 @@ def test_the_largest_share_is_that_of_the_largest_singular_value(width):
     assert float(largest_share(updates, params)) == pytest.approx(0.1, rel=0.15)
 
 
+def test_a_share_is_of_updates_with_the_shapes_of_the_parameters():
+    with pytest.raises(
+        ValueError, match=r"^updates must be arrays with the shapes of params, got .* at updat"
+    ):
+        largest_share({"w": jnp.ones((2, 3))}, {"w": jnp.ones((3, 2))})
+
+
 def test_a_matrix_of_zeros_has_a_finite_share():
     share = largest_share({"w": jnp.full((64, 10), 1e-3)}, {"w": jnp.zeros((64, 10))})
     assert 0 < float(share) < 0.1
