@@ -81,6 +81,34 @@ def test_what_is_refused_is_counted_wherever_it_was():
     assert found["cgalr/scale"] == 0.5
 
 
+def test_what_a_schedule_is_refused_is_counted_within_the_envelope():
+    schedule = lambda step: jnp.where(step < 2, 0.1, jnp.nan)  # noqa: E731
+    tx = block(controller=cgalr_jax.calibrated(schedule), every=1)
+    state = tx.init(PARAMS)
+    for _ in range(4):
+        _, state = tx.update(PARAMS, state, PARAMS, activations={"hidden": jnp.eye(4)})
+    assert cgalr_jax.metrics(state)["cgalr/refused"] == 2
+
+
+def test_only_numbers_of_a_controller_are_its_metrics():
+    numbers = {"anchor": jnp.ones(3), "phase": jnp.int32(1)}
+    own = cgalr_jax.Controller(lambda: (jnp.float32(0.5), numbers), lambda m, s: (jnp.float32(0.5), s))
+    read = lambda layers, params: {"ended": jnp.float32(2.0)}  # noqa: E731
+    signal = cgalr_jax.Signal(read, lambda before, after: jnp.float32(1.0), 1.0)
+    found = cgalr_jax.metrics(block(controller=own, signal=signal).init(PARAMS))
+    assert found["cgalr/phase"] == 1
+    assert "cgalr/anchor" not in found
+    assert "cgalr/ended" not in found
+
+
+def test_a_state_that_lacks_a_field_is_of_another_release():
+    state = block().init(PARAMS)
+    stored = state._asdict()
+    del stored["cg_moves"]
+    with pytest.raises(ValueError, match=r"^stored must have all fields .* without \['cg_moves'\]"):
+        cgalr_jax.check_checkpoint(stored, state)
+
+
 def test_metrics_of_runs_under_vmap_have_a_value_for_each():
     tx = cgalr_jax.cgalr(SCHEDULE, signal=cgalr_jax.signals.update_norm(), steps=200)
     several = jax.vmap(tx.init)(jax.tree.map(lambda x: jnp.stack([x] * 3), PARAMS))
