@@ -13,9 +13,9 @@ import jax.numpy as jnp
 from cgalr_jax import _checks
 from cgalr_jax.topology.moments import (
     Moments,
+    as_moments,
     centre,
     check_axis_name,
-    check_moments,
     gather_moments,
     gram,
 )
@@ -107,8 +107,7 @@ def connectome_from_moments(moments: Moments) -> Float32[Array, "P P"]:
         >>> bool(jnp.allclose(connectome_from_moments(moments), functional_connectome(units)))
         True
     """
-    check_moments("moments", moments)
-    return _connectome_from_moments(moments)
+    return _connectome_from_moments(as_moments("moments", moments))
 
 
 @jax.jit

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Moments",
+    "as_moments",
     "centre",
     "check_axis_name",
-    "check_moments",
     "gather_moments",
     "gram",
     "init_moments",
@@ -92,7 +92,7 @@ def update_moments(moments: Moments, units: jax.typing.ArrayLike) -> Moments:
         >>> bool(jnp.allclose(moments.mean, units.mean(axis=0)))
         True
     """
-    check_moments("moments", moments)
+    moments = as_moments("moments", moments)
     return _update_moments(moments, _checks.real_array("units", units))
 
 
@@ -132,12 +132,9 @@ def merge_moments(a: Moments, b: Moments) -> Moments:
         Moments(count=Array(2., dtype=float32), mean=Array([2.], dtype=float32),
                 comoment=Array([[2.]], dtype=float32))
     """
-    check_moments("a", a)
-    check_moments("b", b)
-    if jnp.shape(a.mean) != jnp.shape(b.mean):
-        raise ValueError(
-            f"b must be of as many units as a, {jnp.shape(a.mean)[0]}, got {jnp.shape(b.mean)[0]}."
-        )
+    a, b = as_moments("a", a), as_moments("b", b)
+    if a.mean.shape != b.mean.shape:
+        raise ValueError(f"b must be of as many units as a, {a.mean.shape[0]}, got {b.mean.shape[0]}.")
     count = a.count + b.count
     share = b.count / jnp.maximum(count, 1)
     delta = b.mean - a.mean
@@ -170,7 +167,7 @@ def gather_moments(moments: Moments, axis_name: Hashable | Sequence[Hashable]) -
         >>> jax.vmap(local, axis_name="data")(units).mean[:, 0]
         Array([5.5, 5.5, 5.5], dtype=float32)
     """
-    check_moments("moments", moments)
+    moments = as_moments("moments", moments)
     check_axis_name(axis_name)
     try:
         count = jax.lax.psum(moments.count, axis_name)
@@ -191,13 +188,15 @@ def check_axis_name(axis_name: Any) -> None:
     _checks.check_hashable("axis_name", axis_name, "the name of a mapped axis, a tuple of names, or None")
 
 
-def check_moments(name: str, moments: Any) -> None:
-    """Raises a ValueError unless they are moments of some units."""
+def as_moments(name: str, moments: Any) -> Moments:
+    """The moments as float32 arrays, after a check that they are moments of some units."""
     _checks.check_kind(name, moments, Moments, "cgalr_jax.topology")
-    shapes = tuple(_checks.real_array(f"{name}.{field}", x).shape for field, x in moments._asdict().items())
+    arrays = Moments(*(as_real(f"{name}.{field}", x) for field, x in moments._asdict().items()))
+    shapes = tuple(x.shape for x in arrays)
     units = shapes[1][:1]
     if shapes != ((), units, units * 2) or not units:
         raise ValueError(f"{name} must have shapes [], [P] and [P, P], got {shapes}.")
+    return arrays
 
 
 def centre(units: jax.typing.ArrayLike) -> tuple[Float32[Array, " P"], Float32[Array, "N P"]]:

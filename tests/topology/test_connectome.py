@@ -265,3 +265,23 @@ def test_a_unit_is_dead_up_to_a_millionth_of_its_mean(of):
     found = of(units)
     np.testing.assert_array_equal(found[0], 0)
     np.testing.assert_allclose(found[1, 2], 1, atol=0.05)
+
+
+@pytest.mark.parametrize("x64", [False, True])
+@pytest.mark.parametrize("form", [np.ndarray.tolist, np.float64, np.float16], ids=lambda form: form.__name__)
+def test_moments_of_any_form_are_those_of_float32(form, x64):
+    """Sums in float16 would overflow, and lists have no arithmetic."""
+    plain = topology.Moments(np.float32(4), np.array([1, 2], np.float32), 4e4 * np.eye(2, dtype=np.float32))
+    with jax.enable_x64(x64):
+        moments = topology.Moments(*map(form, map(np.asarray, plain)))
+        units = np.array([[1, 2], [3, 4]], form if form is np.float64 else np.float32)
+        for call in (
+            topology.connectome_from_moments,
+            lambda moments: topology.merge_moments(moments, moments),
+            lambda moments: topology.update_moments(moments, units),
+        ):
+            for found, expected in zip(
+                jax.tree.leaves(call(moments)), jax.tree.leaves(call(plain)), strict=True
+            ):
+                assert found.dtype == jnp.float32
+                np.testing.assert_allclose(found, expected, rtol=1e-3)
