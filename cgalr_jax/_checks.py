@@ -29,6 +29,8 @@ def check(name: str, value: Any, allowed: Callable[[Any], bool], interval: str) 
     try:
         if _is_number(value):
             number = value.item() if isinstance(value, (np.generic, np.ndarray, jax.Array)) else value
+            # A float32 is the number that it prints as: as 0.10000000149 it would lie beyond a limit of 0.1.
+            number = float(str(np.float32(number))) if getattr(value, "dtype", None) == np.float32 else number
         good = number is not None and _fits_float32(number) and bool(allowed(number))
     except (
         TypeError,

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from cgalr_jax import _checks
+from cgalr_jax import _checks, _leaves
 
 __all__ = ["Controller", "Measurement", "check_controller"]
 
@@ -61,14 +61,16 @@ def check_controller(name: str, controller: Any) -> Controller:
     _checks.check_kind(name, controller, Controller)
     _checks.check_function(f"{name}.init", controller.init, "() -> (scale, state)", 0)
     _checks.check_function(f"{name}.update", controller.update, "(measurement, state) -> (scale, state)", 2)
-    _checks.check_integer(f"{name}.early", controller.early, 0)
+    early = _checks.check_integer(f"{name}.early", controller.early, 0)
     answer = controller.init()
-    if controller.early and not hasattr(answer[1], "calibrating"):
-        raise ValueError(
-            f"{name}.early must be 0 for a state without a property `calibrating`, which says how long each "
-            f"step is measured, got {controller.early} and {_checks.shown(answer[1])}."
-        )
     before = _shapes(f"{name}.init", jax.eval_shape(lambda: answer))
+    calibrating: Any = getattr(answer[1], "calibrating", None)
+    if early and not (_leaves.is_array(calibrating) and jnp.shape(calibrating) == ()):
+        raise ValueError(
+            f"{name}.early must be 0 for a state without a property `calibrating`, bool[], which says how "
+            f"long each step is measured, got {early} and {_checks.shown(calibrating)} in "
+            f"{_checks.shown(answer[1])}."
+        )
     _checks.check_positive(f"the scale of {name}.init", answer[0])
     measurement = Measurement(*(jnp.zeros((), dtype) for dtype in (jnp.float32, jnp.int32, jnp.float32)))
     after = _shapes(
@@ -86,7 +88,7 @@ def check_controller(name: str, controller: Any) -> Controller:
             f"{name}.update must keep the shapes and the kinds of numbers of its state, got {changed[0][1]} "
             f"for {changed[0][0]}; {name}.init may have to return 1.0 instead of 1."
         )
-    return controller
+    return controller._replace(early=early)
 
 
 def _loses(old: Any, new: Any) -> bool:

@@ -30,7 +30,7 @@ class EnvelopeState(NamedTuple):
     @property
     def calibrating(self) -> jax.Array:
         """bool[], whether the inner controller is calibrating."""
-        return jnp.asarray(getattr(self.controller, "calibrating", False))
+        return jnp.asarray(getattr(self.controller, "calibrating", False), jnp.bool_)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +71,7 @@ def envelope(controller: Controller, bounds: Bounds | None = None) -> Controller
         >>> print(gate.init()[0])
         0.5
     """
-    check_controller("controller", controller)
+    controller = check_controller("controller", controller)
     if bounds is None and isinstance(controller.update, _Guarded):
         return controller  # one without bounds would add nothing
     if bounds is not None:
@@ -95,12 +95,12 @@ def envelope(controller: Controller, bounds: Bounds | None = None) -> Controller
     def init() -> tuple[jax.Array, EnvelopeState]:
         scale, inner = controller.init()
         scale = jnp.asarray(scale, jnp.float32)
-        inner = jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), inner)
+        # Copies: a user's own array must not be donated with the state, nor one buffer twice.
+        inner = jax.tree.map(lambda x: jnp.array(x, jnp.result_type(x), copy=True), inner)
         # The values of a controller that is made of traced numbers are not known when it is checked.
         good = (scale > 0) & (scale < jnp.inf)
         scale = jnp.where(good, scale, 1.0)
         scale, _ = bounded(scale, scale, jnp.zeros((), jnp.int32))
-        # A copy for the state: one buffer cannot be donated twice.
         return scale, EnvelopeState(jnp.array(scale, copy=True), (~good).astype(jnp.int32), inner)
 
     def update(measurement: Measurement, state: EnvelopeState) -> tuple[jax.Array, EnvelopeState]:

@@ -1,6 +1,7 @@
 """What users' numbers and functions may do: every kind of scalar, first scales, functions of Python only."""
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -355,3 +356,63 @@ def test_distances_from_what_is_not_finite_are_nan():
         assert np.isnan(topology.top_distance(jnp.array([np.inf]), jnp.array([0.0]), order=order))
     square = jnp.array([[0.0, np.inf], [0.0, 0.0]])
     assert np.isnan(topology.frobenius_distance(square, jnp.zeros((2, 2))))
+
+
+# --- A float32 at a limit lies on it, though as a number of Python it is a little beyond.
+
+
+@pytest.mark.parametrize("kind", [np.float32, jnp.float32])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda kind: calibrated(start=kind(1e-6)),
+        lambda kind: hysteresis_gate(enter=0.1, leave=kind(0.1)),
+        lambda kind: hysteresis_gate(enter=kind(0.7), leave=0.7),
+        lambda kind: controllers.robbins_monro_bounds(kind(0.1), 0.1, tau=10),
+    ],
+)
+def test_a_float32_at_a_limit_is_allowed(make, kind):
+    make(kind)
+
+
+# --- Controllers that ask for each step to be measured, and their buffers.
+
+
+def early(calibrating, steps=4):
+    class Ramp(NamedTuple):
+        scale: jax.Array
+
+        @property
+        def calibrating(self):
+            return calibrating(self)
+
+    return Controller(
+        lambda: (jnp.float32(1), Ramp(jnp.float32(1))), lambda measurement, state: (state.scale, state), steps
+    )
+
+
+@pytest.mark.parametrize("steps", [np.int64(4), np.uint8(4), jnp.int32(4)])
+@pytest.mark.parametrize("value", [lambda s: s.scale > 0, lambda s: s.scale, lambda s: True])
+def test_a_controller_may_say_in_any_kind_of_number_how_long_it_calibrates(value, steps):
+    tx = cgalr_jax.scale_by_connectome(EXAMPLE, controller=early(value, steps), signal=signals.frobenius())
+    with jax.numpy_dtype_promotion("strict"), jax.enable_x64(True):
+        assert trained(tx, steps=3)[1].cg_measurements == 2
+
+
+@pytest.mark.parametrize(
+    "value", [lambda s: s.scale[None] > 0, lambda s: None, lambda s: "yes", lambda s: set]
+)
+def test_what_does_not_say_whether_a_controller_calibrates_is_named(value):
+    with pytest.raises(ValueError, match=r"^controller\.early must be 0 for a state without a property"):
+        cgalr_jax.scale_by_connectome(EXAMPLE, controller=early(value))
+
+
+def test_an_array_of_the_user_is_not_donated_with_the_state():
+    one = jnp.float32(1)
+    tx = cgalr_jax.scale_by_connectome(
+        EXAMPLE, controller=Controller(lambda: (one, (one, one)), lambda m, s: (s[0], s))
+    )
+    for _ in range(2):
+        state = tx.init(PARAMS)
+        jax.block_until_ready(jax.jit(lambda s: s, donate_argnums=0)(state))
+    assert one == 1
