@@ -16,7 +16,9 @@ __all__ = [
     "check_measure",
     "check_probe",
     "check_rate",
+    "check_real",
     "check_state",
+    "check_structure",
     "cut_samples",
     "shapes_of_samples",
 ]
@@ -59,12 +61,43 @@ def check_extra_arguments(
 
 
 def check_state(name: str, state: Any, kind: type) -> None:
-    """Raises a ValueError unless the state has the fields of this NamedTuple, a restored mapping has not."""
+    """Raises a ValueError unless the state has the fields of this NamedTuple, a restored mapping has not.
+
+    A field that is annotated as an array has to be a number, which that of a stack of states is not.
+    """
     if not all(hasattr(state, field) for field in getattr(kind, "_fields", ())):
         raise ValueError(
             f"{name} must be a {kind.__name__}, as init of this transformation returns it, got "
             f"{_checks.shown(state)}."
         )
+    for field, annotation in kind.__annotations__.items():
+        value = getattr(state, field)
+        if annotation is jax.Array and not (_leaves.is_array(value) and jnp.shape(value) == ()):
+            raise ValueError(
+                f"{name}.{field} must be a number, got {_checks.shown(value)}. The states of several runs "
+                "are updated under jax.vmap."
+            )
+
+
+def check_structure(name: str, state: Any, form: Any) -> None:
+    """Raises a ValueError unless what the state holds of signal and controller is of the form of `form`."""
+    for field in ("cg_before", "cg_control"):
+        found, wanted = (jax.tree.structure(getattr(each, field)) for each in (state, form))
+        if found != wanted:
+            raise ValueError(
+                f"{name}.{field} must have the structure that init returns, {_checks.shown(wanted)}, got "
+                f"{_checks.shown(found)}: restore a checkpoint into the state of init."
+            )
+
+
+def check_real(reading: Any, before: Any) -> None:
+    """Raises a ValueError if a reading is complex where that of real activations, which is kept, is not."""
+    for new, old in zip(jax.tree.leaves(reading), jax.tree.leaves(before), strict=True):
+        if jnp.iscomplexobj(new) and not jnp.iscomplexobj(old):
+            raise ValueError(
+                f"activations must be real for a signal that reads {old.dtype} from real ones, got complex "
+                f"ones, read as {new.dtype}: pass absolute values, or real and imaginary parts."
+            )
 
 
 def check_measure(measure: Any) -> None:
@@ -174,7 +207,7 @@ def cut_samples(samples: Any, stored: Any) -> Any:
             sample = sample.at[rows].get(out_sharding=jax.typeof(like).sharding)
         elif like.shape:
             sample = sample[: like.shape[0]]
-        return sample.astype(like.dtype)
+        return sample if sample.dtype == like.dtype else sample.astype(like.dtype)  # a key has no astype
 
     if jax.tree.structure(samples) != jax.tree.structure(stored):
         raise ValueError(

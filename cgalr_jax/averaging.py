@@ -81,7 +81,8 @@ def polynomial_averaging(eta: float = 8.0) -> optax.GradientTransformationExtraA
                 "params must be passed to update, tx.update(grads, opt_state, params); got None."
             )
         leaves = jax.tree_util.tree_leaves_with_path(state.averaging_params)
-        _matched({_paths.keys_of(path): mean for path, mean in leaves}, params)
+        # By path: a restored average may be of other containers, a list for a tuple.
+        means = _matched({_paths.keys_of(path): mean for path, mean in leaves}, params)
         step = jnp.asarray(optax.safe_increment(state.averaging_step))
         weight = (eta + 1) / (step.astype(jnp.float32) + eta)
 
@@ -89,11 +90,21 @@ def polynomial_averaging(eta: float = 8.0) -> optax.GradientTransformationExtraA
             if mean is None:
                 return None
             # The next parameters with the rounding of training.
+            if update is not None and jnp.shape(update) != jnp.shape(old):
+                raise ValueError(
+                    f"updates must have the shapes of params, got {_checks.shown(update)} for "
+                    f"{_checks.shown(old)}."
+                )
             new = old if update is None else optax.apply_updates(old, update)
+            mean = jnp.asarray(mean)  # a restored one may be of NumPy
             return mean + weight.astype(mean.dtype) * (jnp.asarray(new, mean.dtype) - mean)
 
-        average = jax.tree.map(moved, state.averaging_params, params, updates, is_leaf=lambda x: x is None)
-        return updates, AveragingState(step, average)
+        leaves, form = jax.tree.flatten(means, is_leaf=lambda x: x is None)
+        try:
+            each = [leaves, *(form.flatten_up_to(tree) for tree in (params, updates))]
+        except ValueError as error:
+            raise ValueError(f"updates must have the structure of params, got another: {error}") from None
+        return updates, AveragingState(step, form.unflatten(map(moved, *each)))
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)  # pyright: ignore[reportArgumentType]
 
@@ -125,7 +136,11 @@ def averaged_params(opt_state: Any, params: optax.Params) -> optax.Params:
         >>> cgalr_jax.averaged_params(state, params)
         {'w': Array([1.5, 2], dtype=bfloat16)}
     """
-    states = find_states(opt_state, AveragingState._fields)
+    # The average of parameters none of which trains has no leaf by which it could be known.
+    fields = (
+        AveragingState._fields if any(map(_trains, jax.tree.leaves(params))) else AveragingState._fields[:1]
+    )
+    states = find_states(opt_state, fields)
     if len(states) != 1:
         raise ValueError(
             f"opt_state must contain one state of polynomial_averaging, got {len(states)} in a "

@@ -15,6 +15,7 @@ import optax
 
 from cgalr_jax import _checks, _control_flow, _leaves, arguments, controllers, layers, signals
 from cgalr_jax import state as states
+from cgalr_jax.controllers.envelope import EnvelopeState
 from cgalr_jax.signals.base import shapes_of_reading
 from cgalr_jax.signals.update import share_if_alike
 from cgalr_jax.state import ConnectomeState
@@ -94,6 +95,8 @@ def measure(
     _, control = jax.eval_shape(instrument.controller.init)
     form = state._replace(cg_layers=instrument.layout.measured(), cg_before=after, cg_control=control)
     states.check_form("opt_state", state, form)
+    arguments.check_structure("opt_state", state, form)
+    arguments.check_real(after, state.cg_before)
     arguments.check_axes(after, state.cg_before, instrument.axis_name)
 
     # 1. The distance. At the first measurement the reading is compared with itself: there is no other yet.
@@ -102,9 +105,10 @@ def measure(
     # Only steps that move the network count: in a chain, `optax.MultiSteps` updates every k-th step only. If
     # there was none since the last reading there is nothing to measure, and the controller is not asked.
     moved = state.cg_valid & (state.cg_moves > 0)
-    measured = moved & jnp.isfinite(distance) & (distance >= 0)
     moves = jnp.maximum(state.cg_moves, 1)
     motion = distance / instrument.signal.set_point_at(moves)
+    # In a tiny set-point a finite distance is an infinite motion.
+    measured = moved & jnp.isfinite(distance) & jnp.isfinite(motion) & (distance >= 0)
     # 2. The controller: a distance that could not be measured is passed on as infinite, see `Measurement`.
     measurement = controllers.Measurement(
         distance=jnp.where(measured, motion, jnp.inf),
@@ -152,6 +156,7 @@ def update(
     del extra_args
     arguments.check_measure(measure)
     arguments.check_state("opt_state", state, ConnectomeState)
+    arguments.check_state("opt_state.cg_control", state.cg_control, EnvelopeState)
     # A restored state may hold NumPy arrays, which signals and controllers need not know.
     state = jax.tree.map(jnp.asarray, state)
     if jax.tree.structure(state.cg_samples) != jax.tree.structure(stored):

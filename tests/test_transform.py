@@ -822,3 +822,15 @@ def test_a_reading_of_which_one_part_is_not_finite_is_not_kept():
         state = tx.update(PARAMS, state, PARAMS, activations={"one": rows, "two": two})[1]
     assert all(bool(jnp.isfinite(x).all()) for x in jax.tree.leaves(state.cg_before))
     assert state.cg_skipped == 1
+
+
+@pytest.mark.parametrize("factor", [1.5, 1.0])
+def test_a_motion_that_leaves_float32_in_its_set_points_is_skipped(factor):
+    """A finite distance over a tiny set-point: infinity, or 0 / 0."""
+    signal = signals.update_norm(set_point=1.2e-38)
+    tx = cgalr_jax.scale_by_connectome(every=1, signal=signal, controller=controllers.hysteresis_gate())
+    state = tx.init(PARAMS)
+    for size in (1.0, factor):
+        _, state = tx.update(PARAMS, state, jax.tree.map(lambda x, size=size: size * x, PARAMS))
+    assert (state.cg_measurements, state.cg_skipped, state.cg_motion) == (0, 1, 0)
+    assert state.cg_scale < 1

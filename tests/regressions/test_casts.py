@@ -109,3 +109,30 @@ def test_what_does_not_train_is_not_averaged(index):
     found = cgalr_jax.averaged_params(state, params)
     np.testing.assert_allclose(found["w"], 0)
     assert found["index"] is index
+
+
+def test_a_complex_reading_is_not_kept_as_a_real_one():
+    """Complex activations of real examples: a signal of the user's own may read them."""
+    signal = signals.Signal(
+        lambda layers, params: layers["hidden"].mean(), lambda before, after: abs(after - before), 0.1
+    )
+    tx = cgalr_jax.scale_by_connectome({"hidden": 6}, every=1, signal=signal)
+    with pytest.raises(ValueError, match="^activations must be real .* float32 .* got .* complex64"):
+        tx.update(PARAMS, tx.init(PARAMS), PARAMS, activations={"hidden": 1j * jnp.ones((4, 6))})
+
+
+@pytest.mark.parametrize("keys", [jax.random.key(3), jax.random.split(jax.random.key(3), 16)])
+def test_random_keys_are_samples(keys):
+    def noisy(params, samples):
+        noise = jax.vmap(jax.random.normal)(jnp.broadcast_to(samples["key"], 16))
+        return {"hidden": (samples["x"] + noise[:, None]) @ params["w"]}
+
+    samples = {"x": jnp.asarray(RAW, jnp.float32), "key": keys}
+    tx = cgalr_jax.scale_by_connectome({"hidden": 6}, samples=samples, every=1, **PLAIN)
+    state = tx.init(PARAMS)
+    for _ in range(2):
+        _, state = jax.jit(tx.update, static_argnames="probe")(
+            PARAMS, state, PARAMS, probe=noisy, samples=samples
+        )
+    assert (state.cg_measurements, state.cg_distance) == (1, 0)
+    assert jnp.array_equal(state.cg_samples["key"], keys)

@@ -240,3 +240,71 @@ def test_levelled_runs_outside_of_jit():
 def test_no_set_point_for_no_steps(every):
     with pytest.raises(ValueError, match="^every must be at least 1, got "):
         signals.births().set_point_at(every)
+
+
+def restored(**fields):
+    """A state whose inner records a restore has made mappings or lists of."""
+    return cgalr_jax.scale_by_connectome(EXAMPLE, every=1).init(PARAMS)._replace(**fields)
+
+
+STATE = restored()
+INNER = STATE.cg_control.controller
+RESTORED = {
+    "cg_control must be a EnvelopeState": restored(cg_control=STATE.cg_control._asdict()),
+    "cg_control must have the structure": restored(
+        cg_control=STATE.cg_control._replace(controller=INNER._asdict())
+    ),
+    "cg_before must have the structure": restored(cg_before=list(STATE.cg_before)),
+    "cg_step must be a number, got None": restored(cg_step=None),
+    "cg_step must be a number, got an array of shape": restored(cg_step=jnp.zeros(2, jnp.int32)),
+    "cg_scale must be a number, got 'a'": restored(cg_scale="a"),
+}
+
+
+@pytest.mark.parametrize("message", RESTORED)
+def test_a_state_with_other_records_in_it_is_named(message):
+    tx = cgalr_jax.scale_by_connectome(EXAMPLE, every=1)
+    with pytest.raises(ValueError, match=rf"^opt_state\.{message}"):
+        tx.update(PARAMS, RESTORED[message], PARAMS, probe=probe)
+
+
+@pytest.mark.parametrize("tx", [cgalr_jax.scale_by_connectome(EXAMPLE), cgalr_jax.polynomial_averaging()])
+def test_states_of_several_runs_are_updated_under_vmap(tx):
+    runs = jax.tree.map(lambda x: jnp.stack([x, x]), PARAMS)
+    states = jax.vmap(tx.init)(runs)
+    with pytest.raises(ValueError, match=r"^opt_state\.\w+_step must be a number.*jax\.vmap"):
+        jax.jit(tx.update)(PARAMS, states, PARAMS)
+
+
+@pytest.mark.parametrize("containers", [list, lambda pair: dict(zip("01", pair, strict=True))])
+def test_an_average_goes_on_in_other_containers(containers):
+    pair = (jnp.ones(2), jnp.zeros(3))
+    tx = cgalr_jax.polynomial_averaging()
+    state = tx.init(pair)
+    _, whole = tx.update(pair, state, pair)
+    average = containers(jax.tree.map(np.asarray, state.averaging_params))
+    _, again = tx.update(pair, state._replace(averaging_params=average), pair)
+    jax.tree.map(np.testing.assert_array_equal, whole, again)
+
+
+@pytest.mark.parametrize(
+    ("updates", "message"),
+    [
+        ({"w": jnp.ones((2, 4, 3))}, "shapes of params, got an array of shape"),
+        ({"w": jnp.ones(3)}, "shapes of params, got an array of shape"),
+        ({"v": jnp.ones((4, 3))}, "structure of params, got another"),
+    ],
+)
+def test_updates_of_other_parameters_are_not_averaged(updates, message):
+    tx = cgalr_jax.polynomial_averaging()
+    with pytest.raises(ValueError, match=f"^updates must have the {message}"):
+        tx.update(updates, tx.init(PARAMS), PARAMS)
+
+
+@pytest.mark.parametrize("params", [{}, {"steps": jnp.arange(3)}, (None, jnp.tanh)])
+def test_the_average_of_nothing_that_trains_is_what_there_is(params):
+    tx = optax.chain(optax.identity(), cgalr_jax.polynomial_averaging())
+    found = cgalr_jax.averaged_params(tx.init(params), params)
+    assert jax.tree.structure(found) == jax.tree.structure(params)
+    with pytest.raises(ValueError, match="^opt_state must contain one state of polynomial_averaging, got 0"):
+        cgalr_jax.averaged_params(optax.identity().init(params), params)
