@@ -69,7 +69,9 @@ class Signal(NamedTuple):
             every = _checks.check_integer("every", every, 1)
         elif not isinstance(every, jax.core.Tracer) and np.any(np.asarray(every) < 1):
             raise ValueError(f"every must be at least 1, got {_checks.shown(every)}.")
-        steps = jnp.minimum(jnp.asarray(every, jnp.int32), _REFERENCE_EVERY).astype(jnp.float32)
+        # NumPy's before JAX's: of 64 bits JAX would keep 32.
+        smaller = np.minimum if isinstance(every, np.ndarray) else jnp.minimum
+        steps = jnp.asarray(smaller(every, _REFERENCE_EVERY), jnp.float32)
         return self.set_point / _REFERENCE_EVERY * steps
 
 

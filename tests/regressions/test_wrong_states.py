@@ -308,3 +308,11 @@ def test_the_average_of_nothing_that_trains_is_what_there_is(params):
     assert jax.tree.structure(found) == jax.tree.structure(params)
     with pytest.raises(ValueError, match="^opt_state must contain one state of polynomial_averaging, got 0"):
         cgalr_jax.averaged_params(optax.identity().init(params), params)
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint64, np.int8])
+def test_a_set_point_for_steps_of_any_width(dtype):
+    every = np.array([1, 10, min(2**40, np.iinfo(dtype).max)], dtype)
+    found = signals.frobenius(set_point=0.5).set_point_at(every)
+    np.testing.assert_allclose(found, [0.05, 0.5, 0.5])
+    assert found.dtype == jnp.float32
