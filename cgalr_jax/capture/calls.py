@@ -74,7 +74,7 @@ class Listener:
         self.paths: list[Path] = []  # of all modules called
         self.transforms: dict[Path, list[str]] = {}  # those of Flax around their calls, from the inside out
         self.measured: set[Path] = set()  # of the modules whose output was sown
-        self.calls = 0
+        self.shapes: list[tuple[int, ...]] = []  # of what each call has sown, inside its module
         self.inside = False  # whether a measured layer is running
 
     @property
@@ -162,8 +162,8 @@ class Listener:
         finally:
             self.inside = False
         value = self.units_last(module, output, kwargs) if wanted else jnp.zeros(())
-        note = Note(self.calls, value.ndim, sum(ranks()), int(wanted))
-        self.calls += 1
+        note = Note(len(self.shapes), value.ndim, sum(ranks()), int(wanted))
+        self.shapes.append(value.shape)
         if sow(note.name(), value) is False and wanted:
             raise self.not_reached(name)
         if wanted:

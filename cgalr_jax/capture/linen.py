@@ -2,12 +2,14 @@
 
 import functools
 import itertools
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
 from flax import core, linen
+from jax.core import Tracer
 
 from cgalr_jax import _checks
 from cgalr_jax.capture import calls, frozen, outputs
@@ -19,9 +21,11 @@ __all__ = ["check_params", "is_variables", "linen_forward", "linen_probe", "line
 
 _RUNS = itertools.count()
 _UNREACHABLE = (
-    "an nn.scan or nn.vmap that does not return 'intermediates', or an nn.map_variables (linen.WeightNorm);"
-    " add 'intermediates': 0 to the variable_axes"
+    "an nn.scan or nn.vmap that does not return 'intermediates', an nn.map_variables (linen.WeightNorm), an "
+    "nn.cond, nn.switch or nn.while_loop, or a jax.vmap, jax.grad, jax.lax.scan or the like around a module "
+    "of the model; add 'intermediates': 0 to the variable_axes, use nn.vmap, nn.grad, nn.scan"
 )
+_BRANCHES = ("cond", "switch")  # which must return the same, and a note says which branch it is from
 
 
 def linen_probe(
@@ -184,33 +188,36 @@ def _run(
     """Runs a linen model and collects what its modules sow; with `still`, as in a probe."""
     listener = calls.Listener(choice, is_linen_layer, linen_units, _UNREACHABLE)
     variables = {"params": {}, **{key: value for key, value in variables.items() if key != "intermediates"}}
+    # A flag of this run only, which the scopes of its modules have. A model that runs inside, by its own
+    # `apply`, has none, and is left alone. A class under nn.jit keeps its traces, in which nobody listens
+    # again, by their flags: each run has a trace of its own.
+    own = f"cgalr:{next(_RUNS)}"
 
     def heard(method: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
-        if context.method_name != "__call__":
-            return method(*args, **kwargs)
         module = context.module
+        if context.method_name != "__call__" or module.scope is None or not module.scope.has_flag(own):
+            return method(*args, **kwargs)
         if still:
             args, kwargs = hold_linen_still(module, context.orig_method, args, kwargs)
         return listener.call(
-            module.path,
+            _path(_scope(module)),
             module,
             lambda: _ranks(module.variables.get("params", {})),
             lambda: method(*args, **kwargs),
-            functools.partial(module.sow, "intermediates"),
+            functools.partial(_sow, module),
             kwargs,
         )
 
-    # A class under nn.jit keeps its traces, in which nobody listens again, by what may change: with a
-    # collection that is of this run only, and empty, each run has a trace of its own.
-    own = f"cgalr:{next(_RUNS)}"
     with linen.intercept_methods(heard):
-        output, changed = model.apply(
+        # As `model.apply` does, which knows no flags.
+        output, changed = core.apply(
+            lambda scope: listener.forward(model.clone(parent=scope, _deep_clone=True), samples),
+            mutable=core.DenyList("params") if still else [*mutable, "intermediates"],
+            flags={own: True},
+        )(
             variables,
-            samples,
             # Flax draws missing streams from that of 'params', so that one constant key serves all.
             rngs={"params": jax.random.key(0)} if still else rngs,
-            mutable=core.DenyList(("params", own)) if still else [*mutable, "intermediates", own],
-            method=lambda model, samples: listener.forward(model, samples),
         )
     ranks = {path: _ranks(_subtree(variables["params"], path)) for path in listener.paths}
     activations = outputs.collect(changed.get("intermediates", {}), ranks, listener, output)
@@ -218,6 +225,34 @@ def _run(
     if "intermediates" in kept:
         kept["intermediates"] = outputs.without_notes(kept["intermediates"])
     return output, activations, kept
+
+
+def _scope(module: linen.Module) -> core.Scope:
+    """The scope of a module that is bound."""
+    assert module.scope is not None
+    return module.scope
+
+
+def _path(scope: core.Scope) -> calls.Path:
+    """Where the variables of a scope are; after `nn.share_scope` its own path is another."""
+    return scope.path if scope.parent is None else (*_path(scope.parent), scope.name)
+
+
+def _sow(module: linen.Module, name: str, value: jax.Array) -> bool:
+    """Sows a value if it comes out of its place again, as the value of a transformation of JAX's does not."""
+    outermost = _scope(module)
+    while outermost.parent is not None:
+        outermost = outermost.parent
+    lost = isinstance(value, Tracer) and outermost.trace_level != core.tracers.current_trace()
+    return not lost and not _in_a_branch() and module.sow("intermediates", name, value)
+
+
+def _in_a_branch() -> bool:
+    """Whether this forward pass is in a branch of Flax's."""
+    frames = (frame for frame, _ in traceback.walk_stack(None))
+    ours = itertools.takewhile(lambda frame: frame.f_code is not _run.__code__, frames)
+    names = (frame.f_code.co_name for frame in ours if frame.f_globals.get("__name__") == "flax.core.lift")
+    return any(name in _BRANCHES for name in names)
 
 
 def _ranks(parameters: Any) -> list[int]:

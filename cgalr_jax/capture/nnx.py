@@ -82,7 +82,13 @@ def nnx_probe(model: nnx.Module, samples: Any = None, **choice: Unpack[Choice]) 
             there = nnx.state(copy, _MOVING)
             nnx.replace_by_pure_dict(there, variables)
             nnx.update(copy, there)
-        nnx.update(copy, params)  # last: variables of other kinds may be trained, too
+        try:
+            nnx.update(copy, params)  # last: variables of other kinds may be trained, too
+        except ValueError as error:  # Flax takes what it does not know for a new attribute, and refuses that
+            raise ValueError(
+                "params must be the parameters of this model, nnx.state(model, nnx.Param), got "
+                f"{_checks.shown(params)}."
+            ) from error
         _hold_still(copy)
         return _run(copy, inputs, choice, still=True)[1]
 

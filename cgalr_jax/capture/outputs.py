@@ -49,7 +49,10 @@ def collect(sown: Any, ranks: Mapping[Path, list[int]], listener: Listener, outp
         if is_note(path):
             notes[path[:-1]] += [(Note.read(path[-1]), value) for value in values]
         elif choices.is_named(choice, join(path)):
-            own[path] = values
+            if others := [value for value in values if not _leaves.is_array(value)]:
+                got = f"{join(path)!r}, which is {_checks.shown(others[0])}"
+                raise ValueError(f"layers must be arrays [N, ..., F], got {got}.")
+            own[path] = list(map(jnp.asarray, values))
     for path in listener.measured - notes.keys():
         others = {place for place, _ in _sown_entries(sown)} | (set(listener.paths) - {path})
         if join(path) in map(join, others):
@@ -60,7 +63,7 @@ def collect(sown: Any, ranks: Mapping[Path, list[int]], listener: Listener, outp
     found: list[_Layer] = []
     for path, heard in notes.items():
         calls = [
-            (note.call, _unstack(join(path), value, note, value.ndim - note.rank, ranks[path]))
+            (note.call, _unstack(join(path), value, note, _stacked(path, value, note, listener), ranks[path]))
             for note, value in heard
             if note.measured
         ]
@@ -102,6 +105,18 @@ def _no_name_of_its_own(name: str) -> ValueError:
         " module with a '/' in its name may have the same name as one inside another module, and a sown value"
         " the same as a part of its module."
     )
+
+
+def _stacked(path: Path, value: jax.Array, note: Note, listener: Listener) -> int:
+    """The number of axes that scans and vmaps have put in front of a sown value."""
+    extra, inside = value.ndim - note.rank, listener.shapes[note.call]
+    if extra and value.shape[extra:] != inside:
+        raise ValueError(
+            f"layers must have the axes of scans and vmaps in front, got {join(path)!r} of shape "
+            f"{value.shape}, {inside} inside its module; stack 'intermediates' or nnx.Intermediate along "
+            "axis 0."
+        )
+    return extra
 
 
 def _unstack(name: str, value: jax.Array, note: Note, extra: int, ranks: list[int]) -> dict[str, jax.Array]:
