@@ -13,9 +13,11 @@ _ROUNDING = 1e-6  # by which a correlation may exceed 1
 
 
 def check_axes(name: str, ax: Any) -> None:
-    """Raises a ValueError unless `ax` is one to draw on."""
-    if not isinstance(ax, Axes):
-        raise ValueError(f"{name} must be matplotlib Axes, got {_checks.shown(ax)}.")
+    """Raises a ValueError unless `ax` is one to draw on: not removed from its figure, and not round."""
+    if not isinstance(ax, Axes) or ax.figure is None or not {"top", "right"} <= set(ax.spines):
+        raise ValueError(
+            f"{name} must be matplotlib Axes, rectangular ones of a figure, got {_checks.shown(ax)}."
+        )
 
 
 def as_list(name: str, values: Any) -> list[Any]:
@@ -78,7 +80,9 @@ def as_tree(tree: topology.Tree) -> tuple[np.ndarray, np.ndarray]:
         if not 0 <= min(i, j) <= max(i, j) < len(component) or component[i] == component[j]:
             raise ValueError(f"tree must connect the units 0 to {len(edges)}, got the edge ({i}, {j}) in it.")
         component[component == component[i]] = component[j]
-    return edges, weights
+    numbers = as_numbers("tree.weights", weights)
+    # The sign of a bool cannot be changed, and that of an unsigned integer not without wrapping.
+    return edges, numbers if weights.dtype.kind in "bui" else weights
 
 
 def as_series(name: str, trace: Any) -> dict[str, np.ndarray]:

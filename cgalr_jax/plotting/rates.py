@@ -25,7 +25,7 @@ def plot_learning_rate_curve(ax: Axes, curve: Any) -> Axes:
         The Axes.
 
     Raises:
-        ValueError: if the curve is of another type.
+        ValueError: if the curve is of another type, or what it holds is not numbers, one distance a rate.
 
     Example:
         >>> import matplotlib.figure
@@ -39,7 +39,10 @@ def plot_learning_rate_curve(ax: Axes, curve: Any) -> Axes:
     _inputs.check_axes("ax", ax)
     if not all(hasattr(curve, name) for name in ("rate", "low", "high", "reached", "rates", "distances")):
         raise ValueError(f"curve must be a cgalr_jax.LearningRateCurve, got {_checks.shown(curve)}.")
-    rates, distances = np.asarray(curve.rates), np.asarray(curve.distances)
+    for name in ("rate", "low", "high"):
+        _checks.real_scalar(f"curve.{name}", getattr(curve, name))
+    series = {name: getattr(curve, name) for name in ("rates", "distances")}
+    rates, distances = _inputs.as_series("curve", series).values()
     finite = np.isfinite(distances)
     ax.plot(rates[finite], distances[finite], color=BLUE, marker="o", markersize=3.5, linewidth=1.1)
     for rate in rates[~finite]:

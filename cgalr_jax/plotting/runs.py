@@ -69,7 +69,8 @@ def plot_training_trace(
         >>> axes[1].get_ylabel(), axes[1].lines[0].get_ydata().tolist()
         ('learning rate', [0.5, 1.0, 2.0])
     """
-    if len(_inputs.as_list("axes", axes)) not in (3, 4):
+    given, axes = axes, _inputs.as_list("axes", axes)  # the values of a mosaic are no sequence
+    if len(axes) not in (3, 4):
         raise ValueError(f"axes must be three or four, got {len(axes)}.")
     for ax in axes:
         _inputs.check_axes("axes", ax)
@@ -105,7 +106,7 @@ def plot_training_trace(
     for ax in axes[:-1]:
         ax.tick_params(labelbottom=False)
     axes[-1].set_xlabel("step")
-    return axes
+    return given
 
 
 class _Run(NamedTuple):

@@ -61,7 +61,8 @@ def plot_spanning_tree(ax: Axes, tree: topology.Tree, *, layers: Mapping[str, in
         The Axes.
 
     Raises:
-        ValueError: if the edges do not span the units, or the layers do not have P units together.
+        ValueError: if the edges do not span the units, the weights leave [0, 1], or the layers do not have P
+            units together.
 
     Example:
         >>> import matplotlib.figure
@@ -73,6 +74,7 @@ def plot_spanning_tree(ax: Axes, tree: topology.Tree, *, layers: Mapping[str, in
     """
     _inputs.check_axes("ax", ax)
     edges, weights = _inputs.as_tree(tree)
+    weights = _inputs.as_weights("tree.weights", weights)
     units = len(edges) + 1
     layers = _inputs.as_layers(layers, units)
     rank = np.argsort(tree_order(tree))

@@ -1,13 +1,18 @@
 import numpy as np
 import pytest
 
-from cgalr_jax import signals, topology
+from cgalr_jax import LearningRateCurve, signals, topology
 
 pytest.importorskip("matplotlib")
 from cgalr_jax import plotting
 
 UNITS = 12  # of `matrix`
 TRACE = {"loss": np.ones(6)}
+CURVE = LearningRateCurve(0.1, 0.08, 0.13, True, np.array([0.01, 0.1]), np.array([0.2, 0.9]))
+
+
+def tree(weights):
+    return topology.Tree(np.array([[0, 1], [1, 2]]), np.array(weights))
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +43,7 @@ def sheet():
         ),
         (lambda axes, m: plotting.plot_film([], []), r"equally many, got \(0, 0, 0\)"),
         (lambda axes, m: plotting.plot_training_trace(axes[:2], {}), "axes must be three or four, got 2"),
-        (lambda axes, m: plotting.plot_connectome(None, m), "ax must be matplotlib Axes, got None"),
+        (lambda axes, m: plotting.plot_connectome(None, m), "ax must be matplotlib Axes, .*got None"),
         (
             lambda axes, m: plotting.plot_connectome(axes[0], m[:3]),
             r"matrix must have shape \[P, P\], got \(3, 12\)",
@@ -93,11 +98,56 @@ def sheet():
             lambda axes, m: plotting.plot_learning_rate_curve(axes[0], 0.1),
             "curve must be .*LearningRateCurve, got 0.1",
         ),
+        *(
+            (lambda axes, m, curve=curve: plotting.plot_learning_rate_curve(axes[0], curve), message)
+            for curve, message in (
+                (CURVE._replace(rates=np.ones(3)), r"curve must hold arrays .*'rates': \(3,\), 'dist"),
+                (CURVE._replace(distances=None), r"curve\['distances'\] must be an array of numbers"),
+                (CURVE._replace(low=None), "curve.low must be an array of numbers, got None"),
+            )
+        ),
+        *(
+            (lambda axes, m, weights=weights: plotting.plot_spanning_tree(axes[0], tree(weights)), message)
+            for weights, message in (
+                (["a", "b"], "tree.weights must be an array of numbers"),
+                ([None, 1], "tree.weights must be an array of numbers"),
+                ([np.nan, 1], r"tree.weights must be a row of numbers in \[0, 1\]"),
+                ([-1, 1], r"tree.weights must be a row of numbers in \[0, 1\]"),
+            )
+        ),
     ],
 )
 def test_errors_name_the_argument_and_what_was_received(sheet, matrix, call, message):
     with pytest.raises(ValueError, match=message):
         call(sheet, matrix)
+
+
+@pytest.mark.parametrize("kind", ["removed", "round"])
+@pytest.mark.parametrize("name", ["connectome", "barcode", "film", "training_trace"])
+def test_axes_that_cannot_be_drawn_on(matrix, kind, name):
+    figure = pytest.importorskip("matplotlib.figure").Figure()
+    axes = figure.subplots(3, subplot_kw={"projection": "polar"} if kind == "round" else None)
+    if kind == "removed":
+        axes[2].remove()
+    call = {
+        "connectome": lambda: plotting.plot_connectome(axes[2], matrix),
+        "barcode": lambda: plotting.plot_barcode(axes[2], topology.compute_barcode(matrix)),
+        "film": lambda: plotting.plot_film(axes, [matrix] * 3),
+        "training_trace": lambda: plotting.plot_training_trace(axes, TRACE),
+    }[name]
+    with pytest.raises(ValueError, match="must be matplotlib Axes, rectangular ones of a figure, got"):
+        call()
+
+
+@pytest.mark.parametrize("as_given", [dict.values, lambda axes: iter(axes.values())])
+def test_axes_of_a_mosaic(matrix, as_given):
+    figure = pytest.importorskip("matplotlib.figure").Figure()
+    axes = figure.subplot_mosaic("a;b;c")
+    plotting.plot_training_trace(as_given(axes), TRACE)
+    assert [ax.get_ylabel() for ax in axes.values()] == ["loss", "scale", "distance"]
+    figure.clear()
+    axes = figure.subplot_mosaic("a;b;c")
+    assert plotting.plot_film(as_given(axes), [matrix] * 3) == list(axes.values())
 
 
 def test_public_names_are_listed_and_are_nobody_elses():

@@ -29,6 +29,13 @@ def test_components_of_the_tree_are_contiguous_at_every_threshold(units, seed):
             assert places.max() - places.min() == len(places) - 1
 
 
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int32, np.float32])
+def test_weights_of_any_kind_are_ordered_alike(dtype):
+    edges, weights = np.array([[0, 1], [1, 2], [1, 3]]), np.array([0, 0, 1])
+    place = np.argsort(plotting.tree_order(topology.Tree(edges, weights.astype(dtype))))
+    assert abs(place[1] - place[3]) == 1  # the strong edge, which comes last, is short
+
+
 def test_one_unit_has_an_order(ax):
     tree = topology.Tree(np.zeros((0, 2), int), np.zeros(0))
     assert plotting.tree_order(tree).tolist() == [0]
