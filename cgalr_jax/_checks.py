@@ -87,8 +87,9 @@ def check_hashable(name: str, value: Any, what: str) -> None:
 
 
 def check_path(name: str, value: Any, what: str) -> None:
-    """Raises a ValueError unless `value` is a path that is not empty; an open file is no path."""
-    if not isinstance(value, (str, os.PathLike)) or not os.fspath(value) or "\0" in str(value):
+    """Raises a ValueError unless `value` is a path, a text that is not empty; an open file is no path."""
+    path = os.fspath(value) if isinstance(value, os.PathLike) else value  # some are of bytes
+    if not isinstance(path, str) or not path or "\0" in path:
         raise ValueError(f"{name} must be {what}, a path, got {shown(value)}.")
 
 

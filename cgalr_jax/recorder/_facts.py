@@ -131,7 +131,8 @@ def frames(connectomes: Mapping[int, jax.typing.ArrayLike]) -> dict[int, np.ndar
     }
     if len(matrices) <= _FRAMES:
         return matrices
-    moved = [float(np.linalg.norm(b - a)) for a, b in itertools.pairwise(matrices.values())]
+    numbers = [np.asarray(matrix, np.result_type(matrix, np.float32)) for matrix in matrices.values()]
+    moved = [float(np.linalg.norm(b - a)) for a, b in itertools.pairwise(numbers)]
     path = np.concatenate([[0.0], np.cumsum(moved)])
     chosen = {int(np.argmin(np.abs(path - share))) for share in np.linspace(0, path[-1], _FRAMES)}
     return {step: matrix for k, (step, matrix) in enumerate(matrices.items()) if k in chosen}

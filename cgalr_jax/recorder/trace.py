@@ -169,7 +169,8 @@ class TraceRecorder:
         _checks.check_path("path", path, "a file of TraceRecorder.save")
         trace = _files.read_trace(path)
         recorder = cls()
-        recorder._rows = [dict(zip(trace.dtype.names or (), row.tolist(), strict=True)) for row in trace]
+        names = trace.dtype.names or ()
+        recorder._rows = [dict(zip(names, map(float, row.tolist()), strict=True)) for row in trace]
         return recorder
 
     def plot(self, axes: Sequence[Any], **options: Any) -> Sequence[Any]:
@@ -238,7 +239,7 @@ class TraceRecorder:
             prefix=prefix,
         )
         with _files.replacing(path) as file:
-            file.write(page.encode())
+            file.write(page.encode(errors="backslashreplace"))  # a file's name need not be UTF-8
 
     def to_tensorboard(self, directory: str | os.PathLike[str], *, step: str = "cgalr/step") -> None:
         """Writes all rows as TensorBoard scalars, once a run is over.

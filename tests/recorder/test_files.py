@@ -165,6 +165,37 @@ def test_many_keys_are_loaded_again(tmp_path):
     assert same(recorder.TraceRecorder.load(tmp_path / "run.npz").arrays(), filled(rows).arrays())
 
 
+def test_thousands_of_keys_are_loaded_again_without_a_warning(tmp_path):
+    filled([{f"layer_{k:04}/grad_norm": 0.0 for k in range(3000)}]).save(tmp_path / "run.npz")
+    assert len(recorder.TraceRecorder.load(tmp_path / "run.npz").arrays()) == 3000
+
+
+@pytest.mark.parametrize("kind", [bool, np.int64, np.uint8, np.float16, np.longdouble])
+def test_numbers_of_any_kind_are_loaded_as_floats(tmp_path, kind):
+    (tmp_path / "run.npz").write_bytes(npz(trace=np.ones(2, [("loss", kind)])))
+    loaded = recorder.TraceRecorder.load(tmp_path / "run.npz")
+    assert loaded.summary() == "loss 1"
+    assert type(loaded.arrays()["loss"].tolist()[0]) is float
+
+
+class OfBytes:
+    """As the entries of `os.scandir(b".")`."""
+
+    def __fspath__(self):
+        return b"run.npz"
+
+
+@pytest.mark.parametrize("how", ["save", "load", "report", "to_tensorboard", "jsonl", "tensorboard"])
+def test_a_path_of_bytes_is_refused(tmp_path, monkeypatch, how):
+    monkeypatch.chdir(tmp_path)
+    stream = how in ("jsonl", "tensorboard")
+    call = (lambda path: recorder.TraceRecorder(**{how: path})) if stream else getattr(filled([]), how)
+    for path in (b"run.npz", OfBytes()):
+        with pytest.raises(ValueError, match=r"must be a (file|folder).*, a path, got "):
+            call(path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_folder_that_is_not_there_is_named(tmp_path):
     path = tmp_path / "missing" / "run.npz"
     with pytest.raises(FileNotFoundError, match=re.escape(str(path))):

@@ -1,5 +1,6 @@
 import html.parser
 import math
+import os
 import re
 
 import numpy as np
@@ -249,6 +250,19 @@ def test_how_it_ended_is_not_said_where_nobody_recorded_it(tmp_path, ended):
     rows = [{"cgalr/step": step, "cgalr/anchor": 1.0, "loss": 1.0} for step in range(5)]
     rows = rows if ended is None else [row | {"cgalr/ended": ended} for row in rows]
     assert "unfinished" not in reported(tmp_path / "run.html", rows).text
+
+
+@pytest.mark.parametrize("kind", [bool, np.uint8, np.float16])
+def test_connectomes_of_any_kind_become_a_film(tmp_path, kind):
+    connectomes = {step: np.eye(8)[step].astype(kind) * np.ones((8, 8), kind) for step in range(8)}
+    page = reported(tmp_path / "run.html", [{"loss": 1.0}], connectomes=connectomes)
+    assert "Correlations of 8 units" in page.text
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_name_that_is_no_unicode_does_not_lose_the_page(tmp_path):
+    settings = {"data": os.fsdecode(b"/data/\xff.npz")}
+    assert "/data/" in reported(tmp_path / "run.html", [{"loss": 1.0}], settings=settings).text
 
 
 def test_a_run_that_was_lost_from_the_first_step_has_a_page(tmp_path):
