@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import os
 import pathlib
 import tempfile
 import time
@@ -74,10 +75,15 @@ def positive(text: str) -> float:
 
 def folder(text: str) -> pathlib.Path:
     """A folder that is there."""
-    path = pathlib.Path(text).expanduser()
+    path = _path(text)
     if not text.strip() or not _is(pathlib.Path.is_dir, path):
         raise argparse.ArgumentTypeError(f"must be a folder that is there, got {text!r}")
     return path
+
+
+def _path(text: str) -> pathlib.Path:
+    """The path; `~name` of nobody is left as it is."""
+    return pathlib.Path(os.path.expanduser(text))
 
 
 def _is(question: Callable[[pathlib.Path], bool], path: pathlib.Path) -> bool:
@@ -90,7 +96,7 @@ def _is(question: Callable[[pathlib.Path], bool], path: pathlib.Path) -> bool:
 
 def new_folder(text: str) -> pathlib.Path:
     """A folder that files can be written into; it is made."""
-    path = pathlib.Path(text).expanduser()
+    path = _path(text)
     try:
         if not text.strip():  # pathlib takes nothing for the folder that one is in
             raise ValueError("it has no name")
@@ -105,7 +111,7 @@ def new_folder(text: str) -> pathlib.Path:
 
 def picture(text: str) -> pathlib.Path:
     """A picture to be written, in a folder that is there."""
-    path = pathlib.Path(text).expanduser()
+    path = _path(text)
     kinds = " or ".join(PICTURES)
     if (
         path.suffix.lower() not in PICTURES

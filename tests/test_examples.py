@@ -178,6 +178,12 @@ def test_an_example_runs_as_a_script():
             "--out: must be a .pdf or .png or .svg file in a folder",
         ),
         ("linen_cnn", ["--data", ""], "--data: must be a folder that is there, got ''"),
+        (
+            "linen_cnn",
+            ["--data", "~nobody_of_that_name"],
+            "--data: must be a folder that is there, got '~nob",
+        ),
+        ("quickstart", ["--out", "~nobody_of_that_name/x.png"], "--out: must be a .pdf or .png or .svg file"),
         ("anatomy", ["--out", ""], "--out: must be a folder that can be written into, got ''"),
         ("anatomy", ["--out", __file__], "--out: must be a folder that can be written into, got"),
         ("anatomy", ["--out", f"{__file__}/pages"], "--out: must be a folder that can be written into, got"),
