@@ -8,7 +8,7 @@ import contextlib
 import json
 import os
 import pathlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 Record = dict[str, Any]  # flat: names to numbers, texts or None
@@ -44,9 +44,32 @@ def add_comparison(
         metavar="FOLDER",
         help="results and report; default: %(default)s",
     )
-    parser.add_argument("--tasks", nargs="+", metavar="TASK", choices=list(tasks))
-    parser.add_argument("--methods", nargs="+", metavar="METHOD", choices=list(methods))
+    parser.add_argument("--tasks", nargs="+", action=Each, metavar="TASK", choices=list(tasks))
+    parser.add_argument("--methods", nargs="+", action=Each, metavar="METHOD", choices=list(methods))
     parser.add_argument("--report", action="store_true", help="train nothing, report what is there")
+
+
+class Each(argparse.Action):
+    """Keeps each of several values once: what is named twice is not trained twice."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        """Stores them, in their order."""
+        setattr(namespace, self.dest, list(dict.fromkeys(values)))
+
+
+@contextlib.contextmanager
+def resumable() -> Iterator[None]:
+    """Ends with a sentence at Ctrl-C, of work that goes on where it stopped."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise SystemExit("Stopped; what is done is kept, and the same command goes on.") from None
 
 
 def positive_integer(text: str) -> int:

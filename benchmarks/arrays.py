@@ -1,8 +1,8 @@
 """Named arrays on disk: a file that exists is whole, and says with which settings it was made."""
 
+import contextlib
 import pathlib
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,10 +21,16 @@ def write(path: pathlib.Path, named: Mapping[str, Any]) -> None:
 
 def read(path: pathlib.Path) -> dict[str, np.ndarray]:
     """All that a file holds, by name."""
+    with readable(path), path.open("rb") as file, np.load(file) as held:
+        return dict(held)
+
+
+@contextlib.contextmanager
+def readable(path: pathlib.Path) -> Iterator[None]:
+    """Ends with a sentence where a file is damaged, which fails in zipfile, zlib, NumPy or json."""
     try:
-        with path.open("rb") as file, np.load(file) as held:
-            return dict(held)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        yield
+    except Exception as error:
         raise SystemExit(f"{path} cannot be read ({error}): delete it, and run again.") from error
 
 

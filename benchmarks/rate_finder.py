@@ -245,6 +245,8 @@ def main(given: list[str] | None = None) -> None:
     arguments.add_data(parser)
     parser.add_argument("--tuning", action="store_true", help="the networks that constants were chosen on")
     options = parser.parse_args(given)
+    if options.quick and options.tuning:
+        parser.error("argument --tuning: --quick is of one network, which is reported")
     if options.quick:
         arguments.need_no_data(parser, options, "--quick needs no data")
     elif options.data is None:

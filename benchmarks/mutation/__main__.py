@@ -114,13 +114,16 @@ def main(given: list[str] | None = None) -> None:
         "benchmarks.mutation", __doc__, quick="every tenth mutant", records="for each mutant"
     )
     parser.add_argument("rooms", nargs="*", metavar="ROOM", help=f"of {', '.join(ROOMS)}; default: all")
-    parser.add_argument("--every", type=arguments.positive_integer, default=1, metavar="N")
+    parser.add_argument("--every", type=arguments.positive_integer, metavar="N", help="default: 1")
     parser.add_argument(
         "--seconds", type=arguments.positive_integer, default=300, metavar="N", help="at most, for a mutant"
     )
     options = parser.parse_args(given)
     if unknown := [room for room in options.rooms if room not in ROOMS]:
         parser.error(f"ROOM must be one of {', '.join(ROOMS)}, got {', '.join(unknown)}")
+    if options.quick and options.every:
+        parser.error("argument --every: --quick takes every tenth")
+    every = 10 if options.quick else options.every or 1
     records = []
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
@@ -137,7 +140,7 @@ def main(given: list[str] | None = None) -> None:
         import optax  # noqa: F401, and JAX with it
 
         for room in options.rooms or ROOMS:
-            records += run(room, 10 if options.quick else options.every, options.seconds, folder)
+            records += run(room, every, options.seconds, folder)
     print()
     for room in dict.fromkeys(record["room"] for record in records):
         tried = [record["killed"] for record in records if record["room"] == room]

@@ -145,7 +145,8 @@ def main(of: Comparison, given: list[str] | None = None) -> None:
     if options.published:
         archive.unpack(runs, options.out)
     if not options.report:
-        _train(of, study, options)
+        with arguments.resumable():
+            _train(of, study, options)
     there = options.report and options.seeds is None  # whatever seeds there are results of
     groups = {
         task: store.batches(study, task) if there else batches(study, task, options.seeds)

@@ -48,11 +48,9 @@ def load(study: Study, task: str, method: str, rate: float, seeds: Seeds) -> run
 
 def batches(study: Study, task: str) -> list[Seeds]:
     """The batches of seeds that there are files of, the longest first where two overlap."""
-    names = (path.stem for path in (study.folder / task).glob("*/*_seeds*.npz"))
-    found = {
-        tuple(range(int(first), int(last) + 1))
-        for first, last in (re.findall(r"\d+", name)[-2:] for name in names)
-    }
+    names = (path.stem for path in (study.folder / task).glob("*/*.npz"))
+    ours = filter(None, (re.search(r"_seeds(\d+)-(\d+)$", name) for name in names))
+    found = {tuple(range(int(each[1]), int(each[2]) + 1)) for each in ours}
     kept: list[Seeds] = []
     for batch in sorted(found, key=lambda batch: (-len(batch), batch)):
         if not set(batch) & set().union(*kept):

@@ -47,17 +47,22 @@ def _options(given: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--publish", action="store_true", help="put the report into docs/results")
     parser.add_argument("--seconds", action="store_true", help="measure what a step costs, and report")
-    parser.add_argument("--tune", nargs="+", metavar="EXPERIMENT", choices=list(tuning.EXPERIMENTS))
+    experiments = list(tuning.EXPERIMENTS)
+    parser.add_argument("--tune", nargs="+", action=arguments.Each, metavar="EXPERIMENT", choices=experiments)
     parser.add_argument(
         "--tuning-seeds",
         type=arguments.positive_integer,
-        default=len(SEEDS["tuning"]),
         metavar="N",
-        help="0 ... N - 1; what fails rarely needs many",
+        help=f"0 ... N - 1, with --tune; default: N = {len(SEEDS['tuning'])}; what fails rarely needs many",
     )
     options = parser.parse_args(given)
     if options.tune and (options.quick or options.methods or options.seconds):
         parser.error("argument --tune: goes with --tasks and --tuning-seeds, not with a choice of methods")
+    if options.tuning_seeds and not options.tune:
+        parser.error("argument --tuning-seeds: goes with --tune")
+    options.tuning_seeds = options.tuning_seeds or len(SEEDS["tuning"])
+    if options.seconds and options.report:
+        parser.error("argument --seconds: measures, and then reports; --report only reports")
     part = options.quick or options.tune or options.tasks or options.methods or options.seeds != "reporting"
     if options.publish and part:
         parser.error("argument --publish: puts the whole report, it goes with no choice of a part of it")
@@ -134,10 +139,8 @@ def _compare(options: argparse.Namespace) -> None:
 
 def main(given: list[str] | None = None) -> None:
     options = _options(given)
-    try:
+    with arguments.resumable():
         (_tune if options.tune else _compare)(options)
-    except KeyboardInterrupt:
-        raise SystemExit("Stopped; what is done is kept, and the same command goes on.") from None
 
 
 if __name__ == "__main__":

@@ -67,9 +67,17 @@ def draw(path: pathlib.Path, records: list[arguments.Record]) -> None:
     figure.savefig(path, dpi=120)
 
 
-if __name__ == "__main__":
+def main(given: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.training.picture", description=__doc__)
     parser.add_argument(
         "--out", type=arguments.output_file, default=PICTURE, metavar="FILE", help="default: README's picture"
     )
-    draw(parser.parse_args().out, json.loads(PUBLISHED.read_text()))
+    options = parser.parse_args(given)
+    kinds = [f".{kind}" for kind in sorted(figures.Figure().canvas.get_supported_filetypes())]
+    if options.out.suffix.lower() not in kinds:
+        parser.error(f"argument --out: must end in {', '.join(kinds)}, got {options.out}")
+    draw(options.out, json.loads(PUBLISHED.read_text()))
+
+
+if __name__ == "__main__":
+    main()

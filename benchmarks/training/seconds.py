@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import optax
 
+from benchmarks import arrays
 from benchmarks.training import methods, runner, tasks
 
 TASKS = ("digits-10%", "classes", "digits-cnn", "gru", "transformer", "graph")
@@ -61,4 +62,5 @@ def _seconds(train: Callable[[], runner.Outcome]) -> float:
 
 def load(file: pathlib.Path) -> dict[str, dict[str, list[float]]]:
     """What `measure` wrote, or nothing."""
-    return json.loads(file.read_text()) if file.exists() else {}
+    with arrays.readable(file):
+        return json.loads(file.read_text()) if file.exists() else {}

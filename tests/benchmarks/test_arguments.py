@@ -12,6 +12,7 @@ for needed in ("sklearn", "networkx", "rich", "matplotlib"):
 
 from benchmarks import arguments  # noqa: E402  after what they need
 from benchmarks.training import __main__ as training  # noqa: E402
+from benchmarks.training import seconds  # noqa: E402
 
 ROOT = pathlib.Path(__file__).parents[2]
 # All that have a command line; and by the name that `python -m` takes.
@@ -63,6 +64,8 @@ def test_asking_for_a_file_neither_makes_nor_empties_it(tmp_path):
         (["--methods"], "--methods: expected at least one argument"),
         (["--tune", "share", "--quick"], "--tune: goes with --tasks"),
         (["--quick", "--publish"], "--publish: puts the whole report"),
+        (["--tuning-seeds", "3"], "--tuning-seeds: goes with --tune"),
+        (["--seconds"], "--seconds: measures, and then reports; --report only reports"),
     ],
 )
 def test_the_training_benchmark_refuses(given, said, tmp_path, capsys):
@@ -72,6 +75,20 @@ def test_the_training_benchmark_refuses(given, said, tmp_path, capsys):
         training.main([*given, "--report"])
     assert stopped.value.code == 2
     assert said in capsys.readouterr().err
+
+
+def test_what_is_named_twice_is_trained_once():
+    made = arguments.parser("benchmarks.x", "", quick="", records="")
+    arguments.add_comparison(made, "out", tasks=["a", "b"], methods=["c"])
+    options = made.parse_args(["--tasks", "b", "a", "b", "--methods", "c", "c"])
+    assert (options.tasks, options.methods) == (["b", "a"], ["c"])
+
+
+def test_seconds_that_cannot_be_read_are_named(tmp_path):
+    assert seconds.load(tmp_path / "seconds.json") == {}
+    (tmp_path / "seconds.json").write_text('{"gru": {"SGD')
+    with pytest.raises(SystemExit, match="seconds.json cannot be read .* delete it"):
+        seconds.load(tmp_path / "seconds.json")
 
 
 @pytest.mark.parametrize("more", [[], ["--tune", "probe"]])

@@ -46,6 +46,12 @@ def test_rooms_and_their_tests_are_there(room):
     assert all(pathlib.Path(command.ROOT, test.split("::")[0]).exists() for test in command.ROOMS[room])
 
 
+def test_a_part_is_chosen_in_one_way(capsys):
+    with pytest.raises(SystemExit):
+        command.main(["--quick", "--every", "3"])
+    assert "argument --every: --quick takes every tenth" in capsys.readouterr().err
+
+
 def test_an_unknown_room_is_refused(capsys):
     with pytest.raises(SystemExit):
         command.main(["nosuch"])

@@ -49,6 +49,12 @@ def test_the_data_has_to_be_there(given, capsys):
     assert "argument --data" in capsys.readouterr().err
 
 
+def test_a_quick_run_is_not_of_what_is_tuned_on(capsys):
+    with pytest.raises(SystemExit):
+        rate_finder.main(["--quick", "--tuning"])
+    assert "argument --tuning: --quick is of one network" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_a_quick_run_compares_all_finders(tmp_path, capsys):
     rate_finder.main(["--quick", "--json", str(tmp_path / "records.json")])

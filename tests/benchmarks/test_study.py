@@ -221,9 +221,35 @@ def test_a_damaged_result_is_named(tmp_path, small):
     given = study(tmp_path), "small", "SGD cosine", 0.03, (0, 1)
     store.save(*given, blobs.outcome([0.2, 0.2], [0.2, 0.2]))
     path = store.path_of(tmp_path, *given[1:])
-    path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(SystemExit, match="cannot be read .* delete it"):
-        store.load(*given)
+    whole, named = path.read_bytes(), 0
+    cut = [whole[:length] for length in (0, 100, len(whole) - 30)]
+    for damaged in cut + [
+        whole[:k] + bytes([whole[k] ^ 16]) + whole[k + 1 :] for k in range(8, len(whole), 9)
+    ]:
+        path.write_bytes(damaged)
+        try:  # some flips hit what is not read, as a date
+            store.load(*given)
+        except SystemExit as stopped:
+            named += "cannot be read" in str(stopped) and "delete it" in str(stopped)
+    assert named > len(whole) / 20
+
+
+def test_a_file_of_another_name_is_no_result(tmp_path, small):
+    store.save(study(tmp_path), "small", "SGD cosine", 0.03, (0, 1), blobs.outcome([0.2, 0.2], [0.2, 0.2]))
+    held = store.path_of(tmp_path, "small", "SGD cosine", 0.03, (0, 1))
+    for name in ("copy_seeds.npz", f"{held.stem} (copy).npz", "notes.npz"):
+        held.with_name(name).touch()
+    assert store.batches(study(tmp_path), "small") == [(0, 1)]
+
+
+def test_a_run_that_is_stopped_says_that_it_goes_on(tmp_path, small, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner.Runner, "train", interrupt)
+    given = ["--tasks", "small", "small", "--methods", "SGD cosine", "--data", str(tmp_path)]
+    with pytest.raises(SystemExit, match="Stopped; what is done is kept"):
+        paper.main([*given, "--seeds", "2", "--out", str(tmp_path)])
 
 
 def test_a_part_is_not_published(tmp_path, capsys):

@@ -108,6 +108,13 @@ def test_asking_how_to_draw_readmes_picture_draws_nothing():
     assert picture.PICTURE.stat().st_mtime_ns == before
 
 
+def test_a_picture_of_an_unknown_kind_is_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        picture.main(["--out", str(tmp_path / "picture.xls")])
+    assert stopped.value.code == 2
+    assert "argument --out: must end in ." in capsys.readouterr().err
+
+
 def test_readmes_picture_is_of_what_is_published(tmp_path):
     records = json.loads(picture.PUBLISHED.read_text())
     spread = {name: np.ptp(np.log(picture.valley(records, name)[1])) for name in picture.VALLEYS}
