@@ -166,11 +166,11 @@ def check_kind(name: str, value: Any, kind: type, room: str = "cgalr_jax") -> No
         return
     hint, called = shown(value), getattr(value, "__name__", "")
     if callable(value) and called:
-        hint = f"the function {called}" + (f"; call it: {called}()" if _takes(value, 0) else "")
+        hint = f"the function {called}" + (f"; call it: {called}()" if takes(value, 0) else "")
     raise ValueError(f"{name} must be a {room}.{kind.__name__}, got {hint}.")
 
 
-def _takes(function: Callable[..., Any], arguments: int) -> bool:
+def takes(function: Callable[..., Any], arguments: int) -> bool:
     """Whether a function can be called with this number of arguments, as far as is known."""
     try:
         check_function("function", function, "any", arguments)

@@ -104,7 +104,7 @@ class Listener:
         except (AttributeError, LookupError, TypeError, ValueError) as error:
             if _is_ours(error):
                 raise
-            said = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+            said = ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
             # What Flax or the model says of a tuple, a dictionary or nothing in the place of an array.
             if forward is None and not (_leaves.is_array(samples) and jnp.ndim(samples)):
                 raise ValueError(

@@ -157,7 +157,10 @@ def nnx_forward(model: nnx.Module, samples: Any, **choice: Unpack[Choice]) -> tu
 
 def _hold_still(model: nnx.Module) -> None:
     """Puts a probe's copy into evaluation mode; makes random keys and SpectralNorm's vector constant."""
-    model.eval()
+    if _checks.takes(model.eval, 0):
+        model.eval()
+    else:  # a name that the model uses for something else
+        nnx.Module.eval(model)
     for number, (_, node) in enumerate(list(nnx.iter_graph(model))):
         if isinstance(node, nnx.BatchNorm):
             node.use_running_average = False

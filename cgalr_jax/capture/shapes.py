@@ -1,5 +1,6 @@
 """The shapes of a probe's activations, from which `scale_by_connectome` is built."""
 
+from collections.abc import Callable
 from typing import Any, Unpack
 
 import jax
@@ -30,7 +31,7 @@ def example(model: Any, *arguments: Any, **choice: Unpack[Choice]) -> Any:
     For a probe in plain JAX the third is the same as `jax.eval_shape(probe, params, samples)`.
 
     Args:
-        model: the model, or the probe.
+        model: the model, also an abstract one of `nnx.eval_shape`, or the probe.
         *arguments: as above; arrays or ShapeDtypeStructs. As the `params` of a probe, an nnx model is
             accepted, too: it stands for its parameters.
         **choice: with a model, as for its probe, see `Choice`.
@@ -54,8 +55,11 @@ def example(model: Any, *arguments: Any, **choice: Unpack[Choice]) -> Any:
     if isinstance(model, nnx.Module):
         if len(arguments) != 1:
             raise ValueError(_wrong("samples must be given once, after the nnx model", arguments))
-        arguments = (model, *arguments)
-        probe = nnx_probe(model, **choice)
+        graphdef, state = nnx.split(model)
+        if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(state)):  # nnx.eval_shape
+            arguments, probe = (state, *arguments), _probe_of(graphdef, choice)
+        else:
+            arguments, probe = (model, *arguments), nnx_probe(model, **choice)
     elif isinstance(model, linen.Module):
         if len(arguments) != 2:
             raise ValueError(_wrong("params and samples must be given, after the linen model", arguments))
@@ -83,6 +87,16 @@ def example(model: Any, *arguments: Any, **choice: Unpack[Choice]) -> Any:
     # An nnx model need not be a pytree.
     params = nnx.state(params, nnx.Param) if isinstance(params, nnx.Module) else params
     return jax.eval_shape(probe, params, *samples)
+
+
+def _probe_of(graphdef: Any, choice: Choice) -> Callable[..., Any]:
+    """A probe that takes all of a model's state: what it computes with is an argument, and has a value."""
+
+    def probe(state: Any, samples: Any) -> Any:
+        model = nnx.merge(graphdef, state)
+        return nnx_probe(model, **choice)(nnx.state(model, nnx.Param), samples)
+
+    return probe
 
 
 def _wrong(sentence: str, arguments: tuple[Any, ...]) -> str:

@@ -73,4 +73,4 @@ class TrainState(train_state.TrainState):
         tx = optax.GradientTransformationExtraArgs(self.tx.init, functools.partial(update, **kwargs))
         # Flax's own method does the rest (it handles fp8 parameters), with `kwargs` bound to the update.
         state = train_state.TrainState.apply_gradients(self.replace(tx=tx), grads=grads, **replaced)
-        return state.replace(tx=self.tx)
+        return state.replace(tx=replaced.get("tx", self.tx))

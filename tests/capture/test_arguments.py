@@ -61,6 +61,20 @@ def test_example_of_nnx(call):
     assert call() == {"layers/0": jax.ShapeDtypeStruct((4, 5), jnp.float32)}
 
 
+def test_example_of_an_abstract_nnx_model():
+    class Net(nnx.Module):
+        def __init__(self):
+            rngs = nnx.Rngs(0)
+            self.a, self.b = nnx.Linear(3, 5, rngs=rngs), nnx.Linear(5, 2, rngs=rngs)
+            self.norm, self.drop = nnx.BatchNorm(5, rngs=rngs), nnx.Dropout(0.5, rngs=rngs)
+
+        def __call__(self, x):
+            return self.b(self.drop(self.norm(self.a(x))))
+
+    samples = jax.ShapeDtypeStruct((4, 3), jnp.float32)
+    assert capture.example(nnx.eval_shape(Net), samples) == capture.example(Net(), samples)
+
+
 def test_example_of_a_function_of_ones_own():
     hidden = lambda params, x: {"hidden": x @ params["w"]}  # noqa: E731
     found = capture.example(hidden, {"w": jnp.ones((3, 6))}, X)
@@ -183,6 +197,14 @@ def test_train_state_passes_the_extra_arguments_of_other_optimizers():
     value, grads = jax.value_and_grad(squared)(params, 3.0)
     after = state.apply_gradients(grads=grads, value=value, grad=grads, value_fn=squared, scale=3.0)
     assert squared(after.params) < squared(params)
+
+
+def test_train_state_keeps_an_optimizer_that_is_replaced():
+    params, state = train_state(capture.TrainState)
+    other = optax.sgd(1.0)
+    after = state.apply_gradients(grads=params, tx=other)
+    assert after.tx is other
+    assert after.params["w"][0] == pytest.approx(0.9)  # this step is of the one before, as Flax has it
 
 
 def test_train_state_passes_an_extra_argument_of_ones_own():

@@ -66,6 +66,17 @@ def test_what_a_model_takes_is_its_own_matter():
     assert list(capture.example(net, net.init(jax.random.key(0), samples), samples)) == ["Dense_0"]
 
 
+@WAYS
+@pytest.mark.parametrize("kind", [ValueError, TypeError, KeyError, IndexError, AttributeError])
+def test_an_error_without_words_is_the_models_own(way, kind):
+    def forward(model, samples):
+        model(samples)
+        raise kind
+
+    with pytest.raises(kind, match="^$"):
+        way(X, forward=forward)
+
+
 def test_an_error_of_a_model_with_arrays_is_its_own():
     for way in (in_linen, in_nnx):
         with pytest.raises(Exception, match="^(?!samples must|forward must)"):

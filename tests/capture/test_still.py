@@ -187,6 +187,27 @@ def test_linen_probe_normalises_by_its_own_samples():
     assert shared.norm.use_running_average is True
 
 
+@pytest.mark.parametrize("kind", ["method", "attribute"])
+def test_nnx_probe_of_a_model_that_uses_the_name_eval_otherwise(kind):
+    class Net(nnx.Module):
+        def __init__(self):
+            rngs = nnx.Rngs(0)
+            self.dense, self.out = nnx.Linear(5, 6, rngs=rngs), nnx.Linear(6, 2, rngs=rngs)
+            self.drop = nnx.Dropout(0.5, rngs=rngs)
+            if kind == "attribute":
+                self.eval = True
+
+        def __call__(self, x):
+            return self.out(self.dense(self.drop(x)))
+
+        def eval(self, x, y):
+            return ((self(x) - y) ** 2).mean()
+
+    model = Net()
+    found = capture.nnx_probe(model)(nnx.state(model, nnx.Param), X)
+    np.testing.assert_allclose(found["dense"], model.dense(X), rtol=1e-6)
+
+
 def nnx_moved(model):
     """Another model with the same parameters."""
     other = nnx.clone(model)
