@@ -135,8 +135,7 @@ class TraceRecorder:
         Returns:
             f64[n] for each key, n the number of rows; NaN where a row does not have the key.
         """
-        keys = dict.fromkeys(key for row in self._rows for key in row)
-        return {key: np.array([row.get(key, np.nan) for row in self._rows]) for key in keys}
+        return _columns(list(self._rows))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes an npz file with one structured array, which pandas takes as it is.
@@ -153,7 +152,8 @@ class TraceRecorder:
             OSError: if it cannot be written.
         """
         _checks.check_file("path", path)
-        _files.write_trace(path, self.arrays(), len(self))
+        rows = list(self._rows)
+        _files.write_trace(path, _columns(rows), len(rows))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -277,6 +277,12 @@ class TraceRecorder:
             if not isinstance(key, str):
                 raise ValueError(f"keys must be strings, got {_checks.shown(key)}.")
         return _summary.line(self._rows[-1] if self._rows else {}, keys)
+
+
+def _columns(rows: list[dict[str, float]]) -> dict[str, np.ndarray]:
+    """The arrays of these rows, a list of its own: another thread may record more of them meanwhile."""
+    keys = dict.fromkeys(key for row in rows for key in row)
+    return {key: np.array([row.get(key, np.nan) for row in rows]) for key in keys}
 
 
 def _checked_key(key: str) -> str:

@@ -133,6 +133,22 @@ def test_recording_needs_neither_matplotlib_nor_tensorboard():
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
+def test_a_thread_may_record_while_another_reads(tmp_path):
+    """A row that comes in while the arrays are made belongs to the next ones."""
+    trace = recorder.TraceRecorder()
+
+    class Row(dict):
+        def get(self, key, default):
+            trace._rows.append({"loss": 2.0, "late": 1.0})
+            return super().get(key, default)
+
+    trace._rows += [Row(loss=1.0), Row(other=1.0)]
+    assert {key: len(values) for key, values in trace.arrays().items()} == {"loss": 2, "other": 2}
+    rows = len(trace)
+    trace.save(tmp_path / "run.npz")
+    assert len(recorder.TraceRecorder.load(tmp_path / "run.npz")) == rows
+
+
 def test_record_returns_the_row_as_other_loggers_take_it():
     row = recorder.TraceRecorder().record({"cgalr/scale": jnp.float32(0.5)}, loss=jnp.bfloat16(2))
     assert row == {"cgalr/scale": 0.5, "loss": 2.0}
