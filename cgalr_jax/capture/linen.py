@@ -72,6 +72,11 @@ def linen_probe(
     def probe(params: Any, *batch: Any) -> Activations:
         check_params(params, "probe(params, samples)")
         inputs, moving = frozen.given_samples(samples, batch)
+        if moving is not None and not all(isinstance(held, Mapping) for held in moving.values()):
+            raise ValueError(
+                "samples must be those of a linen model, linen_samples(variables, x), got other variables: "
+                f"{_checks.shown(jax.tree.map(jnp.shape, moving))}."
+            )
         # Given all collections, as `model.init` returns them, each replaces the one from above.
         given = params if is_variables(params) else {"params": params}
         return _run(model, {**(variables or {}), **(moving or {}), **given}, inputs, choice)[1]

@@ -80,7 +80,13 @@ def nnx_probe(model: nnx.Module, samples: Any = None, **choice: Unpack[Choice]) 
         copy = nnx.merge(graphdef, state, copy=True)
         if variables is not None:
             there = nnx.state(copy, _MOVING)
-            nnx.replace_by_pure_dict(there, variables)
+            try:
+                nnx.replace_by_pure_dict(there, variables)
+            except (ValueError, AssertionError) as error:  # Flax knows no such variable
+                raise ValueError(
+                    "samples must be those of this model, nnx_samples(model, x), got other variables: "
+                    f"{_checks.shown(jax.tree.map(jnp.shape, variables))}."
+                ) from error
             nnx.update(copy, there)
         try:
             nnx.update(copy, params)  # last: variables of other kinds may be trained, too

@@ -66,6 +66,20 @@ def test_what_a_model_takes_is_its_own_matter():
     assert list(capture.example(net, net.init(jax.random.key(0), samples), samples)) == ["Dense_0"]
 
 
+class Averaging(nnx.Module):
+    def __init__(self):
+        self.dense, self.average = nnx.Linear(3, 5, rngs=nnx.Rngs(0)), nnx.BatchStat(jnp.zeros(5))
+
+    def __call__(self, x):
+        return self.dense(x)
+
+
+@pytest.mark.parametrize("way", [in_linen, in_nnx])
+def test_variables_of_another_model_beside_the_samples(way):
+    with pytest.raises(ValueError, match=r"^samples must be those of .*, got other variables: {'average'"):
+        way(capture.nnx_samples(Averaging(), X))
+
+
 @WAYS
 @pytest.mark.parametrize("kind", [ValueError, TypeError, KeyError, IndexError, AttributeError])
 def test_an_error_without_words_is_the_models_own(way, kind):
