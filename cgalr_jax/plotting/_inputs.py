@@ -20,14 +20,14 @@ def check_axes(name: str, ax: Any) -> None:
         )
 
 
-def as_list(name: str, values: Any) -> list[Any]:
-    """The values one by one; a text or a mapping is no list."""
+def as_list(name: str, values: Any, of: str = "") -> list[Any]:
+    """The values one by one; a text or a mapping is no list. The error says what they are to be `of`."""
     try:
         if not isinstance(values, (str, Mapping)):
             return list(values)
     except TypeError:  # cannot be gone through
         pass
-    raise ValueError(f"{name} must be a list, got {_checks.shown(values)}.")
+    raise ValueError(f"{name} must be a list{of}, got {_checks.shown(values)}.")
 
 
 def as_numbers(name: str, values: Any) -> np.ndarray:

@@ -103,7 +103,7 @@ def plot_film(
         >>> [ax.images[0].get_array()[0].tolist() for ax in axes]  # of unit 1, in both to units 1, 2, 0
         [[0.0, 0.2, 0.8], [0.0, 0.2, 0.1]]
     """
-    axes = [axes] if isinstance(axes, Axes) else _inputs.as_list("axes", axes)
+    axes = [axes] if isinstance(axes, Axes) else _inputs.as_list("axes", axes, " of matplotlib Axes")
     axes = list(np.ravel(np.asarray(axes, dtype=object)))
     for ax in axes:
         _inputs.check_axes("axes", ax)

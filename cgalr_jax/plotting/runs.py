@@ -69,7 +69,10 @@ def plot_training_trace(
         >>> axes[1].get_ylabel(), axes[1].lines[0].get_ydata().tolist()
         ('learning rate', [0.5, 1.0, 2.0])
     """
-    given, axes = axes, _inputs.as_list("axes", axes)  # the values of a mosaic are no sequence
+    given, axes = (
+        axes,
+        _inputs.as_list("axes", axes, " of matplotlib Axes"),
+    )  # the values of a mosaic are no sequence
     if len(axes) not in (3, 4):
         raise ValueError(f"axes must be three or four, got {len(axes)}.")
     for ax in axes:
