@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import pathlib
+import tempfile
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
@@ -86,17 +87,22 @@ def positive_integer(text: str) -> int:
 def output_file(text: str) -> pathlib.Path:
     """An argument that names a file which can be written; its folder is made."""
     path = pathlib.Path(text)
-    existed = path.exists()
-    try:
+    with _writable("must name a file that can be written", text):
+        existed = path.exists()
         path.parent.mkdir(parents=True, exist_ok=True)
         path.open("a").close()
         if not existed:
             path.unlink()
-    except (OSError, ValueError) as error:  # ValueError: a name that holds a null character
-        raise argparse.ArgumentTypeError(
-            f"must name a file that can be written, got {text!r}: {error}"
-        ) from None
     return path
+
+
+@contextlib.contextmanager
+def _writable(allowed: str, text: str) -> Iterator[None]:
+    """What the file system says, as argparse's own: a name that is too long, a folder that is not ours."""
+    try:
+        yield
+    except (OSError, ValueError) as error:  # ValueError: a name that holds a null character
+        raise argparse.ArgumentTypeError(f"{allowed}, got {text!r}: {error}") from None
 
 
 def data_folder(text: str) -> pathlib.Path:
@@ -121,8 +127,10 @@ def output_folder(text: str) -> pathlib.Path:
     """An argument that names a folder which files can be written into; it is made when there is a file."""
     path = data_folder(text)
     whole = pathlib.Path(os.path.abspath(text))
-    made = [each for each in (whole, *whole.parents) if not each.exists()]
-    output_file(str(path / ".writable"))
+    with _writable("must name a folder that can be written into", text):
+        made = [each for each in (whole, *whole.parents) if not each.exists()]
+        path.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path).close()
     with contextlib.suppress(OSError):  # another run may have begun to write there
         for each in made:  # whoever writes makes it again
             each.rmdir()

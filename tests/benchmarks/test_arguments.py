@@ -30,7 +30,7 @@ def parsed(*given):
     return arguments.parser("benchmarks.x", "", quick="", records="").parse_args(given)
 
 
-@pytest.mark.parametrize("name", ["", ".", "folder", "file/records.json", "a\0b"])
+@pytest.mark.parametrize("name", ["", ".", "folder", "file/records.json", "a\0b", 300 * "a"])
 def test_a_file_that_cannot_be_written_is_refused(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder").mkdir()
@@ -58,7 +58,9 @@ def test_asking_for_a_file_neither_makes_nor_empties_it(tmp_path):
         (["--processes", str(10**20)], f"--processes: must be an integer of at least 1, got '{10**20}'"),
         (["--processes", "two"], "--processes: must be an integer of at least 1, got 'two'"),
         (["--json", "FOLDER"], "--json: must name a file"),
-        (["--out", "FOLDER/file"], "--out: must name a"),
+        (["--out", "FOLDER/file"], "--out: must name a folder that can be written into, got"),
+        (["--out", 300 * "a"], "--out: must name a folder that can be written into, got 'aaa"),
+        (["--out", "FOLDER/a\0b"], "--out: must name a folder that can be written into, got"),
         (["--out", ""], "--out: must name a folder, got ''"),
         (["--tasks", "unheard"], "--tasks: invalid choice"),
         (["--methods"], "--methods: expected at least one argument"),
