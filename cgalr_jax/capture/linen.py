@@ -253,7 +253,7 @@ def _sow(module: linen.Module, name: str, value: jax.Array) -> bool:
 
 
 def _in_a_branch() -> bool:
-    """Whether this forward pass is in a branch of Flax's."""
+    """Whether this forward pass is in a branch of Flax's, which only the stack of calls tells."""
     frames = (frame for frame, _ in traceback.walk_stack(None))
     ours = itertools.takewhile(lambda frame: frame.f_code is not _run.__code__, frames)
     names = (frame.f_code.co_name for frame in ours if frame.f_globals.get("__name__") == "flax.core.lift")
