@@ -11,8 +11,8 @@ from cgalr_jax import _checks, _leaves, _sharding
 from cgalr_jax.signals.base import Signal
 
 __all__ = [
-    "check_axes",
     "check_extra_arguments",
+    "check_mapped_axes",
     "check_measure",
     "check_probe",
     "check_rate",
@@ -138,7 +138,7 @@ def check_rate(name: str, learning_rate: Any) -> Any:
     return learning_rate
 
 
-def check_axes(reading: Any, before: Any, axis_name: Any) -> None:
+def check_mapped_axes(reading: Any, before: Any, axis_name: Any) -> None:
     """Raises a ValueError if a `shard_map` splits the samples over an axis that `axis_name` does not name."""
     split = _varying(reading) - _varying(before)
     if split:

@@ -97,7 +97,7 @@ def measure(
     states.check_form("opt_state", state, form)
     arguments.check_structure("opt_state", state, form)
     arguments.check_real(after, state.cg_before)
-    arguments.check_axes(after, state.cg_before, instrument.axis_name)
+    arguments.check_mapped_axes(after, state.cg_before, instrument.axis_name)
 
     # 1. The distance. At the first measurement the reading is compared with itself: there is no other yet.
     last = optax.tree.where(state.cg_valid, state.cg_before, after)

@@ -12,6 +12,7 @@ from cgalr_jax import _checks, _deprecated, arguments, cadence, controllers, lay
 from cgalr_jax.instrument import Instrument, init, update
 from cgalr_jax.signals.base import check_signal
 from cgalr_jax.state import ConnectomeState
+from cgalr_jax.topology.moments import check_axis_name
 
 __all__ = ["cgalr", "defaults_of_run", "scale_by_connectome"]
 
@@ -268,7 +269,7 @@ def _instrument(
     """The instrument made of these arguments, after a check of each."""
     every = _checks.check_integer("every", every, 1)
     max_units = _checks.check_integer("max_units", max_units, 2)
-    _checks.check_hashable("axis_name", axis_name, "the name of a mapped axis, a tuple of names, or None")
+    check_axis_name(axis_name)
     if max_share is not None:
         max_share = _checks.check_positive("max_share", max_share, ", or None")
     signal = check_signal("signal", signals.hybrid() if signal is None else signal)

@@ -49,7 +49,7 @@ def mirrored(connectome: Float32[Array, "P P"]) -> Float32[Array, "P P"]:
     return jax.lax.bitcast_convert_type(upper | upper.T, jnp.float32)
 
 
-def keys_of(weights: Float32[Array, "*shape"]) -> Int32[Array, "*shape"]:
+def to_keys(weights: Float32[Array, "*shape"]) -> Int32[Array, "*shape"]:
     """float32 -> int32 keys, in the same order as the weights."""
     keys = _total_order(jax.lax.bitcast_convert_type(weights, jnp.int32))
     # A NaN with its sign bit set, such as the 0 / 0 of x86, lies below all numbers: it gets the key of NaN.
@@ -57,18 +57,18 @@ def keys_of(weights: Float32[Array, "*shape"]) -> Int32[Array, "*shape"]:
 
 
 def from_keys(keys: Int32[Array, "*shape"]) -> Float32[Array, "*shape"]:
-    """The inverse of `keys_of`."""
+    """The inverse of `to_keys`."""
     return jax.lax.bitcast_convert_type(_total_order(keys), jnp.float32)
 
 
 def nan_where(condition: Bool[Array, ""], values: Float32[Array, "*shape"]) -> Float32[Array, "*shape"]:
     """`values`, or NaN where the condition holds; as integers, since a literal NaN trips `jax_debug_nans`."""
-    return from_keys(jnp.where(condition, _NAN, keys_of(values)))
+    return from_keys(jnp.where(condition, _NAN, to_keys(values)))
 
 
 def varying_like(connectome: Float32[Array, "P P"], start: _Carry) -> _Carry:
     """The integers `start` of a loop, marked for `shard_map` as varying over the devices of its input."""
-    nothing = 0 * keys_of(connectome[0, 0])
+    nothing = 0 * to_keys(connectome[0, 0])
     return jax.tree.map(lambda part: part + nothing, start)
 
 

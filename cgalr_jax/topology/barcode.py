@@ -15,9 +15,9 @@ from cgalr_jax.topology._weights import (
     as_square,
     check_square,
     from_keys,
-    keys_of,
     mirrored,
     nan_where,
+    to_keys,
     varying_like,
 )
 from cgalr_jax.topology.spanning_tree import check_options, spanning_tree
@@ -112,7 +112,7 @@ def _all_deaths(
     """The sorted weights of all edges outside of the tree."""
     size = connectome.shape[0]
     low, high = tree[:, 0], tree[:, 1]
-    keys = jnp.where(jnp.eye(size, dtype=bool), LOWEST, keys_of(connectome))  # the holes of `_row_of_edges`
+    keys = jnp.where(jnp.eye(size, dtype=bool), LOWEST, to_keys(connectome))  # the holes of `_row_of_edges`
     keys = keys.at[low, high].set(LOWEST).at[high, low].set(LOWEST)
     rows = jax.vmap(functools.partial(_row_of_edges, keys))(jnp.arange(size // 2, dtype=jnp.int32))
     parts = [part.ravel() for part in (*rows, keys[-1, : (size - 1) * (size % 2)])]

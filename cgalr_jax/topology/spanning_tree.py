@@ -15,8 +15,8 @@ from cgalr_jax.topology._weights import (
     as_square,
     check_square,
     from_keys,
-    keys_of,
     mirrored,
+    to_keys,
     varying_like,
 )
 
@@ -157,7 +157,7 @@ def _prim(connectome: Float32[Array, "P P"]) -> _Edges:
     unit = jnp.arange(size, dtype=jnp.int32)
 
     def grow(step: Int[Array, ""], tree: _Growth) -> _Growth:
-        row = keys_of(connectome[tree.new])
+        row = to_keys(connectome[tree.new])
         link = tree.link.at[tree.new].set(LOWEST)
         heavier = (link != LOWEST) & (row > link)
         link = jnp.where(heavier, row, link)
@@ -193,7 +193,7 @@ def _boruvka(connectome: Float32[Array, "P P"]) -> _Edges:
     size = connectome.shape[0]
     rounds = (size - 1).bit_length()
     unit = jnp.arange(size, dtype=jnp.int32)
-    keys = keys_of(connectome)
+    keys = to_keys(connectome)
 
     def merge(_: Int[Array, ""], forest: _Forest) -> _Forest:
         root = forest.root
