@@ -11,6 +11,7 @@ Ripser, Bauer, arXiv 1908.02518), which is AGPL-3.0 and has wheels for CPython 3
 module imports giotto-ph, and only when a diagram is computed.
 """
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -25,6 +26,9 @@ from cgalr_jax.topology._weights import as_square, check_square
 
 __all__ = ["check_installed", "diagram_distance", "vietoris_rips", "wasserstein_distance"]
 
+# Two threads that call giotto-ph for the first time wait for each other without end. Each device of a
+# `shard_map` has a thread of its own.
+_ONE_AT_A_TIME = threading.Lock()
 _NORMS = (1.0, 2.0, np.inf)
 _METRICS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "correlation": lambda weights: 1 - weights,
@@ -80,7 +84,8 @@ def vietoris_rips(
         raise ValueError(f"connectome must be in [0, 1], got values in [{upper.min()}, {upper.max()}].")
     lengths = _METRICS[metric](upper + upper.T)
     np.fill_diagonal(lengths, 0)
-    diagrams = ripser_parallel(lengths, maxdim=maxdim, metric="precomputed")["dgms"]
+    with _ONE_AT_A_TIME:
+        diagrams = ripser_parallel(lengths, maxdim=maxdim, metric="precomputed")["dgms"]
     finite = [diagram[np.isfinite(diagram[:, 1])] for diagram in diagrams]
     missing = len(lengths) - 1 - len(finite[0])
     finite[0] = np.concatenate([np.zeros((missing, 2), np.float32), finite[0]])

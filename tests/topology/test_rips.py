@@ -290,6 +290,27 @@ def test_every_device_of_a_shard_map_sees_the_same_number():
     np.testing.assert_array_equal(jax.jit(everywhere)(a, b), rips.wasserstein_distance(a, b))
 
 
+AT_ONCE = """
+    import threading
+    import numpy as np
+    from cgalr_jax.topology import rips
+
+    square = np.random.default_rng(0).random((6, 6))
+    found = []
+    threads = [threading.Thread(target=lambda: found.append(rips.vietoris_rips(square))) for _ in range(4)]
+    for each in threads: each.start()
+    for each in threads: each.join()
+    print(len(found))
+"""
+
+
+@pytest.mark.usefixtures("gph")
+def test_threads_that_are_the_first_to_call_giotto_ph_come_back():
+    command = [sys.executable, "-c", textwrap.dedent(AT_ONCE)]
+    done = subprocess.run(command, timeout=120, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["4"]
+
+
 PROCESS = """
     import sys
     import jax, jax.numpy as jnp
