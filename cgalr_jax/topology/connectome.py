@@ -55,7 +55,8 @@ def functional_connectome(
         deviation at most `DEAD` times its mean), are 0; for N = 1 all entries are 0. The row and column of a
         unit with a non-finite sample are NaN off the diagonal, and so may be those of one whose sum is beyond
         1e38. Of a unit that varies by less than 1e-33, differences from the mean below 1.2e-38 count as 0, so
-        that its correlations are off by up to a thousandth at 1e-36, and by anything at 1e-38.
+        that its correlations are off by up to a thousandth at 1e-36, and by anything at 1e-38. It has a
+        gradient, which is 0 for a dead unit.
 
     Raises:
         ValueError: if `units` is not [N, P] with N and P at least 1, or complex.
@@ -80,10 +81,11 @@ def _functional_connectome(units: jax.typing.ArrayLike, axis_name: Hashable | No
         local = Moments(jnp.float32(centred.shape[0]), mean, gram(centred))
         return _connectome_from_moments(gather_moments(local, axis_name))
     # Each unit is first scaled to a peak of about 1, so that its squares neither underflow nor overflow. The
-    # reciprocal of more than 2^126, as which XLA may compute the quotient, would be flushed to 0.
-    peak = jnp.minimum(jnp.max(jnp.abs(centred), axis=0), 2.0**126)
+    # reciprocal of more than 2^126, as which XLA may compute the quotient, would be flushed to 0. No
+    # correlation depends on this scale, and so no gradient.
+    peak = jax.lax.stop_gradient(jnp.minimum(jnp.max(jnp.abs(centred), axis=0), 2.0**126))
     scaled = centred / jnp.where(peak == 0, 1, peak)[None, :]
-    norm = jnp.sqrt(jnp.sum(scaled * scaled, axis=0))
+    norm = _root(jnp.sum(scaled * scaled, axis=0))
     std = peak * (norm / math.sqrt(centred.shape[0]))
     return _bounded(gram(scaled * _reciprocal(norm, _dead(mean, std))[None, :]))
 
@@ -113,9 +115,15 @@ def connectome_from_moments(moments: Moments) -> Float32[Array, "P P"]:
 @jax.jit
 def _connectome_from_moments(moments: Moments) -> Float32[Array, "P P"]:
     """`connectome_from_moments` for a checked argument, compiled as one program."""
-    norm = jnp.sqrt(jnp.diagonal(moments.comoment))
+    norm = _root(jnp.diagonal(moments.comoment))
     inverse = _reciprocal(norm, _dead(moments.mean, norm / jnp.sqrt(jnp.maximum(moments.count, 1))))
     return _bounded(moments.comoment * inverse[:, None] * inverse[None, :])
+
+
+def _root(squares: Float32[Array, " P"]) -> Float32[Array, " P"]:
+    """The square root, whose gradient at 0 is 0 here: that of a unit which does not vary."""
+    still = squares == 0
+    return jnp.where(still, 0, jnp.sqrt(jnp.where(still, 1, squares)))
 
 
 def _dead(mean: Float32[Array, " P"], std: Float32[Array, " P"]) -> Bool[Array, " P"]:

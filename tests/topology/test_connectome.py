@@ -167,6 +167,26 @@ def test_moments_of_other_shapes_are_refused(shapes):
         topology.connectome_from_moments(moments)
 
 
+@pytest.mark.parametrize("through", ["units", "moments"])
+def test_the_gradient_of_a_unit_that_does_not_vary_is_0(through):
+    units = np.random.default_rng(0).standard_normal((20, 4)).astype(np.float32)
+    units[:, 2] = 7.0
+
+    def total(x):
+        if through == "units":
+            return topology.functional_connectome(x).sum()
+        moments = topology.update_moments(topology.init_moments(4), x)
+        return topology.connectome_from_moments(moments).sum()
+
+    gradient = np.asarray(jax.grad(total)(units))
+    assert np.isfinite(gradient).all()
+    assert np.all(gradient[:, 2] == 0)
+    step = np.zeros_like(units)
+    step[3, 0] = 1e-2
+    slope = (total(units + step) - total(units - step)) / 2e-2
+    np.testing.assert_allclose(gradient[3, 0], slope, rtol=0.02)
+
+
 def gathered_by_vmap(local, x):
     return jax.jit(jax.vmap(local, axis_name="data"))(x.reshape(4, -1, x.shape[1]))[3]
 
