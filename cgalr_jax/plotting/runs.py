@@ -215,15 +215,16 @@ def _running_mean(series: np.ndarray, window: int) -> np.ndarray:
 
 
 def _shade(ax: Axes, run: _Run, *, named: bool) -> None:
-    """Shades each stretch of rows in a known phase; the first of a phase names it, in the legend."""
+    """Shades each stretch of rows in a known phase; all of a phase are one patch, which names it."""
     step, phase = run.step, run.phase
     phases = _GATE_PHASES if run.anchor is None else _CALIBRATED_PHASES
     starts = np.flatnonzero(np.diff(phase, prepend=np.nan) != 0)  # NaN differs from everything
-    seen = set()
-    for start, end in zip(starts, [*starts[1:], len(phase)][: len(starts)], strict=True):
-        if phase[start] in phases:
-            name, color = phases[int(phase[start])]
-            label = name if named and name not in seen else None
-            until = step[min(end, len(step) - 1)]
-            ax.axvspan(step[start], until, color=color, alpha=0.13, linewidth=0, label=label)
-            seen.add(name)
+    ends = np.append(starts[1:], len(step) - 1)
+    for each in dict.fromkeys(phase[starts]):
+        if each in phases:
+            name, color = phases[int(each)]
+            left, right = (step[rows[phase[starts] == each]] for rows in (starts, ends))
+            corners = np.column_stack([left, left, right, right]).ravel(), np.tile([0, 1, 1, 0], len(left))
+            label = name if named else None
+            across = ax.get_xaxis_transform()
+            ax.fill(*corners, transform=across, color=color, alpha=0.13, linewidth=0, label=label)

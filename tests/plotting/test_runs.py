@@ -22,7 +22,14 @@ def a_trace(**changes):
 
 
 def shaded(ax):
-    return [(p.get_x(), p.get_x() + p.get_width(), p.get_facecolor()[:3]) for p in ax.patches]
+    rows = []
+    for patch in ax.patches:
+        drawn = patch.get_xy()  # closed by its first corner, if it does not end there
+        for corners in drawn[: len(drawn) // 4 * 4].reshape(-1, 4, 2):
+            left, right = corners[0, 0], corners[2, 0]
+            np.testing.assert_array_equal(corners, [(left, 0), (left, 1), (right, 1), (right, 0)])
+            rows.append((left, right, patch.get_facecolor()[:3]))
+    return sorted(rows)
 
 
 def rgb(color):
@@ -84,6 +91,14 @@ def test_the_phases_of_the_gate_are_shaded_by_what_they_do(axes):
     plotting.plot_training_trace(axes, a_trace(**{"cgalr/anchor": None, "cgalr/phase": phase}))
     for ax in axes:
         assert shaded(ax) == [(2, 4, rgb(plotting.VERMILION)), (5, 6, rgb(plotting.SKY))]
+
+
+def test_a_phase_that_comes_and_goes_is_one_patch(axes):
+    rows = 400
+    trace = {"cgalr/step": np.arange(rows), "cgalr/scale": np.ones(rows), "cgalr/anchor": np.ones(rows)}
+    plotting.plot_training_trace(axes, trace | {"cgalr/phase": np.arange(rows) % 2})
+    assert len(axes[0].patches) == 2
+    assert [row[:2] for row in shaded(axes[0])] == [(row, row + 1) for row in range(rows - 1)] + [(399, 399)]
 
 
 @pytest.mark.parametrize(
