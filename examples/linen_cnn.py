@@ -35,8 +35,12 @@ class Cnn(linen.Module):
         return linen.Dense(self.classes)(x)
 
 
-# The probe normalises by its own samples: it needs no moving statistics.
-PROBE = capture.linen_probe(Cnn(), forward=lambda model, x: model(x, train=False))
+def evaluate(model, x):
+    """The forward pass of the probe, which normalises by its own samples: it needs no moving statistics."""
+    return model(x, train=False)
+
+
+PROBE = capture.linen_probe(Cnn(), forward=evaluate)
 
 
 class TrainState(capture.TrainState):
