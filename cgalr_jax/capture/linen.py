@@ -245,10 +245,8 @@ def _path(scope: core.Scope) -> calls.Path:
 
 def _sow(module: linen.Module, name: str, value: jax.Array) -> bool:
     """Sows a value if it comes out of its place again, as the value of a transformation of JAX's does not."""
-    outermost = _scope(module)
-    while outermost.parent is not None:
-        outermost = outermost.parent
-    lost = isinstance(value, Tracer) and outermost.trace_level != core.tracers.current_trace()
+    level = _scope(module).root.trace_level
+    lost = isinstance(value, Tracer) and level != core.tracers.current_trace()
     return not lost and not _in_a_branch() and module.sow("intermediates", name, value)
 
 

@@ -69,13 +69,10 @@ def plot_training_trace(
         >>> axes[1].get_ylabel(), axes[1].lines[0].get_ydata().tolist()
         ('learning rate', [0.5, 1.0, 2.0])
     """
-    given, axes = (
-        axes,
-        _inputs.as_list("axes", axes, " of matplotlib Axes"),
-    )  # the values of a mosaic are no sequence
-    if len(axes) not in (3, 4):
-        raise ValueError(f"axes must be three or four, got {len(axes)}.")
-    for ax in axes:
+    panels = _inputs.as_list("axes", axes, " of matplotlib Axes")  # the values of a mosaic are no sequence
+    if len(panels) not in (3, 4):
+        raise ValueError(f"axes must be three or four, got {len(panels)}.")
+    for ax in panels:
         _inputs.check_axes("axes", ax)
     if bounds is not None:
         _checks.check_function("bounds", bounds, "step -> (low, high), or None", 1)
@@ -85,31 +82,31 @@ def plot_training_trace(
     if set_point is not None:
         set_point = _checks.check_positive("set_point", set_point)
     run = _read(trace, loss, prefix, base_learning_rate, set_point)
-    _draw_loss(axes[0], run)
-    _draw_rate(axes[1], run, bounds)
-    _draw_distance(axes[2], run)
-    if len(axes) == 4:
-        axes[3].axhline(0, color=GREY, linewidth=0.7, linestyle=":")
-        axes[3].step(run.step, run.z, where="post", color=GREEN, linewidth=1.1)
+    _draw_loss(panels[0], run)
+    _draw_rate(panels[1], run, bounds)
+    _draw_distance(panels[2], run)
+    if len(panels) == 4:
+        panels[3].axhline(0, color=GREY, linewidth=0.7, linestyle=":")
+        panels[3].step(run.step, run.z, where="post", color=GREEN, linewidth=1.1)
     rate, distance = "learning rate" if run.knows_rate else "scale", "motion" if run.moved else "distance"
     labels = (loss, rate, distance, "z")
-    for ax, label in zip(axes, labels[: len(axes)], strict=True):
+    for ax, label in zip(panels, labels[: len(panels)], strict=True):
         ax.set_ylabel(label, fontsize=SMALL)
         ax.tick_params(which="both", labelsize=SMALL)
-        _shade(ax, run, named=ax is axes[0])
+        _shade(ax, run, named=ax is panels[0])
         clean(ax)
         if len(run.step):
             ax.set_xlim(run.step[0], max(run.step[-1], run.step[0] + 1))
-    for ax in axes[:3]:
+    for ax in panels[:3]:
         drawn = (np.asarray(line.get_ydata(), dtype=np.float64) for line in ax.lines)
         if any(np.any(np.isfinite(values) & (values > 0)) for values in drawn):
             ax.set_yscale("log", nonpositive="mask")
         if ax.get_legend_handles_labels()[0]:
             ax.legend(fontsize="x-small", frameon=False, ncols=3, handlelength=1.5, loc="best")
-    for ax in axes[:-1]:
+    for ax in panels[:-1]:
         ax.tick_params(labelbottom=False)
-    axes[-1].set_xlabel("step")
-    return given
+    panels[-1].set_xlabel("step")
+    return axes
 
 
 class _Run(NamedTuple):
