@@ -17,7 +17,7 @@ from cgalr_jax import _checks, _control_flow, _leaves, arguments, controllers, l
 from cgalr_jax import state as states
 from cgalr_jax.controllers.envelope import EnvelopeState
 from cgalr_jax.signals.base import shapes_of_reading
-from cgalr_jax.signals.update import share_if_alike
+from cgalr_jax.signals.share import share_if_alike
 from cgalr_jax.state import ConnectomeState
 
 __all__ = ["Instrument", "init", "measure", "rate_at", "update"]

@@ -42,7 +42,7 @@ WINGS = {
         ("distance",),
         ("rips",),
     ),
-    "signals": (("base",), ("connectome", "update"), ("combined", "rips")),
+    "signals": (("_matrices", "base"), ("connectome", "update", "share"), ("combined", "rips")),
     "controllers": (
         ("_ring", "base", "calibration"),
         ("following", "sensitivity"),

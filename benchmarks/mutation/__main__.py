@@ -30,6 +30,7 @@ ROOMS = {
     "signals/base": ["tests/signals/test_signals.py", "tests/signals/test_sampled_births.py"],
     "signals/connectome": ["tests/signals/test_signals.py", "tests/signals/test_sampled_births.py"],
     "signals/combined": ["tests/signals/test_signals.py", "tests/signals/test_sampled_births.py"],
+    "signals/share": ["tests/signals/test_update.py"],
     "signals/update": ["tests/signals/test_update.py", "tests/signals/test_signals.py"],
     "controllers/base": ["tests/controllers/test_base.py"],
     "controllers/calibrated": [

@@ -12,7 +12,8 @@ from cgalr_jax import _submodules
 from cgalr_jax.signals.base import Over, Signal, from_connectomes
 from cgalr_jax.signals.combined import hybrid, weigh
 from cgalr_jax.signals.connectome import barcode, births, deaths, frobenius
-from cgalr_jax.signals.update import largest_share, relative_update, update_norm
+from cgalr_jax.signals.share import largest_share
+from cgalr_jax.signals.update import relative_update, update_norm
 
 _ON_FIRST_USE = ("rips",)
 if TYPE_CHECKING:

@@ -7,12 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cgalr_jax import _checks, _leaves, _sharding
+from cgalr_jax import _leaves, _sharding
 from cgalr_jax._units import unit_of
 from cgalr_jax.layers import Layers
+from cgalr_jax.signals._matrices import rank_one, sides_of
 from cgalr_jax.signals.base import FROZEN, Signal, positive
 
-__all__ = ["largest_share", "relative_update", "share_if_alike", "update_norm"]
+__all__ = ["relative_update", "update_norm"]
 
 # The most parameters that `update_norm` reads, and the most that `relative_update` reads per matrix.
 _MAX_ENTRIES, _MAX_ENTRIES_PER_MATRIX = 4096, 1024
@@ -127,110 +128,6 @@ def relative_update(*, set_point: float | None = None) -> Signal:
     return Signal(read, compare, positive(set_point, 0.5), reads_activations=False, reads_params=True)
 
 
-def largest_share(updates: Any, params: Any) -> jax.Array:
-    """The largest change of a matrix by an update, relative to the largest singular value of the matrix.
-
-    It is estimated from norms, as the largest value, over matrices of n x m, of
-    `|U|_F / max(|W|_F, sqrt m) * sqrt(n m) / (sqrt n + sqrt m)`. For an update of rank one this is the share
-    itself. `relative_update` says which arrays are matrices; if there is none, all vectors together count as
-    one matrix. `max_share` of `scale_by_connectome` limits each step by this share: without a limit, training
-    with a squared loss can diverge within a few steps, before any measurement.
-
-    Args:
-        updates: what is to be added to the parameters, of the same tree structure and shapes; None in the
-            place of what gets none.
-        params: the parameters, arrays where there are updates.
-
-    Returns:
-        f32[], at least 0; 0 for a tree without parameters that train, infinite if the square of the update's
-        norm is, NaN if the update is.
-
-    Raises:
-        ValueError: if the two differ in structure or shapes, or a leaf is no array.
-
-    Example:
-        >>> params = {"w": jnp.ones((64, 64)) / 8, "b": jnp.zeros(64)}
-        >>> updates = {"w": jnp.zeros((64, 64)).at[0, 0].set(0.2), "b": jnp.ones(64)}
-        >>> print(f"{largest_share(updates, params):.2f}")
-        0.10
-    """
-    pairs = _pairs(updates, params)
-    if pairs is None:
-        raise ValueError(
-            "updates must have the structure and shapes of params, "
-            f"{_checks.shown(jax.tree.structure(params))}, got {_checks.shown(jax.tree.structure(updates))}."
-        )
-    for path, update, weight in pairs:
-        arrays = _leaves.is_array(update) and _leaves.is_array(weight)
-        if update is not None and not (arrays and jnp.shape(update) == jnp.shape(weight)):
-            raise ValueError(
-                f"updates must be arrays with the shapes of params, got {_checks.shown(update)} for "
-                f"{_checks.shown(weight)} at updates{jax.tree_util.keystr(path)}."
-            )
-    return _largest(_that_train(pairs))
-
-
-def share_if_alike(updates: Any, params: Any) -> jax.Array | None:
-    """`largest_share` of any two trees: what cannot be matched, or is no array, counts for nothing.
-
-    None if that leaves nothing.
-    """
-    pairs = _that_train(_pairs(updates, params) or [])
-    return _largest(pairs) if pairs else None
-
-
-_Pairs = list[tuple[jax.tree_util.KeyPath, Any, Any]]
-_Matched = list[tuple[jax.Array, jax.Array]]
-
-
-def _pairs(updates: Any, params: Any) -> _Pairs | None:
-    """Where each update is, the update, its parameter; None for other trees, as with optax.lookahead."""
-    leaves, form = jax.tree_util.tree_flatten_with_path(updates, is_leaf=lambda x: x is None)
-    try:
-        weights = form.flatten_up_to(params)
-    except ValueError:
-        return None
-    return [(*leaf, weight) for leaf, weight in zip(leaves, weights, strict=True)]
-
-
-def _that_train(pairs: _Pairs) -> _Matched:
-    """The pairs of numbers that train."""
-    return [
-        (jnp.asarray(u), jnp.asarray(w))
-        for _, u, w in pairs
-        if _leaves.is_inexact(w) and _leaves.is_inexact(u) and jnp.size(w) and jnp.shape(u) == jnp.shape(w)
-    ]
-
-
-def _largest(pairs: _Matched) -> jax.Array:
-    """`largest_share` of these pairs."""
-    shares = [_share(u, w, *_sides(w.shape)) for u, w in pairs if w.ndim >= 2]
-    if not shares and pairs:
-        update, size = (jnp.sqrt(sum(_norm(x) ** 2 for x in each)) for each in zip(*pairs, strict=True))
-        shares = [update / _at_least(size, sum(w.size for _, w in pairs))]
-    return jnp.max(jnp.stack(shares)) if shares else jnp.zeros((), jnp.float32)
-
-
-def _share(update: jax.Array, matrix: jax.Array, inputs: int, outputs: int) -> jax.Array:
-    return _rank_one(inputs, outputs) * _norm(update) / _at_least(_norm(matrix), outputs)
-
-
-def _at_least(size: jax.Array, outputs: int) -> jax.Array:
-    """What a change is divided by: the norm, or sqrt(outputs) if that is larger or the norm is not finite."""
-    # Not finite is the norm of a mask of -inf, for instance.
-    return jnp.maximum(jnp.where(size < jnp.inf, size, 0.0), math.sqrt(outputs))
-
-
-def _rank_one(inputs: int, outputs: int) -> float:
-    """Ratio of Frobenius norms, a random matrix to one of rank one, at the same largest singular value."""
-    return math.sqrt(inputs * outputs) / (math.sqrt(inputs) + math.sqrt(outputs))
-
-
-def _norm(x: jax.Array) -> jax.Array:
-    # One use of x: with a second one XLA writes it, and each step of a large MLP takes a fifth longer.
-    return jnp.sqrt(jnp.sum(jnp.square(jnp.abs(x).astype(jnp.float32))))
-
-
 class _Matrices(NamedTuple):
     """The reading of `relative_update`: the same fields for every tree, one row per matrix."""
 
@@ -277,22 +174,16 @@ def _matrices(params: Any) -> _Matrices:
     """The reading of all matrices, in the order of the tree; without matrices, of all vectors as one."""
     leaves = map(jnp.asarray, filter(_leaves.is_inexact, jax.tree.leaves(params)))
     matrices = [x for x in leaves if x.ndim >= 2 and x.size]
-    sides = [_sides(x.shape) for x in matrices] or [(1, 1)]
+    sides = [sides_of(x.shape) for x in matrices] or [(1, 1)]
     rows = [_entries(x, _MAX_ENTRIES_PER_MATRIX) for x in matrices] or [_sample_entries(params)]
     rows = [math.sqrt(inputs / row.size) * row for row, (inputs, _) in zip(rows, sides, strict=True)]
     width = max(row.size for row in rows)
-    factors = [math.sqrt(_rank_one(*pair)) if matrices else 1.0 for pair in sides]
+    factors = [math.sqrt(rank_one(*pair)) if matrices else 1.0 for pair in sides]
     return _Matrices(
         _held(jnp.stack([jnp.pad(row, (0, width - row.size)) for row in rows])),
         jnp.asarray(factors, jnp.float32),
         jnp.asarray([min(pair) for pair in sides], jnp.float32),
     )
-
-
-def _sides(shape: tuple[int, ...]) -> tuple[int, int]:
-    """Inputs n and outputs m of an array of two or more axes: split where min(n, m) is largest."""
-    splits = [(math.prod(shape[:axis]), math.prod(shape[axis:])) for axis in range(1, len(shape))]
-    return max(splits, key=min)
 
 
 def _sample_entries(params: Any) -> jax.Array:

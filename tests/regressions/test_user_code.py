@@ -296,7 +296,7 @@ def test_the_largest_finite_updates_are_bounded_too(size):
     tx = cgalr_jax.cgalr(1.0, signal=signals.update_norm(), momentum=None)
     updates, state = tx.update({"w": jnp.full((4, 6), size)}, tx.init(PARAMS), PARAMS)
     assert cgalr_jax.metrics(state)["cgalr/cut"] == 1
-    assert signals.update.largest_share(updates, PARAMS) <= 0.1001
+    assert signals.largest_share(updates, PARAMS) <= 0.1001
 
 
 def test_an_update_that_is_not_finite_stays_so():
@@ -314,7 +314,7 @@ def test_a_narrow_update_is_bounded_before_it_is_rounded():
     assert updates["w"].dtype == jnp.float16
     assert np.all(np.isfinite(updates["w"]))
     assert cgalr_jax.metrics(state)["cgalr/cut"] == 1
-    assert 0.09 < signals.update.largest_share(updates, params) < 0.101
+    assert 0.09 < signals.largest_share(updates, params) < 0.101
 
 
 def test_a_schedule_that_sees_no_updates_bounds_none():
@@ -348,7 +348,7 @@ def test_a_mask_among_the_parameters_does_not_unbind_a_step():
 
 def test_the_bound_knows_the_narrowest_types():
     params = {"w": jnp.ones((8, 8), jnp.float8_e4m3fn)}
-    assert signals.update.largest_share({"w": jnp.ones((8, 8), jnp.float8_e4m3fn)}, params) > 0
+    assert signals.largest_share({"w": jnp.ones((8, 8), jnp.float8_e4m3fn)}, params) > 0
 
 
 def test_distances_from_what_is_not_finite_are_nan():

@@ -12,7 +12,7 @@ import scipy.linalg
 
 import cgalr_jax
 from cgalr_jax import signals
-from cgalr_jax.signals.update import largest_share, share_if_alike
+from cgalr_jax.signals.share import largest_share, share_if_alike
 
 SIGNAL = signals.relative_update()
 
