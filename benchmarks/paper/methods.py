@@ -7,8 +7,8 @@ from typing import Any
 import optax
 
 import cgalr_jax
+from benchmarks import schedules
 from benchmarks.study.methods import Family, Method, Setting
-from benchmarks.training import methods as training
 from benchmarks.training.controllers import listening
 from cgalr_jax import presets, signals
 
@@ -45,19 +45,19 @@ def _controlled(setting: Setting) -> optax.GradientTransformation:
 
 def ours(setting: Setting, rows: int | None = None, **rest: Any) -> optax.GradientTransformation:
     """The library's default; of paired samples only the first `rows`."""
-    schedule = training.rate_of(setting.config)
+    schedule = schedules.rate_of(setting.config)
     samples = None if setting.samples is None else setting.samples[:rows]
-    options = {"every": max(setting.steps // training.MEASUREMENTS, 1), **rest}
+    options = {"every": schedules.every(setting.steps), **rest}
     return cgalr_jax.cgalr(schedule, setting.example, samples=samples, **options)
 
 
 FAMILIES: dict[str, Family] = {
-    "sgd": Family(lambda setting: _sgd(training.rate_of(setting.config))),
-    "adamw": Family(lambda setting: optax.adamw(training.rate_of(setting.config))),
-    "prodigy": Family(lambda setting: optax.contrib.prodigy(training.rate_of(setting.config))),
+    "sgd": Family(lambda setting: _sgd(schedules.rate_of(setting.config))),
+    "adamw": Family(lambda setting: optax.adamw(schedules.rate_of(setting.config))),
+    "prodigy": Family(lambda setting: optax.contrib.prodigy(schedules.rate_of(setting.config))),
     "dog": Family(
         lambda setting: optax.chain(
-            optax.contrib.dog(training.rate_of(setting.config)), cgalr_jax.polynomial_averaging()
+            optax.contrib.dog(schedules.rate_of(setting.config)), cgalr_jax.polynomial_averaging()
         )
     ),
     "paper deaths": _paper("deaths"),

@@ -7,10 +7,10 @@ from typing import Any
 import optax
 
 import cgalr_jax
+from benchmarks import schedules
 from benchmarks.paper import methods as paper
 from benchmarks.study.methods import Family, Method, Setting
 from benchmarks.study.tasks import Task
-from benchmarks.training import methods as training
 from cgalr_jax import signals
 
 SAMPLES = 32  # that ours measures on, as the documentation advises
@@ -31,7 +31,7 @@ OTHER_BASES = ("SGD without momentum", "Nesterov", "Adam", "Lion", "Muon", "Adaf
 
 
 def _plain(base: Base) -> Family:
-    return Family(lambda setting: base(training.rate_of(setting.config)))
+    return Family(lambda setting: base(schedules.rate_of(setting.config)))
 
 
 def _ours_on(base: Base, **rest: Any) -> Family:
@@ -41,10 +41,10 @@ def _ours_on(base: Base, **rest: Any) -> Family:
         block = cgalr_jax.scale_by_connectome(
             setting.example,
             samples=None if setting.samples is None else setting.samples[:SAMPLES],
-            every=max(setting.steps // training.MEASUREMENTS, 1),
+            every=schedules.every(setting.steps),
             **rest,
         )
-        return optax.chain(base(training.rate_of(setting.config)), block)
+        return optax.chain(base(schedules.rate_of(setting.config)), block)
 
     return Family(build, "paired")
 
@@ -59,7 +59,7 @@ def _schedule_free(setting: Setting) -> optax.GradientTransformation:
 
 
 def _mechanic(setting: Setting) -> optax.GradientTransformation:
-    return optax.contrib.mechanize(BASES["SGD"][0](training.rate_of(setting.config)))
+    return optax.contrib.mechanize(BASES["SGD"][0](schedules.rate_of(setting.config)))
 
 
 BOUNDS = (0.05, 0.02)  # of one step, tried beside the default of 0.1

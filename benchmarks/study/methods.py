@@ -15,8 +15,8 @@ import numpy as np
 import optax
 
 import cgalr_jax
+from benchmarks import schedules
 from benchmarks.study.tasks import Task
-from benchmarks.training import methods as training
 
 Config = dict[str, Any]  # "rate": f32[], "shape": f32[steps], "listen": f32[]
 FACTORS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
@@ -87,7 +87,7 @@ class Method(NamedTuple):
 def shapes(steps: int, steps_per_epoch: int) -> dict[str, np.ndarray]:
     """Schedules with a peak of 1, f32[steps]; "envelope" is the upper bound of the paper's preset."""
     epoch = np.arange(steps, dtype=np.float32) // steps_per_epoch
-    return training.shapes(steps) | {"envelope": 1 / (1 + epoch / 10)}
+    return schedules.shapes(steps) | {"envelope": 1 / (1 + epoch / 10)}
 
 
 def evaluated(state: Any, params: Any) -> Any:

@@ -5,7 +5,7 @@ import pathlib
 import matplotlib
 import numpy as np
 
-from benchmarks import estimates, panels
+from benchmarks import estimates, panels, schedules
 from benchmarks.training import methods, protocols, store, tasks
 from cgalr_jax import plotting
 
@@ -56,7 +56,7 @@ def _traces(path: pathlib.Path, table: protocols.Table, labels: list[str]) -> No
     colours = matplotlib.colormaps["autumn"]
     for axis, label in zip(axes, labels, strict=True):
         record, task = table.records[label][protocols.OURS], tasks.catalogue()[label]
-        shape = methods.shapes(task.steps)["cosine"]
+        shape = schedules.shapes(task.steps)["cosine"]
         steps = np.arange(task.steps)[:: store.THINNING]
         for column, rate in enumerate(record.rates):
             trace = rate * shape[:: store.THINNING] * np.median(record.scale[:, column], 0)

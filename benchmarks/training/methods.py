@@ -14,11 +14,11 @@ import numpy as np
 import optax
 
 import cgalr_jax
+from benchmarks import schedules
 from benchmarks.training import controllers, models, signals, tasks
 
 Config = dict[str, Any]  # "rate": f32[], "shape": f32[steps], and a family's own numbers
 PROBE_SAMPLES = 128
-MEASUREMENTS = 50  # of a run, as the documentation advises
 OTHER_BASES = ("AdamW", "Muon")  # beside SGD
 
 
@@ -80,34 +80,16 @@ class Method(NamedTuple):
         return slice((len(self.rates) - 5) // 2, (len(self.rates) - 5) // 2 + 5)
 
 
-def shapes(steps: int) -> dict[str, np.ndarray]:
-    """Optax's schedules, tabulated with a peak of 1: f32[steps]."""
-    schedules = {
-        "constant": optax.constant_schedule(1.0),
-        "step": optax.piecewise_constant_schedule(1.0, {steps // 2: 0.1, steps * 3 // 4: 0.1}),
-        "exponential": optax.exponential_decay(1.0, steps, 0.01),
-        "cosine": optax.cosine_decay_schedule(1.0, steps),
-        "warm-up cosine": optax.warmup_cosine_decay_schedule(0.0, 1.0, steps // 10, steps),
-        "Robbins-Monro": lambda step: 1.0 / (1.0 + step / (0.1 * steps)),
-    }
-    return {name: np.array(jax.vmap(each)(jnp.arange(steps)), np.float32) for name, each in schedules.items()}
-
-
-def rate_of(config: Config) -> optax.Schedule:
-    """The tabulated schedule times the base rate, as an Optax schedule."""
-    return lambda count: config["rate"] * config["shape"][count]
-
-
 def _sgd(task: tasks.Task, config: Config) -> optax.GradientTransformation:
-    return optax.sgd(rate_of(config), momentum=task.momentum or None)
+    return optax.sgd(schedules.rate_of(config), momentum=task.momentum or None)
 
 
 BASES = {
     "sgd": _sgd,
     "clipped sgd": lambda task, config: optax.chain(optax.clip_by_global_norm(1.0), _sgd(task, config)),
-    "adam": lambda task, config: optax.adam(rate_of(config)),
-    "adamw": lambda task, config: optax.adamw(rate_of(config)),
-    "muon": lambda task, config: optax.contrib.muon(rate_of(config)),
+    "adam": lambda task, config: optax.adam(schedules.rate_of(config)),
+    "adamw": lambda task, config: optax.adamw(schedules.rate_of(config)),
+    "muon": lambda task, config: optax.contrib.muon(schedules.rate_of(config)),
 }
 
 
@@ -122,7 +104,7 @@ def connectome_family(
     base: str = "sgd",
     source: str | None = "paired",
     every: int | None = None,
-    measurements: int = MEASUREMENTS,
+    measurements: int = schedules.MEASUREMENTS,
     averages: bool = False,
     samples: int | None = None,
     select: Callable[[models.Layers], models.Layers] = all_layers,
@@ -139,7 +121,7 @@ def connectome_family(
         block = cgalr_jax.scale_by_connectome(
             jax.eval_shape(lambda: select(task.model.apply(task.model.init(key), inputs)[1])),
             samples=inputs[:samples] if source == "paired" else None,
-            every=every or max(task.steps // measurements, 1),
+            every=every or schedules.every(task.steps, measurements),
             controller=make_controller(config, key),
             signal=make_signal(config),
         )
@@ -164,10 +146,10 @@ FAMILIES: dict[str, Family] = {
     "adamw": _plain(BASES["adamw"]),
     "adam": _plain(BASES["adam"]),
     "muon": _plain(BASES["muon"]),
-    "dog": _plain(lambda task, config: optax.contrib.dog(rate_of(config)), averages=True),
-    "dowg": _plain(lambda task, config: optax.contrib.dowg(rate_of(config)), averages=True),
-    "prodigy": _plain(lambda task, config: optax.contrib.prodigy(rate_of(config))),
-    "d-adapt": _plain(lambda task, config: optax.contrib.dadapt_adamw(rate_of(config))),
+    "dog": _plain(lambda task, config: optax.contrib.dog(schedules.rate_of(config)), averages=True),
+    "dowg": _plain(lambda task, config: optax.contrib.dowg(schedules.rate_of(config)), averages=True),
+    "prodigy": _plain(lambda task, config: optax.contrib.prodigy(schedules.rate_of(config))),
+    "d-adapt": _plain(lambda task, config: optax.contrib.dadapt_adamw(schedules.rate_of(config))),
     "mechanic": _plain(lambda task, config: optax.contrib.mechanize(_sgd(task, config))),
     "schedule-free": _plain(
         lambda task, config: optax.contrib.schedule_free_sgd(config["rate"]), schedule_free=True
@@ -255,7 +237,7 @@ DEFAULT = "CG-ALR hybrid"  # the library's defaults; the yoked control replays i
 
 def configurations(task: tasks.Task, chosen: list[Method], seeds: int) -> Config:
     """The numbers of some methods of one family, all their rates side by side; leaves [S, K, ...]."""
-    table = shapes(task.steps)
+    table = schedules.shapes(task.steps)
     rows = [
         {"rate": rate, "shape": table[method.shape]}
         | {name: _number(name, value) for name, value in method.settings.items()}

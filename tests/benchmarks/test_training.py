@@ -15,7 +15,7 @@ pytest.importorskip("networkx")
 pytest.importorskip("rich")
 pytest.importorskip("matplotlib")
 
-from benchmarks import estimates, pages
+from benchmarks import estimates, pages, schedules
 from benchmarks.training import __main__ as training
 from benchmarks.training import (
     controllers,
@@ -156,7 +156,7 @@ def test_steps_to_target_are_the_first_checkpoint_at_or_below():
 
 
 def test_schedules_peak_at_one():
-    for name, table in methods.shapes(40).items():
+    for name, table in schedules.shapes(40).items():
         assert table.shape == (40,), name
         assert table.max() == pytest.approx(1.0), name
 
@@ -177,7 +177,7 @@ def test_scales_are_recorded_and_replayed():
     configs = methods.configurations(task, [methods.METHODS["yoked hybrid"]._replace(rates=(0.1,))], 1)
     configs["replayed"] = np.linspace(0.5, 1.5, task.steps, dtype=np.float32)[None, None]
     train, _ = runner.compile_family(task, methods.FAMILIES["yoked"], (0,), configs)
-    every = task.steps // methods.MEASUREMENTS
+    every = schedules.every(task.steps)
     measured = np.arange(task.steps) // every * every  # a scale holds until the next measurement
     np.testing.assert_allclose(train().scale[0, 0], configs["replayed"][0, 0][measured])
 
