@@ -19,7 +19,7 @@ cd "$(dirname "$0")/../.."
 if [ -z "${PYTHON:-}" ]; then
   python3 -m venv "$folder/venv"
   PYTHON="$folder/venv/bin/python"
-  "$PYTHON" -m pip install --quiet -e ".[test]" "jax[cuda12]"
+  "$PYTHON" -m pip install --quiet -e ".[test]" "jax[cuda13]"
 fi
 
 # Left to itself, JAX falls back to the CPU with no more than a warning.

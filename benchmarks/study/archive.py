@@ -23,6 +23,7 @@ def pack(folder: pathlib.Path, runs: pathlib.Path, tasks: Iterable[str]) -> None
             _PLACE: [path.relative_to(folder).as_posix() for path in held],
             _SEEDS: [len(each["test"]) for each in held.values()],
             arrays.SETTINGS: [str(each[arrays.SETTINGS]) for each in held.values()],
+            arrays.COMMIT: [str(each.get(arrays.COMMIT, "")) for each in held.values()],
         }
         arrays.write(runs / f"{task}.npz", fields | of_each)
 
@@ -36,4 +37,5 @@ def unpack(runs: pathlib.Path, folder: pathlib.Path) -> None:
         for number, place in enumerate(held[_PLACE]):
             if not (folder / str(place)).exists():
                 outcome = runner.Outcome(**{name: parts[number] for name, parts in fields.items()})
-                arrays.save(folder / str(place), outcome, str(held[arrays.SETTINGS][number]))
+                settings, commit = (str(held[name][number]) for name in (arrays.SETTINGS, arrays.COMMIT))
+                arrays.save(folder / str(place), outcome, settings, commit)

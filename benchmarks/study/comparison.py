@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import jax
 
-from benchmarks import arguments, one_core, pages, progress
+from benchmarks import arguments, arrays, one_core, pages, progress
 from benchmarks.study import archive, lines, methods, runner, store, tasks
 from examples import datasets
 
@@ -155,11 +155,13 @@ def main(of: Comparison, given: list[str] | None = None) -> None:
     found = lines.collect(study, options.methods, groups)
     if not any(found.values()):
         raise SystemExit(f"Nothing to report: no method has results at all base rates in {options.out}.")
-    text = of.text(found)
+    reported = [task for task, held in found.items() if held]
+    files = (path for task in reported for path in (options.out / task).glob("*/*.npz"))
+    text = f"{of.text(found)}\n\n{arrays.made_by(files)}"
     print(text)
     (options.out / "report.md").write_text(text)
     of.draw(options.out, found)
     if options.publish:
         pages.publish(of.page, text, [options.out / plot for plot in of.plots], lines.summary(found))
-        archive.pack(options.out, runs, [task for task, held in found.items() if held])
+        archive.pack(options.out, runs, reported)
     arguments.write(options.json, lines.records(found))

