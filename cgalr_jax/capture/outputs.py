@@ -42,13 +42,36 @@ def collect(sown: Any, ranks: Mapping[Path, list[int]], listener: Listener, outp
         listener: the listener of this forward pass.
         output: what the model returned; its width tells which layer holds the logits.
     """
-    choice = listener.choice
+    notes, own = _sorted(sown, listener)
+    found = _called(notes, ranks, listener)
+    found = found if listener.choice.get("logits") else _without_logits(found, listener.choice, output)
+    # A single unit has no connectome.
+    found = [layer for layer in found if layer.width > 1 or choices.is_named(listener.choice, layer.name)]
+    found += _sown(own, found, notes, ranks)
+    _check_found({layer.name for layer in found}, listener, sown)
+
+    activations: Activations = {}
+    for layer in sorted(found, key=lambda layer: (layer.last, layer.name)):
+        for suffix in layer.calls[0]:
+            if layer.name + suffix in activations:
+                raise _no_name_of_its_own(layer.name + suffix)
+            values = [call[suffix] for call in layer.calls]
+            activations[layer.name + suffix] = _finish(values, listener.choice)
+    return activations
+
+
+_Notes = Mapping[Path, list[tuple[Note, jax.Array]]]  # of each module, in the order of its calls
+_Own = Mapping[Path, list[jax.Array]]  # what the model itself sows under each path, if chosen by name
+
+
+def _sorted(sown: Any, listener: Listener) -> tuple[_Notes, _Own]:
+    """What was sown, sorted by who sowed it; raises a ValueError if a measured layer was not reached."""
     notes: dict[Path, list[tuple[Note, jax.Array]]] = collections.defaultdict(list)
     own: dict[Path, list[jax.Array]] = {}
     for path, values in _sown_entries(sown):
         if is_note(path):
             notes[path[:-1]] += [(Note.read(path[-1]), value) for value in values]
-        elif choices.is_named(choice, join(path)):
+        elif choices.is_named(listener.choice, join(path)):
             if others := [value for value in values if not _leaves.is_array(value)]:
                 got = f"{join(path)!r}, which is {_checks.shown(others[0])}"
                 raise ValueError(f"layers must be arrays [N, ..., F], got {got}.")
@@ -59,7 +82,11 @@ def collect(sown: Any, ranks: Mapping[Path, list[int]], listener: Listener, outp
             raise _no_name_of_its_own(join(path))
         around = listener.transforms.get(path)
         raise listener.not_reached_in(around[0]) if around else listener.not_reached(join(path))
+    return notes, own
 
+
+def _called(notes: _Notes, ranks: Mapping[Path, list[int]], listener: Listener) -> list[_Layer]:
+    """The layers among the modules that were called."""
     found: list[_Layer] = []
     for path, heard in notes.items():
         calls = [
@@ -69,14 +96,16 @@ def collect(sown: Any, ranks: Mapping[Path, list[int]], listener: Listener, outp
         ]
         if calls:
             found.append(_Layer(max(call for call, _ in calls), path, [arrays for _, arrays in calls]))
-    found = found if choice.get("logits") else _without_logits(found, choice, output)
-    # A single unit has no connectome.
-    found = [layer for layer in found if layer.width > 1 or choices.is_named(choice, layer.name)]
+    return found
 
+
+def _sown(own: _Own, called: list[_Layer], notes: _Notes, ranks: Mapping[Path, list[int]]) -> list[_Layer]:
+    """What the model itself sows as layers; values inside a measured layer are not measured."""
+    found: list[_Layer] = []
     for path, values in own.items():
         module = path[:-1]
-        if any(layer.path == module[: len(layer.path)] != module for layer in found):
-            continue  # values inside a measured layer are not measured
+        if any(layer.path == module[: len(layer.path)] != module for layer in called):
+            continue
         if module not in notes:
             raise ValueError(
                 f"layers must be called, got {join(path)!r}, sown by a module that was not called."
@@ -88,15 +117,7 @@ def collect(sown: Any, ranks: Mapping[Path, list[int]], listener: Listener, outp
             _unstack(join(path), *pair, extra, ranks[module]) for pair in zip(values, outside, strict=True)
         ]
         found.append(_Layer(note.call, path, arrays))
-
-    _check_found({layer.name for layer in found}, listener, sown)
-    activations: Activations = {}
-    for layer in sorted(found, key=lambda layer: (layer.last, layer.name)):
-        for suffix in layer.calls[0]:
-            if layer.name + suffix in activations:
-                raise _no_name_of_its_own(layer.name + suffix)
-            activations[layer.name + suffix] = _finish([call[suffix] for call in layer.calls], choice)
-    return activations
+    return found
 
 
 def _no_name_of_its_own(name: str) -> ValueError:
