@@ -1,5 +1,6 @@
 """The calibration as a tool of its own: at which learning rate does the network move as fast as it should?"""
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -57,6 +58,22 @@ class LearningRateCurve(NamedTuple):
         from cgalr_jax import plotting
 
         return plotting.plot_learning_rate_curve(ax, self)
+
+
+class _How(NamedTuple):
+    """How to climb: all that is fixed."""
+
+    step: Callable[[Any, jax.Array], Any]
+    read: Callable[[Any], Any]
+    signal: signals.Signal
+    controller: controllers.Controller
+    every: int
+    highest: float
+
+    @property
+    def most(self) -> int:
+        """The most measurements of a ramp."""
+        return self.controller.early // self.every + 1
 
 
 class _Ramp(NamedTuple):
@@ -155,53 +172,58 @@ def find_learning_rate(
     parameters = _fit.usual_parameters if params is None else params
     _fit.check_parameters(parameters, state, are_read=signal.reads_params)
     controller = controllers.calibrated(optax.constant_schedule(1.0), steps=_STEPS, start=share)
-    most = controller.early // every + 1
 
     def read(state: Any) -> Any:
         return signal.read(measured_layers(probe(state), layout), parameters(state))
 
     form = shapes_of_reading("signal", signal, read, state)
     _fit.check_rate(step, program)
-
-    def climbs(ramp: _Ramp) -> jax.Array:
-        last, one_before = ramp.distances[ramp.readings - 1], ramp.distances[ramp.readings - 2]
-        diverging = ~jnp.isfinite(last) | (jnp.minimum(last, one_before) >= 1)
-        return ~diverging & ramp.control.calibrating & (ramp.rate <= highest) & (ramp.readings <= most)
-
-    def measure(ramp: _Ramp) -> _Ramp:
-        # The first reading is of the start, before any step: so the network is compiled in one place only.
-        first = ramp.readings == 0
-        steps = jnp.where(first, 0, every)
-        after = jax.lax.fori_loop(0, steps, lambda _, state: step(state, ramp.rate), ramp.state)
-        reading = read(after)
-        distance = jnp.asarray(signal.compare(ramp.reading, reading), jnp.float32)
-        distance = distance / signal.set_point_at(every)
-        distance = jnp.where(first, 0.0, distance)
-        measurement = controllers.Measurement(distance, every * ramp.readings)
-        scale, control = controller.update(measurement, ramp.control)
-        return _Ramp(
-            after,
-            reading,
-            optax.tree.where(first, ramp.control, control),
-            jnp.where(first, ramp.rate, scale * highest),
-            ramp.readings + 1,
-            ramp.rates.at[ramp.readings].set(ramp.rate),
-            ramp.distances.at[ramp.readings].set(distance),
-        )
-
-    @jax.jit
-    def climb(state: Any) -> _Ramp:
-        reading = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), form)
-        scale, control = controller.init()
-        nothing = jnp.zeros((most + 1,), jnp.float32)
-        start = _Ramp(state, reading, control, scale * highest, jnp.int32(0), nothing, nothing)
-        return jax.lax.while_loop(climbs, measure, start)
-
-    ramp = climb(state)
+    how = _How(step, read, signal, controller, every, highest)
+    # A new function each time: what the user's functions close over may have changed.
+    ramp = jax.jit(functools.partial(_climb, how, form))(state)
     rates, distances = (np.asarray(x)[1 : int(ramp.readings)] for x in (ramp.rates, ramp.distances))
     if not np.isfinite(distances).any():
         _fit.check_start(state, probe)
     return _read_off(ramp.control, rates, distances, highest)
+
+
+def _climb(how: _How, form: Any, state: Any) -> _Ramp:
+    """The end of a ramp that starts from this state; `form` are the shapes of a reading."""
+    reading = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), form)
+    scale, control = how.controller.init()
+    nothing = jnp.zeros((how.most + 1,), jnp.float32)
+    start = _Ramp(state, reading, control, scale * how.highest, jnp.int32(0), nothing, nothing)
+    return jax.lax.while_loop(functools.partial(_climbs, how), functools.partial(_measured, how), start)
+
+
+def _climbs(how: _How, ramp: _Ramp) -> jax.Array:
+    """bool[], whether the ramp goes on."""
+    last, one_before = ramp.distances[ramp.readings - 1], ramp.distances[ramp.readings - 2]
+    diverging = ~jnp.isfinite(last) | (jnp.minimum(last, one_before) >= 1)
+    return ~diverging & ramp.control.calibrating & (ramp.rate <= how.highest) & (ramp.readings <= how.most)
+
+
+def _measured(how: _How, ramp: _Ramp) -> _Ramp:
+    """The ramp after the steps up to its next reading."""
+    # The first reading is of the start, before any step: so the network is compiled in one place only.
+    first = ramp.readings == 0
+    steps = jnp.where(first, 0, how.every)
+    after = jax.lax.fori_loop(0, steps, lambda _, state: how.step(state, ramp.rate), ramp.state)
+    reading = how.read(after)
+    distance = jnp.asarray(how.signal.compare(ramp.reading, reading), jnp.float32)
+    distance = distance / how.signal.set_point_at(how.every)
+    distance = jnp.where(first, 0.0, distance)
+    measurement = controllers.Measurement(distance, how.every * ramp.readings)
+    scale, control = how.controller.update(measurement, ramp.control)
+    return _Ramp(
+        after,
+        reading,
+        optax.tree.where(first, ramp.control, control),
+        jnp.where(first, ramp.rate, scale * how.highest),
+        ramp.readings + 1,
+        ramp.rates.at[ramp.readings].set(ramp.rate),
+        ramp.distances.at[ramp.readings].set(distance),
+    )
 
 
 def _read_off(
