@@ -69,4 +69,5 @@ def test_every_public_name_is_in_the_reference():
             known = defined if whole in sys.modules else whole
             shown = {known, f"cgalr_jax.{name}", room.__name__, defined} & set(directives)
             made = inspect.isfunction(inspect.unwrap(member)) or inspect.isclass(member)
-            assert not made or shown, f"no page of docs/reference has ::: {known}"
+            told = shown or inspect.ismodule(member) or (not made and f"`{name}`" in reference)
+            assert told, f"no page of docs/reference has ::: {known}"
