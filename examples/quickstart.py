@@ -7,6 +7,7 @@ why.
 """
 
 import console
+import datasets
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
@@ -15,34 +16,24 @@ from flax import nnx
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
-from sklearn import datasets
 
 import cgalr_jax
-from cgalr_jax import capture, plotting
+from cgalr_jax import capture, plotting, recorder
 
 RATES = {0.003: plotting.BLUE, 0.03: plotting.GREEN, 0.3: plotting.ORANGE, 3.0: plotting.VERMILION}
 SHOWN = 0.03  # the rate whose connectome is drawn
 BATCH, PROBE = 32, 128
 
 
-def load_digits(seed):
-    """1000 images to train, the other 797 to test, pixels of unit variance."""
-    x, y = datasets.load_digits(return_X_y=True)
-    x = ((x - x.mean()) / x.std()).astype(np.float32)
-    order = np.random.default_rng(seed).permutation(len(x))
-    train, test = order[:1000], order[1000:]
-    return x[train], y[train], x[test], y[test]
-
-
 def make_network(seed):
     rngs = nnx.Rngs(seed)
-    layers = [nnx.Linear(64, 64, rngs=rngs), nnx.relu, nnx.Linear(64, 64, rngs=rngs), nnx.relu]
-    return nnx.Sequential(*layers, nnx.Linear(64, 10, rngs=rngs))
+    hidden = [nnx.Linear(64, 64, rngs=rngs), nnx.relu, nnx.Linear(64, 64, rngs=rngs), nnx.relu]
+    return nnx.Sequential(lambda x: x.reshape(len(x), -1), *hidden, nnx.Linear(64, 10, rngs=rngs))
 
 
 def train(rate, with_cgalr, data, seed, steps, tick):
     """Trains once; returns the test error, the connectomes before and after, and the trace."""
-    x, y, x_test, y_test = data
+    x, y = data.x, data.y
     net = make_network(seed)
     schedule = optax.cosine_decay_schedule(rate, steps)
     tx = optax.sgd(schedule, momentum=0.9)
@@ -60,22 +51,16 @@ def train(rate, with_cgalr, data, seed, steps, tick):
         return loss
 
     before = connectome_of(net, x[:PROBE])
-    trace = []
+    trace = recorder.TraceRecorder()
     rng = np.random.default_rng(seed)
     for t in range(steps):
         batch = rng.choice(len(x), BATCH, replace=False)
-        row = {"loss": step(net, optimizer, x[batch], y[batch], x[:PROBE]), "rate": schedule(t)}
-        if with_cgalr:
-            row |= cgalr_jax.metrics(optimizer)
-            row["rate"] = row["cgalr/learning_rate"]
-        trace.append({key: float(value) for key, value in row.items()})
+        loss = step(net, optimizer, x[batch], y[batch], x[:PROBE])
+        row = cgalr_jax.metrics(optimizer) if with_cgalr else {"cgalr/learning_rate": schedule(t)}
+        trace.record(row, loss=loss)
         tick()
-    error = float(jnp.mean(jnp.argmax(net(x_test), axis=-1) != y_test))
-    return (
-        error,
-        (before, connectome_of(net, x[:PROBE])),
-        {k: np.array([r[k] for r in trace]) for k in trace[0]},
-    )
+    error = float(jnp.mean(jnp.argmax(net(data.x_test), axis=-1) != data.y_test))
+    return error, (before, connectome_of(net, x[:PROBE])), trace.arrays()
 
 
 def connectome_of(net, x):
@@ -90,10 +75,10 @@ def draw(runs, path):
     mosaic = [["rate", "rate"], ["motion", "loss"], ["before", "after"]]
     figure, axes = plt.subplot_mosaic(mosaic, figsize=(7, 8), height_ratios=[1, 1, 1.3], layout="constrained")
     for (rate, with_cgalr), (_, _, trace) in runs.items():
-        steps = np.arange(len(trace["rate"]))
+        steps = np.arange(len(trace["loss"]))
         style = "-" if with_cgalr else ":"
         label = f"base rate {rate:g}" if with_cgalr else None
-        axes["rate"].plot(steps, trace["rate"], style, color=RATES[rate], label=label)
+        axes["rate"].plot(steps, trace["cgalr/learning_rate"], style, color=RATES[rate], label=label)
         if with_cgalr:
             axes["motion"].step(steps, trace["cgalr/motion"], where="post", color=RATES[rate])
         smooth = np.convolve(trace["loss"], np.ones(10) / 10, mode="valid")
@@ -119,7 +104,7 @@ def main(argv=None):
     steps = 300 if args.quick else 600
     rates = [SHOWN, max(RATES)] if args.quick else list(RATES)
 
-    data, runs = load_digits(args.seed), {}
+    data, runs = datasets.digits(args.seed), {}
     with Progress() as progress:
         task = progress.add_task("training", total=2 * len(rates) * steps)
         for rate in rates:
