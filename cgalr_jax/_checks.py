@@ -99,14 +99,14 @@ def check_file(name: str, value: Any) -> None:
     if not os.path.basename(value):  # it ends with a slash
         raise ValueError(f"{name} must be a file, got {os.fspath(value)}, which names a folder.")
     if os.path.exists(value) and not os.path.isfile(value):
-        raise ValueError(f"{name} must be a file, got {os.fspath(value)}, which is none.")
+        raise ValueError(f"{name} must be a file, got {os.fspath(value)}, which is something else.")
 
 
 def check_folder(name: str, value: Any) -> None:
     """Raises a ValueError unless `value` is a path at which a folder is, or can be."""
     check_path(name, value, "a folder")
     if os.path.exists(value) and not os.path.isdir(value):
-        raise ValueError(f"{name} must be a folder, got {os.fspath(value)}, which is none.")
+        raise ValueError(f"{name} must be a folder, got {os.fspath(value)}, which is no folder.")
 
 
 def real_array(name: str, values: Any) -> jax.Array | np.ndarray:

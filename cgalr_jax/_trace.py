@@ -1,4 +1,4 @@
-"""What a run recorded of our metrics: arrays, one number a row, NaN where a row does not have it."""
+"""What a run recorded of our metrics: arrays, one number per row, NaN where a row does not have it."""
 
 from collections.abc import Mapping
 from typing import NamedTuple

@@ -61,7 +61,7 @@ def check_extra_arguments(
 
 
 def check_state(name: str, state: Any, kind: type) -> None:
-    """Raises a ValueError unless the state has the fields of this NamedTuple, a restored mapping has not.
+    """Raises a ValueError unless the state has the fields of this NamedTuple, as a restored mapping does not.
 
     A field that is annotated as an array has to be a number, which that of a stack of states is not.
     """

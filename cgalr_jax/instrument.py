@@ -214,7 +214,7 @@ def _measured(
     samples: Any,
     state: ConnectomeState,
 ) -> ConnectomeState:
-    """The state after a measurement, in the one of the three ways that the extra arguments say."""
+    """The state after a measurement, in the way that the extra arguments say."""
     if not instrument.signal.reads_activations:
         after = instrument.read({}, params)
     elif probe is None:

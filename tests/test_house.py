@@ -190,7 +190,6 @@ WITHOUT_EXAMPLE = {
     "Barcode": "a record, from compute_barcode",
     "Choice": "keyword arguments, of nnx_probe and others",
     "ConnectomeState": "a record, the state of scale_by_connectome",
-    "Layout": "a record, from layout_of",
     "LearningRateCurve": "a record, from find_learning_rate",
     "Measurement": "a record, which Controller.update takes",
     "Moments": "a record, from init_moments",
@@ -216,7 +215,7 @@ def shown():
 def test_what_the_reference_shows_has_an_example_that_runs():
     pytest.importorskip("scipy")
     members = dict(shown())
-    assert {"births", "plot_film", "TraceRecorder", "levelled", "measured_layers"} < members.keys()
+    assert {"births", "plot_film", "TraceRecorder", "levelled", "pooled_units"} < members.keys()
     without = {each for each, member in members.items() if ">>> " not in inspect.getdoc(member)}
     assert without == WITHOUT_EXAMPLE.keys()
     for each in without - {"Choice"}:  # a TypedDict

@@ -52,7 +52,7 @@ def mlp(
     """A network of dense layers; ``normalise`` is None, ``"layer"`` or ``"batch"`` (before the nonlinearity).
 
     Batch normalisation uses the statistics of whatever it is given, in evaluation too: the sets evaluated
-    here are large, and the model stays a function of parameters and inputs alone.
+    here are large, and the model stays a function of parameters and inputs only.
     """
     axis = {None: None, "layer": -1, "batch": 0}[normalise]
 

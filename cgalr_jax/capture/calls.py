@@ -86,8 +86,8 @@ class Listener:
         """One forward pass.
 
         Raises:
-            ValueError: if there is no `forward`, and the model does not take samples alone, or not these; if
-                `forward` calls no module of the model.
+            ValueError: if there is no `forward`, and the model takes other arguments than samples, or not
+                these; if `forward` calls no module of the model.
         """
         forward = self.choice.get("forward")
         if forward is None:
@@ -96,7 +96,7 @@ class Listener:
             except TypeError as error:
                 raise ValueError(
                     "forward must be passed, to capture.example and to the probe, if the model takes other "
-                    "arguments than samples alone: forward=lambda model, x: model(x, train=False); got none, "
+                    "arguments than samples: forward=lambda model, x: model(x, train=False); got none, "
                     f"and {error}."
                 ) from None
         try:

@@ -206,14 +206,14 @@ def test_a_kill_loses_no_row(tmp_path):
 def test_a_file_is_no_folder_for_events(tmp_path):
     pytest.importorskip("tensorboardX")
     (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match="^tensorboard must be a folder, got .*file, which is none"):
+    with pytest.raises(ValueError, match="^tensorboard must be a folder, got .*file, which is no folder"):
         recorder.TraceRecorder(tensorboard=tmp_path / "file")
-    with pytest.raises(ValueError, match="^directory must be a folder, got .*file, which is none"):
+    with pytest.raises(ValueError, match="^directory must be a folder, got .*file, which is no folder"):
         recorder.TraceRecorder().to_tensorboard(tmp_path / "file")
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
 def test_a_pipe_is_no_file_of_json_lines(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(ValueError, match="jsonl must be a file, got .*pipe, which is none"):
+    with pytest.raises(ValueError, match="jsonl must be a file, got .*pipe, which is something else"):
         recorder.TraceRecorder(jsonl=tmp_path / "pipe")

@@ -173,12 +173,12 @@ TOLD = {
     "a linen model that takes train": (
         lambda: capture.example(LinenTrain(), {}, X),
         "forward must be passed, to capture.example and to the probe, if the model takes other arguments "
-        "than samples alone: forward=lambda model, x: model(x, train=False)",
+        "than samples: forward=lambda model, x: model(x, train=False)",
     ),
     "an nnx model that takes train": (
         lambda: capture.example(NNXTrain(), X),
         "forward must be passed, to capture.example and to the probe, if the model takes other arguments "
-        "than samples alone: forward=lambda model, x: model(x, train=False)",
+        "than samples: forward=lambda model, x: model(x, train=False)",
     ),
     "samples for parameters": (
         lambda: capture.example(capture.nnx_probe(NNX), X),
