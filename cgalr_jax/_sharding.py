@@ -1,6 +1,7 @@
 """The sharding of results on a mesh with Explicit axes; on other meshes XLA decides."""
 
 import jax
+import jax.numpy as jnp
 
 
 def is_explicit(x: jax.Array) -> bool:
@@ -15,3 +16,15 @@ def replicated(x: jax.Array, rank: int) -> jax.sharding.NamedSharding | None:
     return jax.sharding.NamedSharding(
         jax.typeof(x).sharding.mesh, jax.sharding.PartitionSpec(*(None,) * rank)
     )
+
+
+def in_rows(x: jax.Array) -> jax.Array:
+    """An array [N, ..., F] as [rows, F]: rows are split as samples and positions are."""
+    out_sharding = None
+    if is_explicit(x):
+        # JAX works this out where the samples are split, but not where the positions only are.
+        kind = jax.typeof(x).sharding
+        split = [axes if isinstance(axes, tuple) else (axes,) for axes in kind.spec[: x.ndim - 1] if axes]
+        spec = jax.sharding.PartitionSpec(sum(split, ()) or None, *kind.spec[x.ndim - 1 :])
+        out_sharding = jax.sharding.NamedSharding(kind.mesh, spec)
+    return jnp.reshape(x, (-1, x.shape[-1]), out_sharding=out_sharding)

@@ -175,7 +175,7 @@ def layer_units(activation: jax.typing.ArrayLike, max_samples: int = 8192) -> ja
     if activation.ndim < 2 or activation.shape[-1] == 0:
         raise ValueError(f"activation must be [N, ..., F] with F at least 1, got shape {activation.shape!r}.")
     max_samples = _checks.check_integer("max_samples", max_samples, 1)
-    units = activation.reshape(-1, activation.shape[-1])
+    units = _sharding.in_rows(activation)
     rows = units.shape[0]
     enough = -(-rows // max_samples)
     stride = next(s for s in itertools.count(enough) if math.gcd(s, rows) == 1)

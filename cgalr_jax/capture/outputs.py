@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cgalr_jax import _checks, _leaves
+from cgalr_jax import _checks, _leaves, _sharding
 from cgalr_jax.capture import choice as choices
 from cgalr_jax.capture.calls import Listener, Note, Path, is_note, join
 from cgalr_jax.capture.choice import Activations, Choice
@@ -181,7 +181,7 @@ def _finish(calls: list[jax.Array], choice: Choice) -> jax.Array:
         if len({call.shape for call in calls}) == 1:
             return sum(calls[1:], calls[0]) / len(calls)
     if len({call.shape for call in calls}) > 1:
-        return jnp.concatenate([call.reshape(-1, call.shape[-1]) for call in calls])
+        return jnp.concatenate([_sharding.in_rows(call) for call in calls])
     return jnp.stack(calls, axis=1) if len(calls) > 1 else calls[0]
 
 

@@ -4,12 +4,14 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 from compilations import compilations
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import cgalr_jax
+from cgalr_jax import layers
 
 
 def probe(params, samples):
@@ -40,3 +42,14 @@ def test_a_step_whose_outputs_are_replicated_is_compiled_once(axis_type):
                 params, opt_state = step(params, opt_state, x)
     assert sum("jit(step)" in name for name in compiled) == 1, compiled
     assert cgalr_jax.metrics(opt_state)["cgalr/measurements"] == 2
+
+
+@pytest.mark.parametrize("most", [8192, 5], ids=["all rows", "every fifth"])
+@pytest.mark.parametrize("split", [(None, "data", None), ("data", None, None), (None, None, "data")])
+def test_positions_may_be_split_as_samples_and_units_may(split, most):
+    size = len(jax.devices())
+    mesh = jax.make_mesh((size,), ("data",), axis_types=(AxisType.Explicit,))
+    activation = jax.random.normal(jax.random.key(0), (size, size, size))
+    placed = jax.device_put(activation, NamedSharding(mesh, PartitionSpec(*split)))
+    found = jax.jit(lambda x: layers.layer_units(x, most))(placed)
+    np.testing.assert_array_equal(found, layers.layer_units(activation, most))
