@@ -97,7 +97,10 @@ def polynomial_averaging(eta: float = 8.0) -> optax.GradientTransformationExtraA
                 )
             new = old if update is None else optax.apply_updates(old, update)
             mean = jnp.asarray(mean)  # a restored one may be of NumPy
-            return mean + weight.astype(mean.dtype) * (jnp.asarray(new, mean.dtype) - mean)
+            new = jnp.asarray(new, mean.dtype)
+            # What stays as it is adds 0: of a mask of -inf the difference would be NaN.
+            new, from_ = (jnp.where(new == mean, 0, x) for x in (new, mean))
+            return mean + weight.astype(mean.dtype) * (new - from_)
 
         leaves, form = jax.tree.flatten(means, is_leaf=lambda x: x is None)
         try:

@@ -346,6 +346,19 @@ def test_a_mask_among_the_parameters_does_not_unbind_a_step():
     assert jnp.max(updates["w"]) < 1
 
 
+@pytest.mark.parametrize("eager", [False, True], ids=["jit", "no jit"])
+def test_a_mask_among_the_parameters_is_averaged_as_what_it_is(eager):
+    params = {"w": jnp.zeros(2), "mask": jnp.array([0.0, -jnp.inf])}
+    updates = {"w": jnp.ones(2), "mask": jnp.zeros(2)}
+    tx = cgalr_jax.polynomial_averaging()
+    with jax.disable_jit(eager), jax.debug_nans(True):
+        state = tx.init(params)
+        for _ in range(2):
+            state = jax.jit(tx.update)(updates, state, params)[1]
+    np.testing.assert_array_equal(cgalr_jax.averaged_params(state, params)["mask"], params["mask"])
+    np.testing.assert_array_equal(cgalr_jax.averaged_params(state, params)["w"], 1.0)
+
+
 def test_the_bound_knows_the_narrowest_types():
     params = {"w": jnp.ones((8, 8), jnp.float8_e4m3fn)}
     assert signals.largest_share({"w": jnp.ones((8, 8), jnp.float8_e4m3fn)}, params) > 0
