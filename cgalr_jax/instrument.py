@@ -259,7 +259,8 @@ def _scaled(scale: jax.Array, update: Any) -> Any:
 
 def _product(scale: jax.Array, update: Any) -> Any:
     """An update times the scale, in float32 if its own type is narrower: there the product could overflow."""
-    if not _leaves.is_array(update) or jnp.result_type(update) == jax.dtypes.float0:
+    # No number is a random key, nor the float0 that a gradient has in the place of one.
+    if not _leaves.is_array(update) or not jnp.issubdtype(jnp.result_type(update), jnp.number):
         return update
     update = jnp.asarray(update)
     wide = _leaves.wide(update.dtype)

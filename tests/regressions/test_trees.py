@@ -203,6 +203,18 @@ def test_arrays_of_numpy_that_are_no_numbers_are_left_as_they_are(leaf):
     assert block().update(params, block().init(params), params, probe=hidden)[0]["other"] is leaf
 
 
+@pytest.mark.parametrize("gradient", ["key", "float0", None])
+def test_a_random_key_among_the_parameters_is_left_as_it_is(gradient):
+    key = jax.random.key(0)
+    params = {**PARAMS, "key": key}
+    grads = {**PARAMS, "key": {"key": key, "float0": np.zeros((), jax.dtypes.float0), None: None}[gradient]}
+    tx = optax.chain(block(every=1), cgalr_jax.polynomial_averaging())
+    updates, state = jax.jit(lambda: tx.update(grads, tx.init(params), params, probe=hidden))()
+    assert updates["key"] is None or updates["key"].dtype == grads["key"].dtype
+    assert updates["w"].dtype == PARAMS["w"].dtype
+    assert cgalr_jax.averaged_params(state, params)["key"] is key
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float8_e5m2", "float64", "complex64"])
 def test_an_average_is_wide_enough_under_strict_promotion(dtype, strict):
     with jax.enable_x64(True):
