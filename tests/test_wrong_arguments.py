@@ -276,7 +276,14 @@ SAMPLES = {
     "a date": np.datetime64("2020-01-01"),
     "no arrays": {},
 }
-MAPPED = {"a list": ["data"], "an array": np.ones(3), "a tuple of lists": (["data"],), "a mapping": {}}
+MAPPED = {
+    "a list": ["data"],
+    "an array": np.ones(3),
+    "a tuple of lists": (["data"],),
+    "a mapping": {},
+    "the place of an axis": 0,  # which JAX takes for one of each array
+    "a place among names": ("data", np.int64(1)),
+}
 SCHEDULES = {**NUMBERS, "a function": too_many}
 FORGOTTEN = {"an optimizer, not called": optax.adam, "of complex rates": lambda step: step * 1j}
 OPTIMIZERS = {**FUNCTIONS, "an optimizer": optax.sgd(0.1)}
@@ -296,7 +303,7 @@ TRANSFORMATION = {
     "signal": records(lambda v: scaled(signal=v), "cgalr_jax.Signal", ("nothing",), (signals.births(),)),
     "max_units": integers(lambda v: scaled(max_units=v), 2),
     "max_share": numbers(lambda v: scaled(max_share=v), "positive and finite", ("nothing", "a fraction")),
-    "axis_name": Row(lambda v: scaled(axis_name=v), "a mapped axis", MAPPED, good=("data", ("a", "b"), 3)),
+    "axis_name": Row(lambda v: scaled(axis_name=v), "a mapped axis", MAPPED, good=("data", ("a", "b"), 3.5)),
 }
 LEARNING_RATES = ("zero", "a fraction", "too small for float32")
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from cgalr_jax import _checks
 from cgalr_jax._sharding import replicated
@@ -185,7 +186,11 @@ def gather_moments(moments: Moments, axis_name: Hashable | Sequence[Hashable]) -
 
 def check_axis_name(axis_name: Any) -> None:
     """Raises a ValueError unless it can name mapped axes."""
-    _checks.check_hashable("axis_name", axis_name, "the name of a mapped axis, a tuple of names, or None")
+    what = "the name of a mapped axis, a tuple of names, or None"
+    _checks.check_hashable("axis_name", axis_name, what)
+    # JAX takes an integer for the place of an axis in each array, whatever is mapped.
+    if any(isinstance(name, (int, np.integer)) for name in jax.tree.leaves(axis_name)):
+        raise ValueError(f"axis_name must be {what}, no integers, got {_checks.shown(axis_name)}.")
 
 
 def as_moments(name: str, moments: Any) -> Moments:
