@@ -317,3 +317,16 @@ def test_a_signal_of_doubles():
         params = jax.tree.map(lambda p: jnp.asarray(p, jnp.float64), PARAMS)
         curve = cgalr_jax.find_learning_rate(step, params, lambda p: {"h": X @ p["w"]}, signal=reading)
     assert np.isfinite(curve.rate)
+
+
+@pytest.mark.parametrize("dtype", [">f4", np.longdouble], ids=["another byte order", "another precision"])
+def test_a_state_of_numpy_arrays_that_jax_has_not(dtype):
+    def step(params, rate):
+        return jax.tree.map(lambda p, g: p - rate * g, params, jax.grad(loss)(params))
+
+    def rate(params):
+        return cgalr_jax.find_learning_rate(
+            step, params, lambda p: {"h": X @ p["w"]}, signal=signals.relative_update(), lowest=1e-2
+        ).rate
+
+    assert rate(jax.tree.map(lambda p: np.asarray(p).astype(dtype), PARAMS)) == rate(PARAMS)

@@ -167,6 +167,7 @@ def find_learning_rate(
             "next release.",
         )
     _fit.check_state(state)
+    state = jax.tree.map(_checks.jax_array, state)
     layout = _fit.layout_of_probe(probe, state)
     program = _fit.check_step(step, state)
     parameters = _fit.usual_parameters if params is None else params
