@@ -107,6 +107,22 @@ def digits(seed: int = 0) -> Images:
     return _normalised("scikit-learn", x[train], y[train], x[test], y[test])
 
 
+def karate_club() -> Graph:
+    """Zachary's: 34 members, two clubs; the instructor (node 0) and the president (node 33) are labelled."""
+    import networkx
+
+    graph = networkx.karate_club_graph()
+    labels = np.array([graph.nodes[node]["club"] == "Officer" for node in graph], np.int32)
+    return Graph(
+        np.eye(len(labels), dtype=np.float32),
+        labels,
+        np.array(graph.edges, np.int32),
+        train=np.array([0, 33]),
+        validation=np.array([], np.int64),
+        test=np.arange(1, 33),
+    )
+
+
 def python_source(characters: int) -> np.ndarray:
     """The source of Python's standard library as ASCII codes, u8[characters]: text that is always there."""
     folder = pathlib.Path(pathlib.__file__).resolve().parent

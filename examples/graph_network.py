@@ -7,8 +7,6 @@ schedule without CG-ALR is the baseline, at a base rate that is far too small.
 import console
 import datasets
 import jax.numpy as jnp
-import networkx
-import numpy as np
 import optax
 from flax import nnx
 
@@ -30,20 +28,6 @@ class Gcn(nnx.Module):
         x = nnx.tanh(adjacency @ self.first(x))
         x = nnx.tanh(adjacency @ self.second(x))
         return self.out(x)
-
-
-def karate_club():
-    """34 members, two clubs; the instructor (node 0) and the president (node 33) are labelled."""
-    graph = networkx.karate_club_graph()
-    labels = np.array([graph.nodes[node]["club"] == "Officer" for node in graph], np.int32)
-    return datasets.Graph(
-        np.eye(len(labels), dtype=np.float32),
-        labels,
-        np.array(graph.edges, np.int32),
-        train=np.array([0, 33]),
-        validation=np.array([], np.int64),
-        test=np.arange(1, 33),
-    )
 
 
 @nnx.jit
@@ -81,7 +65,7 @@ def main(argv=None):
     args = parser.parse_args(argv)
     if args.graph == "karate":
         console.need_no_data(parser, args.data, "--graph cora or citeseer")
-        data = karate_club()
+        data = datasets.karate_club()
     else:
         data = console.load(parser, datasets.planetoid, args.data, args.graph)
     graph = data.features, datasets.normalised_adjacency(data.adjacency())

@@ -27,6 +27,9 @@ def test_one_version_and_one_date():
     citation = re.search(r"^version: (\S+)\n(?:date-released: (\S+)\n)?", text("CITATION.cff"), re.MULTILINE)
     assert citation.groups() == (version, None if date == "unreleased" else date)
     assert date == "unreleased" or datetime.date.fromisoformat(date)
+    # Of what is released nobody needs the repository.
+    pages = [text("README.md"), *(path.read_text() for path in (ROOT / "docs").glob("*.md"))]
+    assert date == "unreleased" or not any("git+https" in page for page in pages)
 
 
 def test_the_citation_is_the_same_in_readme_and_file():

@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import networkx
 import numpy as np
 from sklearn import datasets
+
+from examples import datasets as local
 
 
 class Split(NamedTuple):
@@ -131,10 +132,8 @@ def character_split(key: jax.Array, context: int, train: int = 4096, test: int =
 @functools.cache
 def karate() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Zachary's karate club: adjacency [34, 34], one-hot features, and which of two clubs a member joined."""
-    graph = networkx.karate_club_graph()
-    clubs = [graph.nodes[node]["club"] == "Officer" for node in graph]
-    adjacency = networkx.to_numpy_array(graph, weight=None)
-    return adjacency.astype(np.float32), np.eye(34, dtype=np.float32), np.array(clubs, np.int32)
+    club = local.karate_club()
+    return club.adjacency(), club.features, club.labels
 
 
 @functools.cache
