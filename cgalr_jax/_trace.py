@@ -37,7 +37,7 @@ class Trace(NamedTuple):
     def base_rate(self) -> np.ndarray:
         """The learning rate without the scale, f64[n]; NaN where that is not known."""
         scale = self.ours("scale")
-        return self.ours("learning_rate") / np.where(scale == 0, np.nan, scale)
+        return self.ours("learning_rate") / np.where(np.isfinite(scale) & (scale != 0), scale, np.nan)
 
     def placed(self) -> np.ndarray:
         """Which rows say at which step they are, bool[n]; all of them, if none does."""

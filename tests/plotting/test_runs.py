@@ -143,6 +143,15 @@ def test_rows_without_a_step_are_left_out(axes, nowhere, step):
     assert (min(spans), max(spans)) == (first, last)
 
 
+def test_a_scale_of_somebody_else_may_be_infinite(axes):
+    trace = {key: np.array(value, dtype=float) for key, value in a_trace().items()}
+    trace["cgalr/learning_rate"] = 0.1 * trace["cgalr/scale"]
+    trace["cgalr/scale"][2] = trace["cgalr/learning_rate"][2] = np.inf
+    plotting.plot_training_trace(axes, trace, bounds=lambda step: (0.1, 2.0))
+    drawn = np.asarray(axes[1].lines[0].get_ydata())
+    assert np.isfinite(drawn).tolist() == [True, True, False, True, True, True]
+
+
 def test_a_base_learning_rate_may_be_unknown_in_some_rows(axes):
     base = np.array([0.1, np.nan, 0.0, 0.1, 0.1, 0.1])
     plotting.plot_training_trace(axes, a_trace(), base_learning_rate=base)
