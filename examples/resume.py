@@ -31,35 +31,51 @@ BATCH = 32
 RATE = 1e-2  # ten times too small on purpose
 
 
-def batch_at(t, seed, count):
-    """The samples of a step, as a function of the step: a resumed run sees the same."""
-    return np.random.default_rng((seed, t)).choice(count, BATCH, replace=False)
+PROBE = capture.linen_probe(NETWORK)
 
 
-def wrong(params, data):
-    logits = NETWORK.apply({"params": params}, data.x_test.reshape(-1, 64))
-    return float(np.mean(np.argmax(logits, -1) != data.y_test))
+def digits(seed):
+    """Images as rows: those to train on and their labels, those to test on and theirs."""
+    data = datasets.digits(seed)
+    return data.x.reshape(-1, 64), data.y, data.x_test.reshape(-1, 64), data.y_test
+
+
+def first_state(x, seed, steps, with_cgalr):
+    """The state before the first step; the same schedule with CG-ALR and without."""
+    params = NETWORK.init(jax.random.key(seed), x[:1])["params"]
+    schedule = optax.cosine_decay_schedule(RATE, steps)
+    tx = optax.sgd(schedule, momentum=0.9)
+    if with_cgalr:  # SGD with a momentum of 0.9, too
+        example = capture.example(PROBE, params, x[:BATCH])
+        tx = cgalr_jax.cgalr(schedule, example, samples=x[:BATCH], steps=steps)
+    return capture.TrainState.create(apply_fn=NETWORK.apply, params=params, tx=tx)
+
+
+@jax.jit
+def train_step(state, x, y):
+    def loss_fn(params):
+        logits = state.apply_fn({"params": params}, x)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+
+    # Plain SGD ignores the probe.
+    return state.apply_gradients(grads=jax.grad(loss_fn)(state.params), probe=PROBE, samples=x)
+
+
+def batch_at(t, seed, x, y):
+    """The batch of a step, as a function of the step: a resumed run sees the same."""
+    chosen = np.random.default_rng((seed, t)).choice(len(x), BATCH, replace=False)
+    return x[chosen], y[chosen]
+
+
+def wrong(params, x, y):
+    """The share of samples that are misclassified."""
+    return float(np.mean(np.argmax(NETWORK.apply({"params": params}, x), -1) != y))
 
 
 def run(folder, steps, seed, kill_at):
     """Trains from the last checkpoint in the folder, or from the start; returns a digest of all arrays."""
-    data = datasets.digits(seed)
-    x, y = data.x.reshape(-1, 64), data.y
-    params = NETWORK.init(jax.random.key(seed), x[:1])["params"]
-    probe = capture.linen_probe(NETWORK)
-    schedule = optax.cosine_decay_schedule(RATE, steps)
-    example = capture.example(probe, params, x[:BATCH])
-    tx = cgalr_jax.cgalr(schedule, example, samples=x[:BATCH], steps=steps)
-    state = capture.TrainState.create(apply_fn=NETWORK.apply, params=params, tx=tx)
-
-    @jax.jit
-    def step(state, x, y):
-        def loss_fn(params):
-            logits = state.apply_fn({"params": params}, x)
-            return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
-
-        return state.apply_gradients(grads=jax.grad(loss_fn)(state.params), probe=probe, samples=x)
-
+    x, y, *test = digits(seed)
+    state = first_state(x, seed, steps, with_cgalr=True)
     options = ocp.CheckpointManagerOptions(max_to_keep=2, save_interval_steps=5)
     # A run of other settings is another run.
     folder = pathlib.Path(folder).resolve() / f"{steps}_steps_of_seed_{seed}"
@@ -76,8 +92,7 @@ def run(folder, steps, seed, kill_at):
             print(f"resumed after step {last}")
         state = state.replace(step=start, **arrays)
         for t in (start + t for t in console.steps(steps - start, "CG-ALR with checkpoints")):
-            batch = batch_at(t, seed, len(x))
-            state = step(state, x[batch], y[batch])
+            state = train_step(state, *batch_at(t, seed, x, y))
             arrays = {"params": state.params, "opt_state": state.opt_state}
             manager.save(t, args=ocp.args.StandardSave(arrays))
             if t == kill_at:
@@ -85,30 +100,16 @@ def run(folder, steps, seed, kill_at):
     content = b"".join(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(arrays))
     scale = float(cgalr_jax.metrics(state)["cgalr/scale"])
     digest = hashlib.sha256(content).hexdigest()
-    return f"test error {wrong(arrays['params'], data):.4f} scale {scale:.6g} digest {digest}"
+    return f"test error {wrong(state.params, *test):.4f} scale {scale:.6g} digest {digest}"
 
 
 def plain(steps, seed):
     """The test error of the same schedule without CG-ALR, and without checkpoints."""
-    data = datasets.digits(seed)
-    x = data.x.reshape(-1, 64)
-    params = NETWORK.init(jax.random.key(seed), x[:1])["params"]
-    tx = optax.sgd(optax.cosine_decay_schedule(RATE, steps), momentum=0.9)
-    opt_state = tx.init(params)
-
-    @jax.jit
-    def step(params, opt_state, x, y):
-        def loss_fn(params):
-            logits = NETWORK.apply({"params": params}, x)
-            return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
-
-        updates, opt_state = tx.update(jax.grad(loss_fn)(params), opt_state, params)
-        return optax.apply_updates(params, updates), opt_state
-
+    x, y, *test = digits(seed)
+    state = first_state(x, seed, steps, with_cgalr=False)
     for t in console.steps(steps, "plain SGD"):
-        batch = batch_at(t, seed, len(x))
-        params, opt_state = step(params, opt_state, x[batch], data.y[batch])
-    return wrong(params, data)
+        state = train_step(state, *batch_at(t, seed, x, y))
+    return wrong(state.params, *test)
 
 
 def start(name, folder, steps, seed, *arguments):
