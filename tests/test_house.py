@@ -58,7 +58,7 @@ WINGS = {
     ),
     "finder": (("_fit",), ("ramp",)),
     "capture": (
-        ("choice", "frozen", "train_state"),
+        ("_flax", "choice", "frozen", "train_state"),
         ("calls",),
         ("linen_modules",),
         ("outputs", "listening"),

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from cgalr_jax import _checks, _leaves
+from cgalr_jax.capture import _flax
 from cgalr_jax.capture import choice as choices
 from cgalr_jax.capture.choice import Choice
 
@@ -174,7 +175,7 @@ class Listener:
 def _is_ours(error: BaseException) -> bool:
     """Whether an error was raised here, or by Flax of a place where nothing can be sown."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    return frames[-1].f_globals.get("__name__", "").startswith("cgalr_jax") or "__captures__" in str(error)
+    return frames[-1].f_globals.get("__name__", "").startswith("cgalr_jax") or _flax.is_of_captures(error)
 
 
 def units_last(output: Any, recurrent: bool, features: int) -> jax.Array:

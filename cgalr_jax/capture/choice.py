@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypedDict
 
 import jax
+from flax import linen
 
 from cgalr_jax import _checks
 
@@ -39,7 +40,7 @@ class Choice(TypedDict, total=False):
 def check(model: Any, kind: type, choice: Choice) -> None:
     """Raises a ValueError unless `model` is a `kind`, and each keyword argument is valid."""
     if not isinstance(model, kind):
-        flax = "linen" if "linen" in kind.__module__ else "nnx"
+        flax = "linen" if issubclass(kind, linen.Module) else "nnx"
         raise ValueError(
             f"model must be an instance of flax.{flax}.Module, as in probe={flax}_probe(model), "
             f"got {_checks.shown(model)}."

@@ -12,7 +12,7 @@ from flax import core, linen
 from jax.core import Tracer
 
 from cgalr_jax import _checks
-from cgalr_jax.capture import calls, frozen, outputs
+from cgalr_jax.capture import _flax, calls, frozen, outputs
 from cgalr_jax.capture import choice as choices
 from cgalr_jax.capture.choice import Activations, Choice
 from cgalr_jax.capture.linen_modules import hold_linen_still, is_linen_layer, linen_units
@@ -25,7 +25,6 @@ _UNREACHABLE = (
     "nn.cond, nn.switch or nn.while_loop, or a jax.vmap, jax.grad, jax.lax.scan or the like around a module "
     "of the model; add 'intermediates': 0 to the variable_axes, use nn.vmap, nn.grad, nn.scan"
 )
-_BRANCHES = ("cond", "switch")  # which must return the same, and a note says which branch it is from
 
 
 def linen_probe(
@@ -193,19 +192,19 @@ def _run(
     """Runs a linen model and collects what its modules sow; with `still`, as in a probe."""
     listener = calls.Listener(choice, is_linen_layer, linen_units, _UNREACHABLE)
     variables = {"params": {}, **{key: value for key, value in variables.items() if key != "intermediates"}}
-    # A flag of this run only, which the scopes of its modules have. A model that runs inside, by its own
-    # `apply`, has none, and is left alone. A class under nn.jit keeps its traces, in which nobody listens
-    # again, by their flags: each run has a trace of its own.
+    # A flag of this run only. A model that runs inside, by its own `apply`, has none, and is left alone. A
+    # class under nn.jit keeps its traces, in which nobody listens again, by their flags: each run has a trace
+    # of its own.
     own = f"cgalr:{next(_RUNS)}"
 
     def heard(method: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
         module = context.module
-        if context.method_name != "__call__" or module.scope is None or not module.scope.has_flag(own):
+        if context.method_name != "__call__" or not _flax.has_flag(module, own):
             return method(*args, **kwargs)
         if still:
             args, kwargs = hold_linen_still(module, context.orig_method, args, kwargs)
         return listener.call(
-            _path(_scope(module)),
+            _flax.linen_path(module),
             module,
             lambda: _ranks(module.variables.get("params", {})),
             lambda: method(*args, **kwargs),
@@ -214,15 +213,14 @@ def _run(
         )
 
     with linen.intercept_methods(heard):
-        # As `model.apply` does, which knows no flags.
-        output, changed = core.apply(
-            lambda scope: listener.forward(model.clone(parent=scope, _deep_clone=True), samples),
-            mutable=core.DenyList("params") if still else [*mutable, "intermediates"],
-            flags={own: True},
-        )(
+        output, changed = _flax.apply_flagged(
+            lambda model: listener.forward(model, samples),
+            model,
             variables,
+            own,
             # Flax draws missing streams from that of 'params', so that one constant key serves all.
             rngs={"params": jax.random.key(0)} if still else rngs,
+            mutable=core.DenyList("params") if still else [*mutable, "intermediates"],
         )
     ranks = {path: _ranks(_subtree(variables["params"], path)) for path in listener.paths}
     activations = outputs.collect(changed.get("intermediates", {}), ranks, listener, output)
@@ -232,21 +230,9 @@ def _run(
     return output, activations, kept
 
 
-def _scope(module: linen.Module) -> core.Scope:
-    """The scope of a module that is bound."""
-    assert module.scope is not None
-    return module.scope
-
-
-def _path(scope: core.Scope) -> calls.Path:
-    """Where the variables of a scope are; after `nn.share_scope` its own path is another."""
-    return scope.path if scope.parent is None else (*_path(scope.parent), scope.name)
-
-
 def _sow(module: linen.Module, name: str, value: jax.Array) -> bool:
     """Sows a value if it comes out of its place again, as the value of a transformation of JAX's does not."""
-    level = _scope(module).root.trace_level
-    lost = isinstance(value, Tracer) and level != core.tracers.current_trace()
+    lost = isinstance(value, Tracer) and not _flax.is_in_trace_of_model(module)
     return not lost and not _in_a_branch() and module.sow("intermediates", name, value)
 
 
@@ -254,8 +240,7 @@ def _in_a_branch() -> bool:
     """Whether this forward pass is in a branch of Flax's, which only the stack of calls tells."""
     frames = (frame for frame, _ in traceback.walk_stack(None))
     ours = itertools.takewhile(lambda frame: frame.f_code is not _run.__code__, frames)
-    names = (frame.f_code.co_name for frame in ours if frame.f_globals.get("__name__") == "flax.core.lift")
-    return any(name in _BRANCHES for name in names)
+    return _flax.has_branch(ours)
 
 
 def _ranks(parameters: Any) -> list[int]:

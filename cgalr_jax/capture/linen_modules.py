@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from flax import linen
 
-from cgalr_jax.capture import calls, frozen
+from cgalr_jax.capture import _flax, calls, frozen
 
 __all__ = ["hold_linen_still", "is_linen_layer", "linen_units"]
 
@@ -48,9 +48,9 @@ def hold_linen_still(
             bound = signature.bind_partial(*args, **kwargs)
             bound.arguments.pop(name, None)
             args, kwargs = bound.args, bound.kwargs
-            object.__setattr__(module, name, value)
+            _flax.set_attribute(module, name, value)
     if isinstance(module, linen.BatchNorm) and module.axis_name and not frozen.is_mapped(module.axis_name):
-        object.__setattr__(module, "axis_name", None)
+        _flax.set_attribute(module, "axis_name", None)
     if isinstance(module, linen.SpectralNorm):
         collection = module.collection_name
         for name, value in module.variables.get(collection, {}).items():

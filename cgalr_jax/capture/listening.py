@@ -9,21 +9,18 @@ import functools
 import threading
 import traceback
 import types
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax.numpy as jnp
 from flax import core, linen, nnx
 
-from cgalr_jax.capture import calls, frozen
+from cgalr_jax.capture import _flax, calls, frozen
 from cgalr_jax.capture.linen_modules import hold_linen_still
 
-__all__ = ["attached", "ranks", "transforms"]
+__all__ = ["attached", "ranks"]
 
 _EAR = "_cgalr_ear"
-_CAPTURES = "__captures__"  # where Flax keeps what a module sows
-# Out of these nothing is sown by a module that all branches or iterations have together.
-_TRANSFORMS = ("cond", "fori_loop", "pmap", "scan", "switch", "vmap", "while_loop")
 # Held while the classes of a model's modules are exchanged.
 _CHANGING_CLASSES = threading.Lock()
 
@@ -50,8 +47,7 @@ class _Heard(nnx.Module):
     _cgalr_own: type  # the module's own class
 
     def __init_subclass__(cls) -> None:
-        # Registers the class with Flax, without a user's `__init_subclass__`, which may keep a registry.
-        super(nnx.Module, cls).__init_subclass__(pytree=cls._cgalr_own._pytree__is_pytree)  # pyright: ignore
+        _flax.register(cls, cls._cgalr_own)  # without a user's `__init_subclass__`, which may keep a registry
 
 
 class _OwnBatch(nnx.BatchNorm):
@@ -63,11 +59,11 @@ class _OwnBatch(nnx.BatchNorm):
         kwargs.pop("use_running_average", None)
         axis_name = self.axis_name
         mapped = axis_name is None or frozen.is_mapped(axis_name)
-        object.__setattr__(self, "axis_name", axis_name if mapped else None)
+        _flax.set_attribute(self, "axis_name", axis_name if mapped else None)
         try:
             return super().__call__(*args[:1], **kwargs)
         finally:
-            object.__setattr__(self, "axis_name", axis_name)
+            _flax.set_attribute(self, "axis_name", axis_name)
 
 
 class _NoDropout(nnx.Dropout):
@@ -92,7 +88,7 @@ class _Bridge(nnx.bridge.ToNNX):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         still = _is_still(self)
-        ours = {name: vars(self).pop(name) for name in (_EAR, _CAPTURES) if name in vars(self)}
+        ours = {name: vars(self).pop(name) for name in (_EAR, _flax.CAPTURES) if name in vars(self)}
         before = dict(vars(self))
         try:
             if not still:
@@ -145,9 +141,10 @@ def _heard(cls: type) -> type:
 
         def sow(name: str, value: Any) -> Any:
             # Inside a transformation of JAX's own, a sown value would be a tracer that has left it.
-            return self._pytree__state.trace_state.is_valid() and self.sow(nnx.Intermediate, name, value)
+            return _flax.is_in_own_trace(self) and self.sow(nnx.Intermediate, name, value)
 
-        ear.listener.transforms.setdefault(ear.path, []).extend(transforms(traceback.walk_stack(None)))
+        around = _flax.nnx_transforms(traceback.walk_stack(None))
+        ear.listener.transforms.setdefault(ear.path, []).extend(around)
         return ear.listener.call(ear.path, self, lambda: ranks(self), run, sow, kwargs)
 
     names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__call__": call}
@@ -171,24 +168,17 @@ def attached(model: nnx.Module, listener: calls.Listener, still: bool) -> Iterat
             )
         for path, module in modules.items():
             if callable(module):
-                object.__setattr__(module, _EAR, _Ear(listener, path, still))
-                object.__setattr__(module, "__class__", _heard(type(module)))
+                _flax.set_attribute(module, _EAR, _Ear(listener, path, still))
+                _flax.set_attribute(module, "__class__", _heard(type(module)))
     try:
         yield
     finally:
         for module in (*modules.values(), *dict(nnx.iter_modules(model)).values()):
-            for name in (_EAR, _CAPTURES):  # Flax leaves its captures if the forward pass fails
+            for name in (_EAR, _flax.CAPTURES):  # Flax leaves its captures if the forward pass fails
                 if name in vars(module):
                     delattr(module, name)
             if isinstance(module, _Heard):
-                object.__setattr__(module, "__class__", module._cgalr_own)
-
-
-def transforms(frames: Iterable[tuple[types.FrameType, int]]) -> list[str]:
-    """The loops, branches and maps of nnx among the frames of a stack or a traceback, in their order."""
-    flax = (frame for frame, _ in frames if frame.f_globals.get("__name__", "").startswith("flax.nnx."))
-    names = (frame.f_code.co_name.removeprefix("simple_").removesuffix("_wrapper") for frame in flax)
-    return [f"nnx.{name}" for name in names if name in _TRANSFORMS]
+                _flax.set_attribute(module, "__class__", module._cgalr_own)
 
 
 def ranks(module: nnx.Module) -> list[int]:

@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 
 from cgalr_jax import _checks
-from cgalr_jax.capture import calls, frozen, listening, outputs
+from cgalr_jax.capture import _flax, calls, frozen, listening, outputs
 from cgalr_jax.capture import choice as choices
 from cgalr_jax.capture.choice import Activations, Choice
 from cgalr_jax.capture.linen_modules import is_linen_layer, linen_units
@@ -189,18 +189,15 @@ def _run(model: nnx.Module, samples: Any, choice: Choice, *, still: bool = False
     ranks = {path: listening.ranks(module) for path, module in nnx.iter_modules(model)}
 
     def run(model: nnx.Module, samples: Any) -> Any:
-        for _, module in nnx.iter_modules(model):
-            # Flax 0.12.8 adds captures to lists, too, and then cannot sort the state of a list.
-            if isinstance(module, nnx.List) and hasattr(module, "__captures__"):
-                del module.__captures__
+        _flax.drop_captures_of_lists(model)
         return listener.forward(model, samples)
 
     try:
         with listening.attached(model, listener, still):
             output, captured = nnx.capture(run, nnx.Intermediate)(model, samples)
     except (TypeError, ValueError) as error:
-        around = listening.transforms(traceback.walk_tb(error.__traceback__))
-        if "__captures__" not in str(error) or not around:
+        around = _flax.nnx_transforms(traceback.walk_tb(error.__traceback__))
+        if not _flax.is_of_captures(error) or not around:
             raise
         raise listener.not_reached_in(around[-1]) from error
     return output, outputs.collect(nnx.to_pure_dict(captured), ranks, listener, output)
