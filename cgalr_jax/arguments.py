@@ -123,7 +123,9 @@ def check_rate(name: str, learning_rate: Any) -> Any:
     """The rate, or a ValueError unless it is a schedule, or a number that is positive and finite."""
     if not callable(learning_rate):
         allowed = "a schedule, or a number that is positive and finite: from 0 there is no way up"
-        return _checks.check(name, learning_rate, lambda x: 0 < x < math.inf, allowed)
+        # An array is what `optax.inject_hyperparams` reads from its schedule: 0 where a warm-up begins.
+        array = isinstance(learning_rate, jax.Array)
+        return _checks.check(name, learning_rate, lambda x: 0 < x < math.inf or (array and x == 0), allowed)
     _checks.check_function(name, learning_rate, "a schedule, step -> learning rate", 1)
 
     def check(step: jax.Array) -> None:

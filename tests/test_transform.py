@@ -574,6 +574,23 @@ def test_cgalr_is_the_chain():
     jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
+def test_an_injected_schedule_may_begin_and_end_at_zero():
+    """Where nothing is compiled, `inject_hyperparams` hands out 0 as a number that is known."""
+    schedule = optax.warmup_cosine_decay_schedule(0.0, 0.1, 2, 4)
+    controller = cgalr_jax.calibrated(schedule)
+    optimizer = optax.inject_hyperparams(lambda rate: cgalr_jax.cgalr(rate, EXAMPLE, controller=controller))
+    tx = optimizer(schedule)
+    state, rates = tx.init(PARAMS), []
+    for _ in range(5):
+        _, state = tx.update(PARAMS, state, PARAMS, probe=probe)
+        found = cgalr_jax.metrics(state)
+        rates.append(found["cgalr/learning_rate"] / found["cgalr/scale"])
+    np.testing.assert_allclose(rates, [schedule(step) for step in range(5)], rtol=1e-6)
+    assert rates[0] == rates[4] == 0
+    with pytest.raises(ValueError, match="from 0 there is no way up"):
+        cgalr_jax.cgalr(0.0, EXAMPLE)
+
+
 def test_the_schedule_is_the_true_rate():
     schedule = cgalr_jax.connectome_schedule(optax.linear_schedule(0.1, 0.0, 100), EXAMPLE, every=2)
     tx = optax.inject_hyperparams(optax.sgd)(learning_rate=schedule)
