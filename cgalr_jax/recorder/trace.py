@@ -302,7 +302,10 @@ def _real(key: str, value: Any) -> jax.Array | np.ndarray:
     except (TypeError, ValueError, OverflowError):  # no array, or an integer that no float holds
         raise ValueError(f"{key} must be a real number, got {_checks.shown(value)}.") from None
     if array.size != 1:
-        raise ValueError(f"{key} must be a scalar, got shape {array.shape}.")
+        raise ValueError(
+            f"{key} must be a scalar, got shape {array.shape}. What a lax.scan has stacked is recorded row "
+            "by row: for i in range(n): recorder.record(jax.tree.map(lambda x: x[i], rows))."
+        )
     if not array.dtype.name.startswith(("bool", "int", "uint", "float", "bfloat")):
         raise ValueError(f"{key} must be a real number, got {_checks.shown(value)}.")
     return array

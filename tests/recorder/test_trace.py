@@ -71,6 +71,16 @@ def test_only_scalars_are_taken():
         recorder.TraceRecorder().record(loss=jnp.zeros(2))
 
 
+def test_what_a_scan_has_stacked_is_recorded_as_the_error_says():
+    _, rows = jax.lax.scan(lambda x, _: (x + 1, {"loss": x}), jnp.float32(0), None, 3)
+    trace = recorder.TraceRecorder()
+    with pytest.raises(ValueError, match="What a lax.scan has stacked is recorded row by row"):
+        trace.record(rows)
+    for i in range(3):
+        trace.record(jax.tree.map(lambda x, i=i: x[i], rows))
+    assert trace.arrays()["loss"].tolist() == [0, 1, 2]
+
+
 @pytest.mark.parametrize(
     ("row", "keys", "line"),
     [
