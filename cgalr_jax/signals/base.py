@@ -1,7 +1,7 @@
 """What a signal is, and how the distances of several layers become one."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax
@@ -21,6 +21,8 @@ Over = Literal["min", "median", "max", "pooled"]
 _REFERENCE_EVERY = 10
 # A layer whose distance is less than this share of the largest distance counts as frozen.
 FROZEN = 1e-3
+# A layer that varies less than this share of the one that varies most has no connectome yet.
+_SMALLEST_SIZE = 1e-2
 
 
 class Signal(NamedTuple):
@@ -114,6 +116,10 @@ def from_connectomes(
 ) -> Signal:
     """A signal that keeps a summary of each connectome and reduces the distances over the layers.
 
+    A layer whose units vary, by the mean of their absolute deviations, less than a hundredth of those of the
+    layer that varies most is left out until it has grown: a connectome knows no sizes, and that of a layer
+    that starts at zero moves at any rate.
+
     Args:
         summarise: connectome f32[P, P] -> the part of it that is kept, a pytree of arrays. All zeros mean a
             layer without two live units. None: the connectome itself is kept.
@@ -150,6 +156,8 @@ def from_connectomes(
     def read(layers: Layers, params: Any) -> dict[str, Any]:
         del params
         check_layers(layers)
+        axis_name = getattr(layers, "axis_name", None)  # a plain mapping of arrays is accepted, too
+        layers = _without_small(layers, axis_name)
         units = (
             {"pooled": pooled_units(layers)}
             if over == "pooled"
@@ -160,7 +168,6 @@ def from_connectomes(
                 name: x.at[:, _chosen(choose, x.shape[1])].get(out_sharding=_sharding.replicated(x, 2))
                 for name, x in units.items()
             }
-        axis_name = getattr(layers, "axis_name", None)  # a plain mapping of arrays is accepted, too
         connectomes = {
             name: topology.functional_connectome(x, axis_name=axis_name) for name, x in units.items()
         }
@@ -182,6 +189,30 @@ def from_connectomes(
         return jnp.where(not_finite, jnp.inf, ordered[place])
 
     return Signal(read, reduce, positive(set_point, default))
+
+
+def _without_small(layers: Mapping[str, jax.Array], axis_name: Hashable | None) -> Mapping[str, jax.Array]:
+    """The layers, with zeros in the place of those that hardly vary beside the one that varies most.
+
+    A connectome knows no sizes: that of a layer that starts at zero (LoRA's B, the last layer of a residual
+    branch) moves at any rate, however small, until the layer has grown.
+    """
+    if len(layers) < 2:
+        return layers
+
+    def mean(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+        local = jnp.mean(x, axes, keepdims=True)
+        return local if axis_name is None else jax.lax.pmean(local, axis_name)
+
+    sizes = {}
+    for name, x in layers.items():
+        values = x.astype(jnp.float32)
+        deviations = jnp.abs(values - mean(values, tuple(range(x.ndim - 1))))
+        sizes[name] = mean(deviations, tuple(range(x.ndim))).reshape(())
+    smallest = _SMALLEST_SIZE * jnp.max(jnp.stack(list(sizes.values())))
+    # False for NaN: a layer that overflowed has to be seen.
+    kept = {name: jnp.where(sizes[name] < smallest, jnp.zeros_like(x), x) for name, x in layers.items()}
+    return Layers(kept, axis_name)
 
 
 def _chosen(choose: Callable[[int], np.ndarray], width: int) -> np.ndarray:

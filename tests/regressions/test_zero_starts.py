@@ -89,3 +89,76 @@ def test_a_head_of_zeros_on_a_squared_loss(shape, steps):
     assert jnp.max(losses) < 3 * losses[0]
     assert loss(params) < 0.01
     assert cgalr_jax.metrics(state)["cgalr/ended"] != cgalr_jax.controllers.UNFINISHED
+
+
+X = jax.random.normal(jax.random.key(0), (256, 16))
+Y = jnp.argmax(X @ jax.random.normal(jax.random.key(1), (16, 5)), axis=1)
+
+
+def _matrix(number, *shape):
+    return jax.random.normal(jax.random.key(number), shape) / jnp.sqrt(shape[0])
+
+
+def _residual(params, x):
+    """Three residual branches whose last layers start at zero."""
+    layers, h = {}, x @ params["in"]
+    for i in range(3):
+        layers[f"up{i}"] = jax.nn.standardize(h) @ params[f"up{i}"]
+        layers[f"down{i}"] = jax.nn.gelu(layers[f"up{i}"]) @ params[f"down{i}"]
+        h = h + layers[f"down{i}"]
+    return h @ params["out"], layers
+
+
+def _adapted(params, x):
+    """Two frozen layers, each with an adapter of rank four that starts at zero."""
+    layers, h = {}, x
+    for i, width in enumerate((16, 64)):
+        layers[f"base{i}"] = h @ _matrix(20 + i, width, 64)
+        layers[f"a{i}"] = h @ params[f"a{i}"]
+        layers[f"b{i}"] = layers[f"a{i}"] @ params[f"b{i}"]
+        h = jax.nn.relu(layers[f"base{i}"] + layers[f"b{i}"])
+    return h @ _matrix(30, 64, 5), layers
+
+
+RESIDUAL = {"in": _matrix(2, 16, 64), "out": jnp.zeros((64, 5))} | {
+    f"{name}{i}": matrix
+    for i in range(3)
+    for name, matrix in (("up", _matrix(3 + i, 64, 128)), ("down", jnp.zeros((128, 64))))
+}
+ADAPTERS = {
+    f"{name}{i}": matrix
+    for i, width in enumerate((16, 64))
+    for name, matrix in (("a", _matrix(10 + i, width, 4)), ("b", jnp.zeros((4, 64))))
+}
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize(
+    ("forward", "params", "bound"), [(_residual, RESIDUAL, 0.1), (_adapted, ADAPTERS, 0.8)]
+)
+def test_layers_of_zeros_that_are_measured_by_themselves(forward, params, bound, known):
+    """Their outputs are tiny, and their correlations, which know no sizes, move at any rate."""
+    steps = 300
+
+    def loss(params, x, y):
+        return optax.softmax_cross_entropy_with_integer_labels(forward(params, x)[0], y).mean()
+
+    def probe(params, x):
+        return forward(params, x)[1]
+
+    schedule = optax.cosine_decay_schedule(1e-5, steps)
+    example = jax.eval_shape(probe, params, X[:BATCH])
+    tx = cgalr_jax.cgalr(
+        schedule, example, optimizer=optax.adam, samples=X[:BATCH], steps=steps if known else None
+    )
+
+    def step(carry, number):
+        params, state = carry
+        batch = jax.random.randint(jax.random.fold_in(jax.random.key(1), number), (BATCH,), 0, len(Y))
+        grads = jax.grad(loss)(params, X[batch], Y[batch])
+        updates, state = tx.update(grads, state, params, probe=probe, samples=X[batch])
+        return (optax.apply_updates(params, updates), state), None
+
+    run = jax.jit(lambda carry: jax.lax.scan(step, carry, jnp.arange(steps))[0])
+    params, _ = run((params, tx.init(params)))
+    assert loss(params, X, Y) < bound

@@ -54,6 +54,21 @@ class TestAll:
         broken["layer1"] = broken["layer1"].at[3, 2].set(jnp.inf)
         assert not jnp.isfinite(signal.compare(read(signal, layers(0)), read(signal, broken)))
 
+    @pytest.mark.parametrize("size", [0.0, 1e-6, 5e-3, 0.05, 1.0])
+    def test_a_layer_has_to_vary_beside_the_others(self, name, size):
+        def distance(size):
+            before, after = (layers(seed) | {"small": size * layers(seed + 5)["layer0"]} for seed in range(2))
+            return ALL[name].compare(read(ALL[name], before), read(ALL[name], after))
+
+        expected = distance(0.0 if size < 1e-2 else 1.0)
+        np.testing.assert_allclose(distance(size), expected, rtol=1e-4)
+        assert name.startswith("hybrid") or "pooled" not in name or distance(0.0) != distance(1.0)
+
+    def test_a_small_layer_that_overflowed_is_seen(self, name):
+        broken = layers(0) | {"small": 1e-6 * layers(5)["layer0"].at[0, 0].set(jnp.nan)}
+        reading = jax.tree.leaves(read(ALL[name], broken))
+        assert not all(jnp.isfinite(leaf).all() for leaf in reading)
+
     def test_a_dead_network_has_no_distance(self, name):
         signal = ALL[name]
         dead = jax.tree.map(jnp.zeros_like, layers(0))
@@ -345,3 +360,22 @@ def test_each_half_of_the_hybrid_has_its_place(swapped):
 def test_a_weight_is_a_share(share):
     with pytest.raises(ValueError, match=r"^share must be in \[0, 1\], got"):
         signals.weigh(jnp.ones(()), jnp.ones(()), share)
+
+
+def test_how_much_a_layer_varies_is_that_of_all_devices():
+    signal = signals.frobenius("median")
+    # One device sees the first layer vary, the other the second.
+    x, far = layers(0), jnp.concatenate([jnp.zeros((16, 1)), jnp.ones((16, 1))])
+    x = {"first": (1 - far) * x["layer0"], "second": far * x["layer1"], "third": 1e-3 * x["layer2"]}
+
+    def split(activations):
+        return signal.read(Layers(activations, "devices"), None)
+
+    halves = jax.tree.map(lambda x: x.reshape(2, 16, -1), x)
+    shared = jax.vmap(split, axis_name="devices", out_axes=None)(halves)
+    whole = read(signal, x)
+    for name, connectome in whole.items():
+        np.testing.assert_allclose(shared[name], connectome, atol=1e-5)
+    assert not whole["third"].any()
+    assert whole["first"].any()
+    assert whole["second"].any()
