@@ -157,11 +157,11 @@ def from_connectomes(
         del params
         check_layers(layers)
         axis_name = getattr(layers, "axis_name", None)  # a plain mapping of arrays is accepted, too
-        layers = _without_small(layers, axis_name)
+        grown = _without_small(layers, axis_name)
         units = (
-            {"pooled": pooled_units(layers)}
+            {"pooled": pooled_units(grown)}
             if over == "pooled"
-            else {name: layer_units(x) for name, x in layers.items()}
+            else {name: layer_units(x) for name, x in grown.items()}
         )
         if choose is not None:
             units = {
