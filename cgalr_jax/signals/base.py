@@ -21,8 +21,9 @@ Over = Literal["min", "median", "max", "pooled"]
 _REFERENCE_EVERY = 10
 # A layer whose distance is less than this share of the largest distance counts as frozen.
 FROZEN = 1e-3
-# A layer that varies less than this share of the one that varies most has no connectome yet.
-_SMALLEST_SIZE = 1e-2
+# A layer that varies less than this share of the one that varies most has no connectome yet. Small, because
+# the first layer varies a hundred times as much as those behind a normalisation if the inputs are not scaled.
+_SMALLEST_SIZE = 1e-3
 
 
 class Signal(NamedTuple):
@@ -116,7 +117,7 @@ def from_connectomes(
 ) -> Signal:
     """A signal that keeps a summary of each connectome and reduces the distances over the layers.
 
-    A layer whose units vary, by the mean of their absolute deviations, less than a hundredth of those of the
+    A layer whose units vary, by the mean of their absolute deviations, less than a thousandth of those of the
     layer that varies most is left out until it has grown: a connectome knows no sizes, and that of a layer
     that starts at zero moves at any rate.
 
