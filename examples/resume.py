@@ -27,11 +27,9 @@ import cgalr_jax
 from cgalr_jax import capture
 
 NETWORK = linen.Sequential([linen.Dense(32), linen.relu, linen.Dense(32), linen.relu, linen.Dense(10)])
+PROBE = capture.linen_probe(NETWORK)
 BATCH = 32
 RATE = 1e-2  # ten times too small on purpose
-
-
-PROBE = capture.linen_probe(NETWORK)
 
 
 def digits(seed):

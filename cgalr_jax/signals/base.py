@@ -9,7 +9,7 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 
-from cgalr_jax import _checks, _control_flow, _sharding, topology
+from cgalr_jax import _checks, _control_flow, _leaves, _sharding, topology
 from cgalr_jax._warnings import warn_deprecated
 from cgalr_jax.layers import Layers, check_layers, layer_units, pooled_units
 
@@ -158,12 +158,13 @@ def from_connectomes(
         del params
         check_layers(layers)
         axis_name = getattr(layers, "axis_name", None)  # a plain mapping of arrays is accepted, too
-        grown = _without_small(layers, axis_name)
-        units = (
-            {"pooled": pooled_units(grown)}
-            if over == "pooled"
-            else {name: layer_units(x) for name, x in grown.items()}
-        )
+        if over == "pooled":
+            borders = np.cumsum([np.shape(x)[-1] for x in layers.values()])[:-1]
+            parts = jnp.split(pooled_units(layers), borders, axis=1)
+            units = {"pooled": jnp.concatenate(_without_small(parts, axis_name), axis=1)}
+        else:
+            each = _without_small([layer_units(x) for x in layers.values()], axis_name)
+            units = dict(zip(layers, each, strict=True))
         if choose is not None:
             units = {
                 name: x.at[:, _chosen(choose, x.shape[1])].get(out_sharding=_sharding.replicated(x, 2))
@@ -192,8 +193,8 @@ def from_connectomes(
     return Signal(read, reduce, positive(set_point, default))
 
 
-def _without_small(layers: Mapping[str, jax.Array], axis_name: Hashable | None) -> Mapping[str, jax.Array]:
-    """The layers, with zeros in the place of those that hardly vary beside the one that varies most.
+def _without_small(layers: list[jax.Array], axis_name: Hashable | None) -> list[jax.Array]:
+    """The units of each layer, with zeros in the place of those that hardly vary beside the others.
 
     A connectome knows no sizes: that of a layer that starts at zero (LoRA's B, the last layer of a residual
     branch) moves at any rate, however small, until the layer has grown.
@@ -201,19 +202,20 @@ def _without_small(layers: Mapping[str, jax.Array], axis_name: Hashable | None) 
     if len(layers) < 2:
         return layers
 
-    def mean(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
-        local = jnp.mean(x, axes, keepdims=True)
+    def mean(x: jax.Array, axis: int | None = None) -> jax.Array:
+        local = jnp.mean(x, axis)
         return local if axis_name is None else jax.lax.pmean(local, axis_name)
 
-    sizes = {}
-    for name, x in layers.items():
-        values = x.astype(jnp.float32)
-        deviations = jnp.abs(values - mean(values, tuple(range(x.ndim - 1))))
-        sizes[name] = mean(deviations, tuple(range(x.ndim))).reshape(())
-    smallest = _SMALLEST_SIZE * jnp.max(jnp.stack(list(sizes.values())))
-    # False for NaN: a layer that overflowed has to be seen.
-    kept = {name: jnp.where(sizes[name] < smallest, jnp.zeros_like(x), x) for name, x in layers.items()}
-    return Layers(kept, axis_name)
+    sizes = []
+    for units in layers:
+        values = units.astype(_leaves.wide(units.dtype))
+        sizes.append(mean(jnp.abs(values - mean(values, 0)[None, :])).astype(jnp.float32))
+    smallest = _SMALLEST_SIZE * jnp.max(jnp.stack(sizes))
+    # The comparison is false for NaN: a layer that overflowed has to be seen.
+    return [
+        jnp.where(size < smallest, jnp.zeros_like(units), units)
+        for size, units in zip(sizes, layers, strict=True)
+    ]
 
 
 def _chosen(choose: Callable[[int], np.ndarray], width: int) -> np.ndarray:

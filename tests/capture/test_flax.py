@@ -6,6 +6,7 @@ import traceback
 import jax
 import jax.numpy as jnp
 import pytest
+import shared_scopes
 from flax import linen, nnx
 
 from cgalr_jax.capture import _flax
@@ -413,19 +414,6 @@ def test_a_flagged_run_is_an_apply_of_the_model():
 
 
 def test_the_path_of_a_shared_scope_is_that_of_its_variables():
-    class Shared(linen.Module):
-        def setup(self):
-            self.base = linen.Sequential([linen.Dense(5), linen.Dense(4)])
-            linen.share_scope(self, self.base)
-
-        def __call__(self, x):
-            return self.base(x)
-
-    class Net(linen.Module):
-        @linen.compact
-        def __call__(self, x):
-            return linen.Dense(2)(Shared(name="shared")(x))
-
     paths = []
 
     def heard(method, args, kwargs, context):
@@ -433,9 +421,9 @@ def test_the_path_of_a_shared_scope_is_that_of_its_variables():
             paths.append(_flax.linen_path(context.module))
         return method(*args, **kwargs)
 
-    variables = Net().init(jax.random.key(0), X)
+    variables = shared_scopes.Outer().init(jax.random.key(0), X)
     with linen.intercept_methods(heard):
-        Net().apply(variables, X)
+        shared_scopes.Outer().apply(variables, X)
     assert set(paths) == {(), ("shared",), ("shared", "layers_0"), ("shared", "layers_1"), ("Dense_0",)}
     held = jax.tree.leaves_with_path(variables["params"])
     assert {tuple(key.key for key in path[:-1]) for path, _ in held} < set(paths)

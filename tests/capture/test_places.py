@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import shared_scopes
 from flax import linen, nnx
 
 from cgalr_jax import capture
@@ -134,20 +135,10 @@ def test_a_model_inside_that_has_its_own_variables_is_left_alone(where, how):
 
 
 def test_layers_under_a_shared_scope_are_named_as_their_parameters():
-    class Shared(linen.Module):
-        def setup(self):
-            self.base = linen.Sequential([linen.Dense(5), linen.Dense(4)])
-            linen.share_scope(self, self.base)
-
-        def __call__(self, x):
-            return self.base(x)
-
-    class Net(linen.Module):
-        @linen.compact
-        def __call__(self, x):
-            return linen.Dense(2)(Shared(name="shared")(x))
-
-    for model, names in ((Net(), ["shared/layers_0", "shared/layers_1"]), (Shared(), ["layers_0"])):
+    for model, names in (
+        (shared_scopes.Outer(), ["shared/layers_0", "shared/layers_1"]),
+        (shared_scopes.Shared(), ["layers_0"]),
+    ):
         params = model.init(jax.random.key(0), X)["params"]
         assert list(capture.linen_probe(model)(params, X)) == names
 

@@ -29,6 +29,20 @@ def _loss(params, images, labels):
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
 
+def _trained(tx, params, loss, probe, x, y, steps):
+    """Parameters and state after so many steps on batches of these samples, paired."""
+
+    def step(carry, number):
+        params, state = carry
+        batch = jax.random.randint(jax.random.fold_in(jax.random.key(1), number), (BATCH,), 0, len(y))
+        grads = jax.grad(loss)(params, x[batch], y[batch])
+        updates, state = tx.update(grads, state, params, probe=probe, samples=x[batch])
+        return (optax.apply_updates(params, updates), state), None
+
+    run = jax.jit(lambda carry: jax.lax.scan(step, carry, jnp.arange(steps))[0])
+    return run((params, tx.init(params)))
+
+
 @pytest.mark.parametrize(
     ("rate", "steps", "known"),
     [
@@ -45,16 +59,8 @@ def test_logistic_regression_from_zeros(rate, steps, known):
     block = cgalr_jax.scale_by_connectome({"logits": CLASSES}, samples=IMAGES[:BATCH], controller=controller)
     tx = optax.chain(optax.sgd(schedule, momentum=0.9), block)
 
-    def step(carry, number):
-        params, state = carry
-        batch = jax.random.randint(jax.random.fold_in(jax.random.key(1), number), (BATCH,), 0, len(LABELS))
-        grads = jax.grad(_loss)(params, IMAGES[batch], LABELS[batch])
-        updates, state = tx.update(grads, state, params, probe=_logits, samples=IMAGES[batch])
-        return (optax.apply_updates(params, updates), state), None
-
     params = {"w": jnp.zeros((IMAGES.shape[1], CLASSES)), "b": jnp.zeros(CLASSES)}
-    run = jax.jit(lambda carry: jax.lax.scan(step, carry, jnp.arange(steps))[0])
-    params, state = run((params, tx.init(params)))
+    params, state = _trained(tx, params, _loss, _logits, IMAGES, LABELS, steps)
     # SGD by itself, at a rate of 0.1: 0.04 after 1000 steps, 0.08 after 300.
     assert _loss(params, IMAGES, LABELS) < (0.2 if steps == 1000 else 0.35)
     assert cgalr_jax.metrics(state)["cgalr/ended"] == cgalr_jax.controllers.REACHED
@@ -152,13 +158,5 @@ def test_layers_of_zeros_that_are_measured_by_themselves(forward, params, bound,
         schedule, example, optimizer=optax.adam, samples=X[:BATCH], steps=steps if known else None
     )
 
-    def step(carry, number):
-        params, state = carry
-        batch = jax.random.randint(jax.random.fold_in(jax.random.key(1), number), (BATCH,), 0, len(Y))
-        grads = jax.grad(loss)(params, X[batch], Y[batch])
-        updates, state = tx.update(grads, state, params, probe=probe, samples=X[batch])
-        return (optax.apply_updates(params, updates), state), None
-
-    run = jax.jit(lambda carry: jax.lax.scan(step, carry, jnp.arange(steps))[0])
-    params, _ = run((params, tx.init(params)))
+    params, _ = _trained(tx, params, loss, probe, X, Y, steps)
     assert loss(params, X, Y) < bound

@@ -54,6 +54,14 @@ class TestAll:
         broken["layer1"] = broken["layer1"].at[3, 2].set(jnp.inf)
         assert not jnp.isfinite(signal.compare(read(signal, layers(0)), read(signal, broken)))
 
+    def test_layers_may_be_anything_that_is_an_array(self, name):
+        arrays = layers(0) | {"half": layers(1)["layer0"].astype(jnp.float16)}
+        lists = {key: np.asarray(x).tolist() for key, x in arrays.items()}
+        given, same = (ALL[name].read(each, {"w": jnp.ones(3)}) for each in (lists, Layers(arrays)))
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), given, same)
+        with pytest.raises(ValueError, match="must be real, got complex64"):
+            read(ALL[name], arrays | {"complex": arrays["layer0"] + 1j})
+
     @pytest.mark.parametrize("size", [0.0, 1e-6, 5e-4, 5e-3, 1.0])
     def test_a_layer_has_to_vary_beside_the_others(self, name, size):
         def distance(size):
