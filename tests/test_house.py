@@ -44,7 +44,7 @@ WINGS = {
     ),
     "signals": (("_matrices", "base"), ("connectome", "update", "share"), ("combined", "rips")),
     "controllers": (
-        ("_ring", "base", "calibration"),
+        ("_counting", "base", "calibration"),
         ("following", "sensitivity"),
         ("ramp", "annealing"),
         ("calibrated", "gate", "envelope"),

@@ -4,6 +4,7 @@ import math
 
 import jax.numpy as jnp
 
+from cgalr_jax.controllers._counting import one_more
 from cgalr_jax.controllers.calibration import (
     ANNEALING,
     CALIBRATING,
@@ -58,6 +59,6 @@ def anneal(sensitivity: Sensitivity, state: CalibrationState) -> CalibrationStat
         ended=jnp.where(reopened, UNFINISHED, state.ended).astype(jnp.int32),
         recent=recent,
         usual=usual,
-        annealed=state.annealed + (sensitivity.believed | (state.annealed > 0)).astype(jnp.int32),
+        annealed=one_more(sensitivity.believed | (state.annealed > 0), state.annealed),
     )
     return start_again(reopened, state)

@@ -8,6 +8,7 @@ import optax
 
 from cgalr_jax import _checks
 from cgalr_jax._warnings import warn_deprecated
+from cgalr_jax.controllers._counting import one_more
 from cgalr_jax.controllers.annealing import anneal
 from cgalr_jax.controllers.base import Controller, Measurement
 from cgalr_jax.controllers.calibration import (
@@ -163,7 +164,7 @@ def calibrated(
         # 2. Whether steps were often cut; the sensitivity, and whether to believe it.
         distance = measurement.distance / target
         at_rest = (distance >= 0) & (distance <= AT_REST)  # nothing moved that could have been cut
-        cuts = jnp.where(measurement.cut > _OFTEN, state.cuts + 1, 0)
+        cuts = jnp.where(measurement.cut > _OFTEN, one_more(True, state.cuts), 0)
         cuts = jnp.where(at_rest, state.cuts, cuts).astype(jnp.int32)
         state = state._replace(cuts=cuts)
         sensitivity, state = believe(distance, measurement.step, state)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from cgalr_jax.controllers._counting import one_more
 from cgalr_jax.controllers.calibration import ANNEALING, CalibrationState
 
 __all__ = ["follow"]
@@ -64,5 +65,5 @@ def follow(schedule: optax.Schedule | None, step: jax.Array, state: CalibrationS
         cut_scale=state.cut_scale / lift,
         value=value,
         peak=peak,
-        refused=state.refused + (~good(now)).astype(jnp.int32),
+        refused=one_more(~good(now), state.refused),
     )

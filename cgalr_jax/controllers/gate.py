@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from cgalr_jax import _checks
-from cgalr_jax.controllers._ring import ring_median
+from cgalr_jax.controllers._counting import one_more, ring_median
 from cgalr_jax.controllers.base import Controller, Measurement
 
 __all__ = ["FAST", "HOLD", "SLOW", "GateState", "hysteresis_gate", "robust_z_score", "schmitt_trigger"]
@@ -191,17 +191,14 @@ def hysteresis_gate(
         factor = jnp.where(mode == SLOW, down, jnp.where(mode == FAST, up, 1.0))
         factor = jnp.where(finite, factor, down)
         scale = jnp.clip(state.scale * factor, floor, ceiling)
-        # 3. The distance joins the history. At 2^31 - 1 the count goes back by one turn of the ring, which
-        #    leaves the place to write to unchanged.
-        most = jnp.iinfo(jnp.int32).max
-        count = jnp.where(state.measurements == most, state.measurements - window, state.measurements)
-        pushed = state.history.at[count % window].set(logarithm)
+        # 3. The distance joins the history.
+        pushed = state.history.at[state.measurements % window].set(logarithm)
         state = GateState(
             scale=scale.astype(jnp.float32),
             phase=mode.astype(jnp.int32),
             z=z.astype(jnp.float32),
             history=jnp.where(moved, pushed, state.history),
-            measurements=count + moved.astype(jnp.int32),
+            measurements=one_more(moved, state.measurements, window),
         )
         return state.scale, state
 

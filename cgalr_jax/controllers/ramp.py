@@ -5,7 +5,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from cgalr_jax.controllers._ring import ring_median
+from cgalr_jax.controllers._counting import one_more, ring_median
 from cgalr_jax.controllers.calibration import (
     ANNEALING,
     BY_BOUND,
@@ -99,7 +99,7 @@ def _counted(
     counts &= (counted > 0) | sensitivity.steady
     kept = state.sensitivities.size
     place = counts & (jnp.arange(kept, dtype=jnp.int32) == counted % kept)
-    counted = counted + counts.astype(jnp.int32)
+    counted = one_more(counts, counted, kept)
     # The record starts again if the motion has clearly fallen; a motion that stays the same while the scale
     # grows has not fallen, though its sensitivity has.
     is_record = sensitivity.believed & ((motion > state.record) | calmer)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from cgalr_jax.controllers._counting import one_more
 from cgalr_jax.controllers.calibration import CALIBRATING, CalibrationState, start_again
 
 __all__ = ["AT_REST", "Sensitivity", "believe"]
@@ -75,7 +76,7 @@ def believe(
     faded = fades * jnp.minimum(steps, memory).astype(jnp.float32)
     lower = upwards & (value < state.suspect - faded)
     again = (state.suspects > 0) & (jnp.abs(value - state.suspect) <= jump) & ~lower
-    suspects = jnp.where(again, state.suspects + 1, 1)
+    suspects = jnp.where(again, one_more(True, state.suspects), 1)
     suspect = jnp.where(again & upwards, jnp.minimum(value, state.suspect), value)
     enough = jnp.where(state.phase == CALIBRATING, confirmed_by, reopened_by)
     enough = jnp.where(upwards, jnp.maximum(enough, -(-memory // steps)), enough)
@@ -85,7 +86,7 @@ def believe(
     rising = (state.believed > 0) & (value > state.sensitivity + rises)
     # 3. The state for the next measurement.
     still = finite & ~(moved & answers)
-    stills = jnp.where(still, state.stills + 1, 0)
+    stills = jnp.where(still, one_more(True, state.stills), 0)
     count = jnp.minimum(state.believed + believed.astype(jnp.int32), 2)
     patience = jnp.where(state.counted == 0, early_after, forgotten_after)
     forgotten = (stills >= patience) & (state.counted < kept_from)

@@ -214,6 +214,38 @@ def test_refusals_are_counted_to_the_largest_integer():
         assert (float(scale), int(state.refused)) == (1.0, int(largest))
 
 
+COUNTERS = ("counted", "suspects", "cuts", "stills", "annealed", "refused")
+
+
+@pytest.mark.parametrize("phase", [0, 1], ids=["calibrating", "annealing"])
+@pytest.mark.parametrize(
+    "measurement",
+    [
+        cgalr_jax.Measurement(jnp.float32(0.1), jnp.int32(9)),
+        cgalr_jax.Measurement(jnp.float32(0.1), jnp.int32(9), cut=jnp.float32(1)),
+        cgalr_jax.Measurement(jnp.float32(0), jnp.int32(9)),
+        cgalr_jax.Measurement(jnp.float32(1e4), jnp.int32(9)),
+    ],
+    ids=["ordinary", "cut", "at rest", "a jump"],
+)
+def test_the_counters_of_a_calibration_stop_at_the_largest_integer(measurement, phase):
+    largest = jnp.int32(2**31 - 1)
+    schedule = lambda step: jnp.where(step < 9, 1.0, jnp.nan)  # refused from the ninth step on
+    controller = cgalr_jax.controllers.calibrated(schedule)
+    _, state = controller.init()
+    for step in range(4):
+        _, state = controller.update(cgalr_jax.Measurement(jnp.float32(0.1), jnp.int32(step)), state)
+    state = state._replace(
+        **dict.fromkeys(COUNTERS, largest), phase=jnp.int32(phase), suspect=state.sensitivity + 11.5
+    )
+    for _ in range(3):
+        scale, after = controller.update(measurement, state)
+        assert 0 < scale < jnp.inf
+        for counter in COUNTERS:
+            assert 0 <= getattr(after, counter) <= largest, counter
+        state = after._replace(**dict.fromkeys(COUNTERS, largest))
+
+
 def test_the_average_goes_on_after_the_largest_integer():
     params = {"w": W}
     tx = cgalr_jax.polynomial_averaging()
