@@ -230,10 +230,9 @@ COUNTERS = ("counted", "suspects", "cuts", "stills", "annealed", "refused")
 )
 def test_the_counters_of_a_calibration_stop_at_the_largest_integer(measurement, phase):
     largest = jnp.int32(2**31 - 1)
-    schedule = lambda step: jnp.where(step < 9, 1.0, jnp.nan)  # refused from the ninth step on
-    controller = cgalr_jax.controllers.calibrated(schedule)
+    controller = cgalr_jax.controllers.calibrated(lambda step: jnp.where(step < 9, 1.0, jnp.nan))
     _, state = controller.init()
-    for step in range(4):
+    for step in range(4):  # the schedule is refused from the ninth step on
         _, state = controller.update(cgalr_jax.Measurement(jnp.float32(0.1), jnp.int32(step)), state)
     state = state._replace(
         **dict.fromkeys(COUNTERS, largest), phase=jnp.int32(phase), suspect=state.sensitivity + 11.5
