@@ -1,6 +1,7 @@
 """Checks at trace time of the extra arguments of `update`: the three ways to measure, and the samples."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -19,6 +20,7 @@ __all__ = [
     "check_real",
     "check_state",
     "check_structure",
+    "check_types",
     "cut_samples",
     "shapes_of_samples",
 ]
@@ -76,6 +78,18 @@ def check_state(name: str, state: Any, kind: type) -> None:
             raise ValueError(
                 f"{name}.{field} must be a number, got {_checks.shown(value)}. The states of several runs "
                 "are updated under jax.vmap."
+            )
+
+
+def check_types(name: str, state: Any, types: Mapping[str, Any]) -> None:
+    """Raises a ValueError if a number of the state was cast: rounded to 16 bits, a ramp ends elsewhere."""
+    for field, wanted in types.items():
+        value = getattr(state, field)
+        found, wanted = jnp.result_type(value), jnp.dtype(wanted)
+        if found.kind != wanted.kind or found.itemsize < wanted.itemsize:
+            raise ValueError(
+                f"{name}.{field} must be {wanted.name}, as init returns it, got "
+                f"{_checks.shown(value)}. Cast the parameters, not the state of their optimizer."
             )
 
 

@@ -14,7 +14,7 @@ import optax
 
 from cgalr_jax import _checks, _leaves, _paths
 from cgalr_jax._paths import Path
-from cgalr_jax.arguments import check_state
+from cgalr_jax.arguments import check_state, check_types
 from cgalr_jax.state import find_states
 
 __all__ = ["AveragingState", "averaged_params", "polynomial_averaging"]
@@ -76,6 +76,7 @@ def polynomial_averaging(eta: float = 8.0) -> optax.GradientTransformationExtraA
     ) -> tuple[optax.Updates, AveragingState]:
         del extra_args
         check_state("opt_state", state, AveragingState)
+        check_types("opt_state", state, {"averaging_step": jnp.int32})
         if params is None:
             raise ValueError(
                 "params must be passed to update, tx.update(grads, opt_state, params); got None."
@@ -97,6 +98,11 @@ def polynomial_averaging(eta: float = 8.0) -> optax.GradientTransformationExtraA
                 )
             new = old if update is None else optax.apply_updates(old, update)
             mean = jnp.asarray(mean)  # a restored one may be of NumPy
+            if mean.dtype != _leaves.wide(mean.dtype):
+                raise ValueError(
+                    "opt_state.averaging_params must be float32 or wider, as init returns them, got "
+                    f"{_checks.shown(mean)}. Cast the parameters, not the state of their optimizer."
+                )
             new = jnp.asarray(new, mean.dtype)
             # What stays as it is adds 0: of a mask of -inf the difference would be NaN.
             new, from_ = (jnp.where(new == mean, 0, x) for x in (new, mean))

@@ -58,17 +58,10 @@ def init(
 
     reading = shapes_of_reading("signal", instrument.signal, read, instrument.layout.shapes, numbers)
     scale, controller_state = instrument.controller.init()
+    fields = {field: jnp.zeros((), dtype) for field, dtype in states.NUMBERS.items()}
+    fields["cg_scale"] = jnp.array(scale, jnp.float32)
     return ConnectomeState(
-        cg_step=jnp.zeros((), jnp.int32),
-        cg_scale=jnp.array(scale, jnp.float32),
-        cg_distance=jnp.zeros((), jnp.float32),
-        cg_motion=jnp.zeros((), jnp.float32),
-        cg_measurements=jnp.zeros((), jnp.int32),
-        cg_skipped=jnp.zeros((), jnp.int32),
-        cg_valid=jnp.zeros((), jnp.bool_),
-        cg_cut=jnp.zeros((), jnp.int32),
-        cg_moves=jnp.zeros((), jnp.int32),
-        cg_cut_moves=jnp.zeros((), jnp.int32),
+        **fields,
         cg_layers=instrument.layout.measured(),
         cg_before=jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), reading),
         cg_samples=optax.tree.zeros_like(samples),
@@ -157,6 +150,7 @@ def update(
     arguments.check_measure(measure)
     arguments.check_state("opt_state", state, ConnectomeState)
     arguments.check_state("opt_state.cg_control", state.cg_control, EnvelopeState)
+    arguments.check_types("opt_state", state, states.NUMBERS)
     # A restored state may hold NumPy arrays, which signals and controllers need not know.
     state = jax.tree.map(jnp.asarray, state)
     if jax.tree.structure(state.cg_samples) != jax.tree.structure(stored):

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from cgalr_jax import _paths
 from cgalr_jax._paths import Path
 
-__all__ = ["ConnectomeState", "check_checkpoint", "check_form", "find_states", "metrics"]
+__all__ = ["NUMBERS", "ConnectomeState", "check_checkpoint", "check_form", "find_states", "metrics"]
 
 
 class ConnectomeState(NamedTuple):
@@ -40,8 +40,19 @@ class ConnectomeState(NamedTuple):
     cg_control: Any  # state of the controller
 
 
-# The fields that always hold an array: a record with all of them is a state, NamedTuple or not.
-_ALWAYS = ConnectomeState._fields[: ConnectomeState._fields.index("cg_layers")]
+# The fields that always hold a number, and its type: a record with all of them is a state, NamedTuple or not.
+NUMBERS = {
+    "cg_step": jnp.int32,
+    "cg_scale": jnp.float32,
+    "cg_distance": jnp.float32,
+    "cg_motion": jnp.float32,
+    "cg_measurements": jnp.int32,
+    "cg_skipped": jnp.int32,
+    "cg_valid": jnp.bool_,
+    "cg_cut": jnp.int32,
+    "cg_moves": jnp.int32,
+    "cg_cut_moves": jnp.int32,
+}
 # The fields that `metrics` shows, of the state itself and of the states of controllers, nested or not.
 _OF_THE_STATE = ("scale", "distance", "motion", "measurements", "skipped", "cut", "step")
 _OF_THE_CONTROLLER = ("phase", "anchor", "ended", "z")
@@ -114,7 +125,7 @@ def metrics(opt_state: Any) -> dict[str, jax.Array]:
         >>> sorted(cgalr_jax.metrics(tx.init({"w": jnp.ones(3)})))[:3]
         ['cgalr/anchor', 'cgalr/cut', 'cgalr/distance']
     """
-    states = find_states(opt_state, _ALWAYS)
+    states = find_states(opt_state, tuple(NUMBERS))
     if not states:
         raise _none_in(opt_state)
     shown = {}
@@ -200,14 +211,14 @@ def check_form(argument: str, stored: Any, opt_state: Any) -> None:
     found, wanted = (
         [
             {path: tuple(getattr(x, "shape", ())) for path, x in state.items()}
-            for state in find_states(tree, _ALWAYS)
+            for state in find_states(tree, tuple(NUMBERS))
         ]
         for tree in (stored, opt_state)
     )
     if not wanted:
         raise _none_in(opt_state)
-    if not found and (partial := find_states(stored, _ALWAYS[:2])):
-        lacking = [field for field in _ALWAYS if (field,) not in partial[0]]
+    if not found and (partial := find_states(stored, tuple(NUMBERS)[:2])):
+        lacking = [field for field in NUMBERS if (field,) not in partial[0]]
         raise ValueError(
             f"{argument} must have all fields of a state of scale_by_connectome, got one without {lacking}. "
             "Was it saved by another release?"

@@ -315,6 +315,8 @@ def test_the_example_refuses_to_resume_with_other_units(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(RESUME.parent)
     resume = importlib.import_module("resume")
     resume.run(tmp_path, 6, seed=0, kill_at=None)
-    monkeypatch.setattr(resume, "NETWORK", linen.Sequential([linen.Dense(48), linen.relu, linen.Dense(10)]))
+    wider = linen.Sequential([linen.Dense(48), linen.relu, linen.Dense(10)])
+    monkeypatch.setattr(resume, "NETWORK", wider)
+    monkeypatch.setattr(resume, "PROBE", capture.linen_probe(wider))
     with pytest.raises(ValueError, match="'layers_0' must have 48 units, got 32 units"):
         resume.run(tmp_path, 6, seed=0, kill_at=None)

@@ -29,6 +29,34 @@ def test_the_state_of_another_optimizer_is_named(tx, state):
         tx.update(PARAMS, state, PARAMS, probe=probe)
 
 
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
+def test_a_state_that_was_cast_is_refused(dtype):
+    tx = cgalr_jax.cgalr(0.1, EXAMPLE)
+    state = optax.tree.cast(tx.init(PARAMS), dtype)  # its integers, too
+    with pytest.raises(ValueError, match=r"^opt_state\.cg_step must be int32, as init returns it, got"):
+        tx.update(PARAMS, state, PARAMS, probe=probe)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_a_state_whose_floats_were_cast_is_refused(dtype):
+    tx = cgalr_jax.cgalr(0.1, EXAMPLE)
+    state = jax.tree.map(
+        lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, tx.init(PARAMS)
+    )
+    with pytest.raises(ValueError, match=r"^opt_state\.cg_scale must be float32, as init returns it, got"):
+        tx.update(PARAMS, state, PARAMS, probe=probe)
+
+
+def test_an_average_that_was_cast_is_refused():
+    average = cgalr_jax.polynomial_averaging()
+    state = optax.tree.cast(average.init(PARAMS), jnp.bfloat16)
+    with pytest.raises(ValueError, match=r"^opt_state\.averaging_step must be int32"):
+        average.update(PARAMS, state, PARAMS)
+    narrow = average.init(PARAMS)._replace(averaging_params=optax.tree.cast(PARAMS, jnp.bfloat16))
+    with pytest.raises(ValueError, match=r"^opt_state\.averaging_params must be float32 or wider"):
+        average.update(PARAMS, narrow, PARAMS)
+
+
 def test_a_gate_of_another_window_is_no_state_of_this_one():
     def gate(window):
         return cgalr_jax.cgalr(0.1, EXAMPLE, every=1, controller=controllers.hysteresis_gate(window=window))
