@@ -20,8 +20,8 @@ def rows(header: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
 
 
 def table(title: str, note: str, header: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
-    """A section with a table."""
-    return f"### {title}\n\n{note}\n\n{rows(header, cells)}"
+    """A section with a table; nothing where it would have no rows."""
+    return f"### {title}\n\n{note}\n\n{rows(header, cells)}" if cells else ""
 
 
 def publish(

@@ -53,10 +53,6 @@ def text(found: Found) -> str:
     return "\n\n".join(part for part in parts if part) or "Nothing to compare: no task has results of ours."
 
 
-def _table(title: str, note: str, head: list[str], rows: list[list[str]]) -> str:
-    return pages.table(title, note, head, rows) if rows else ""
-
-
 def _with(found: Found, *names: str) -> Found:
     """The tasks that all these methods were run on."""
     return {label: held for label, held in found.items() if set(names) <= set(held)}
@@ -95,7 +91,7 @@ def _against(found: Found) -> str:
         "best by their test errors, which favours the baseline. A score is capped at chance."
     )
     head = ["ours", "baseline", "tasks", "tuned, mean", "median", "worst task", "by intervals", "one setting"]
-    return _table("Against the baselines", note, head, rows)
+    return pages.table("Against the baselines", note, head, rows)
 
 
 def _one_rate(both: Found, name: str) -> int:
@@ -163,7 +159,7 @@ def _each(found: Found) -> str:
         "at chance",
         "ended by",
     ]
-    return _table("Task by task", note, head, rows)
+    return pages.table("Task by task", note, head, rows)
 
 
 def _controls(found: Found) -> str:
@@ -185,7 +181,7 @@ def _controls(found: Found) -> str:
             )
     note = "The same controller with no connectome: it hears the norm of the update."
     head = ["base", "task", "ours", "update norm", "RED of ours", "worst/best", "at chance"]
-    return _table("What the connectome is worth", note, head, rows)
+    return pages.table("What the connectome is worth", note, head, rows)
 
 
 def _variants(found: Found) -> str:
@@ -209,7 +205,7 @@ def _variants(found: Found) -> str:
         "Against the defaults: a bound of 0.1, no `steps=`, and a controller that is not told the schedule, "
         "so that it anneals by itself besides; the last column is how the rates compare."
     )
-    return _table("Other settings", note, ["task", "ours", "error", "RED", "rate over rate"], rows)
+    return pages.table("Other settings", note, ["task", "ours", "error", "RED", "rate over rate"], rows)
 
 
 def _bases(found: Found) -> str:
@@ -240,4 +236,4 @@ def _bases(found: Found) -> str:
         "rate that ours came to, over the cosine's tuned one (median, least and largest of the tasks)."
     )
     head = ["base optimizer", "tasks", "RED, mean", "worst task", "found/best", "worst/best, mean / largest"]
-    return _table("Base optimizers", note, head, rows)
+    return pages.table("Base optimizers", note, head, rows)

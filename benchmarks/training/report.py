@@ -177,7 +177,7 @@ def _among_ours(table: protocols.Table) -> str:
         "worst/best",
         "at chance",
     ]
-    return pages.table("Signals and controls", note, header, rows) if rows else ""
+    return pages.table("Signals and controls", note, header, rows)
 
 
 def _by_task(table: protocols.Table) -> str:
@@ -211,7 +211,7 @@ def _by_task(table: protocols.Table) -> str:
         "the last column is protocol A against SGD cosine."
     )
     header = ["task", "best rate of SGD cosine", *names, f"RED of {OURS}"]
-    return pages.table("Task by task", note, header, rows) if rows else ""
+    return pages.table("Task by task", note, header, rows)
 
 
 def _share_to_target(table: protocols.Table, label: str, name: str, tuned: bool) -> tuple[float, float]:
@@ -251,7 +251,7 @@ def _seconds(folder: pathlib.Path, table: protocols.Table) -> str:
         "the others over their 100x range. The networks are tiny, so that what a measurement costs is seen "
         "at its worst."
     )
-    return pages.table("Seconds", note, ["task", *seconds.METHODS], rows) if rows else ""
+    return pages.table("Seconds", note, ["task", *seconds.METHODS], rows)
 
 
 def _time_to_target(table: protocols.Table) -> str:
@@ -284,7 +284,7 @@ def _time_to_target(table: protocols.Table) -> str:
         "target",
         *(f"{name}, {'oracle rate' if tuned else '100x range'}" for name, tuned in shown),
     ]
-    return pages.table("Time to target", note, header, rows) if shown else ""
+    return pages.table("Time to target", note, header, rows)
 
 
 def _targets(table: protocols.Table) -> str:
@@ -331,4 +331,4 @@ def _targets(table: protocols.Table) -> str:
             ]
         )
     note = "Set before the reporting seeds were touched; RED in % unless said otherwise, mean over tasks."
-    return pages.table("Targets", note, ["target", "wanted", "found", "reached"], rows) if rows else ""
+    return pages.table("Targets", note, ["target", "wanted", "found", "reached"], rows)
