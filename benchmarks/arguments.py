@@ -48,6 +48,17 @@ def add_comparison(
     parser.add_argument("--tasks", nargs="+", action=Each, metavar="TASK", choices=list(tasks))
     parser.add_argument("--methods", nargs="+", action=Each, metavar="METHOD", choices=list(methods))
     parser.add_argument("--report", action="store_true", help="train nothing, report what is there")
+    parser.add_argument("--publish", action="store_true", help="put the report into docs/results")
+
+
+def check_publish(
+    parser: argparse.ArgumentParser, options: argparse.Namespace, part: Any, page: pathlib.Path
+) -> None:
+    """Ends with a sentence if `--publish` was given, and a part only was chosen or there is no such page."""
+    if options.publish and part:
+        parser.error("argument --publish: puts the whole report, it goes with no choice of a part of it")
+    if options.publish and not page.exists():
+        parser.error(f"argument --publish: there is no {page} to put the report into")
 
 
 class Each(argparse.Action):

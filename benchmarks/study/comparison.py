@@ -67,13 +67,11 @@ def _options(of: Comparison, given: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--seeds", type=arguments.positive_integer, metavar="N", help="0 ... N - 1; default: the task's own"
     )
-    parser.add_argument("--publish", action="store_true", help="put the report into docs/results")
     parser.add_argument("--published", action="store_true", help="go on from the outcomes that are published")
     parser.add_argument("--one-core", action="store_true", help="leave the other cores to others")
     options = parser.parse_args(given)
     part = options.quick or options.tasks or options.methods or options.seeds
-    if options.publish and part:
-        parser.error("argument --publish: puts the whole report, it goes with no choice of a part of it")
+    arguments.check_publish(parser, options, part, of.page)
     if options.report:
         arguments.need_no_data(parser, options, "--report trains nothing")
     options.tasks = options.tasks or list(quick_tasks if options.quick else of.tasks)

@@ -45,7 +45,6 @@ def _options(given: list[str] | None) -> argparse.Namespace:
         metavar="N",
         help="default: one for each core",
     )
-    parser.add_argument("--publish", action="store_true", help="put the report into docs/results")
     parser.add_argument("--seconds", action="store_true", help="measure what a step costs, and report")
     experiments = list(tuning.EXPERIMENTS)
     parser.add_argument("--tune", nargs="+", action=arguments.Each, metavar="EXPERIMENT", choices=experiments)
@@ -64,10 +63,7 @@ def _options(given: list[str] | None) -> argparse.Namespace:
     if options.seconds and options.report:
         parser.error("argument --seconds: measures, and then reports; --report only reports")
     part = options.quick or options.tune or options.tasks or options.methods or options.seeds != "reporting"
-    if options.publish and part:
-        parser.error("argument --publish: puts the whole report, it goes with no choice of a part of it")
-    if options.publish and not report.PAGE.exists():
-        parser.error(f"argument --publish: there is no {report.PAGE} to put the report into")
+    arguments.check_publish(parser, options, part, report.PAGE)
     return options
 
 
