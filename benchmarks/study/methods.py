@@ -10,11 +10,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
-import cgalr_jax
 from benchmarks import schedules
 from benchmarks.study.tasks import Task
 
@@ -88,22 +86,3 @@ def shapes(steps: int, steps_per_epoch: int) -> dict[str, np.ndarray]:
     """Schedules with a peak of 1, f32[steps]; "envelope" is the upper bound of the paper's preset."""
     epoch = np.arange(steps, dtype=np.float32) // steps_per_epoch
     return schedules.shapes(steps) | {"envelope": 1 / (1 + epoch / 10)}
-
-
-def evaluated(state: Any, params: Any) -> Any:
-    """The parameters that are scored: the average where the optimizer keeps one."""
-    if isinstance(state, optax.contrib.ScheduleFreeState):
-        return optax.contrib.schedule_free_eval_params(state, params)
-    if optax.tree.get_all_with_path(state, "averaging_step"):
-        return cgalr_jax.averaged_params(state, params)
-    return params
-
-
-def observe(state: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Scale, distance and how the calibration ended; 1, 0 and NaN of an optimizer that has none."""
-    names = {"cg_scale": 1.0, "cg_distance": 0.0, "ended": jnp.nan}
-    scale, distance, ended = (
-        jnp.asarray(optax.tree.get(state, name, default=default), jnp.float32)
-        for name, default in names.items()
-    )
-    return scale, distance, ended

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from benchmarks import scores
+from benchmarks import scores, steps
 from benchmarks.study import methods, tasks
 
 
@@ -24,11 +24,6 @@ class Outcome(NamedTuple):
     rate: np.ndarray  # f32[S, C], base rate times schedule times scale
     distance: np.ndarray  # f32[S, C], 0 without a connectome
     ended: np.ndarray  # f32[S], how the calibration ended, see `cgalr_jax.controllers`; NaN without one
-
-
-class _Run(NamedTuple):
-    params: Any
-    state: Any
 
 
 _CURVE_SAMPLES = 2000
@@ -84,43 +79,36 @@ class Runner:
 
         # 1. The optimizer, and what it is told at each step.
         probed = problem.take(data, "probe", parts["probe"])[0]
-        paired = family.source == "paired" and task.paired
+        source = "fixed" if family.source == "paired" and not task.paired else family.source
+        batch = parts["train"][: task.batch]
         setting = methods.Setting(
             config=config,
             example=jax.eval_shape(units, params, probed),
-            samples=problem.take(data, "train", parts["train"][: task.batch])[0] if paired else None,
+            samples=problem.take(data, "train", batch)[0] if source == "paired" else None,
             steps=self.steps,
             steps_per_epoch=self.steps_per_epoch,
             key=method_key,
         )
         optimizer = optax.with_extra_args_support(family.build(setting))
 
-        def told(inputs: Any) -> dict[str, Any]:
-            if family.source is None:
-                return {}
-            if paired:
-                return {"probe": units, "samples": inputs}
-            return {"probe": lambda params: units(params, probed)}
-
         # 2. Steps, epochs, stretches of epochs with a score at the end of each.
-        def step(run: _Run, given: tuple[jax.Array, jax.Array]) -> tuple[_Run, None]:
+        def step(run: steps.Run, given: tuple[jax.Array, jax.Array]) -> tuple[steps.Run, None]:
             numbers, key = given
             inputs, targets = problem.take(data, "train", numbers)
 
             def objective(params: Any) -> jax.Array:
                 return problem.loss(params, problem.model.apply(params, inputs, key)[0], targets)
 
-            gradient = jax.grad(objective)(run.params)
-            updates, state = optimizer.update(gradient, run.state, run.params, **told(inputs))
-            return _Run(optax.apply_updates(run.params, updates), state), None
+            told = steps.told(source, units, inputs, probed)
+            return steps.step(optimizer, objective, run, **told), None
 
-        def epoch(run: _Run, number: jax.Array) -> tuple[_Run, None]:
+        def epoch(run: steps.Run, number: jax.Array) -> tuple[steps.Run, None]:
             order = jax.random.permutation(jax.random.fold_in(order_key, number), parts["train"])
             order = order[: self.steps_per_epoch * task.batch].reshape(self.steps_per_epoch, task.batch)
             keys = jax.random.split(jax.random.fold_in(dropout_key, number), self.steps_per_epoch)
             return jax.lax.scan(step, run, (order, keys))
 
-        def evaluated(params: Any, inputs: Any) -> Any:
+        def answered(params: Any, inputs: Any) -> Any:
             """Outputs of samples, so many at a time; of a graph for all of its nodes."""
 
             def apply(inputs: Any) -> Any:
@@ -133,22 +121,20 @@ class Runner:
                 lambda leaf: leaf.reshape(len(inputs), *leaf.shape[2:]), jax.lax.map(apply, chunks)
             )
 
-        def score(run: _Run, part: str, samples: int | None = None) -> jax.Array:
+        def score(run: steps.Run, part: str, samples: int | None = None) -> jax.Array:
             inputs, targets = problem.take(data, part, parts[part][:samples])
-            outputs = evaluated(methods.evaluated(run.state, run.params), inputs)
+            outputs = answered(steps.evaluated(run), inputs)
             return scores.capped(problem.score(outputs, targets), task.chance)
 
-        def stretch(run: _Run, numbers: jax.Array) -> tuple[_Run, tuple]:
+        def stretch(run: steps.Run, numbers: jax.Array) -> tuple[steps.Run, tuple]:
             run, _ = jax.lax.scan(epoch, run, numbers)
-            scale, distance, _ = methods.observe(run.state)
             last = (numbers[-1] + 1) * self.steps_per_epoch - 1
-            rate = config["rate"] * config["shape"][last] * scale
+            rate = config["rate"] * config["shape"][last] * steps.observe(run.state, "cg_scale", 1.0)
             scores = (score(run, part, _CURVE_SAMPLES) for part in ("validation", "test"))
-            return run, (*scores, rate, distance)
+            return run, (*scores, rate, steps.observe(run.state, "cg_distance", 0.0))
 
-        run = _Run(params, optimizer.init(params))
+        run = steps.Run(params, optimizer.init(params))
         numbers = jnp.arange(task.epochs).reshape(task.points, -1)
         run, curves = jax.lax.scan(stretch, run, numbers)
-        return Outcome(
-            score(run, "validation"), score(run, "test"), *curves, ended=methods.observe(run.state)[2]
-        )
+        ended = steps.observe(run.state, "ended", jnp.nan)
+        return Outcome(score(run, "validation"), score(run, "test"), *curves, ended)

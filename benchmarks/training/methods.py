@@ -9,12 +9,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
 import cgalr_jax
-from benchmarks import schedules
+from benchmarks import schedules, steps
 from benchmarks.training import controllers, models, signals, tasks
 
 Config = dict[str, Any]  # "rate": f32[], "shape": f32[steps], and a family's own numbers
@@ -31,35 +30,18 @@ class Family(NamedTuple):
     """One computation; ``build(task, config, key, inputs)`` makes its optimizer from an example batch."""
 
     build: Callable[..., optax.GradientTransformation]
-    source: str | None = None  # where activations come from: None, "probe" or "paired"
-    averages: bool = False  # scores the average of the parameters, unless the configuration forbids
-    schedule_free: bool = False  # scores the parameters schedule-free asks for
+    source: str | None = None  # where activations come from: None, "fixed" or "paired"
     samples: int | None = None  # how many are forwarded; None: the whole batch, or 128 of a probe
     select: Callable[[models.Layers], models.Layers] = all_layers  # which of the model's are measured
 
     def extras(self, task: tasks.Task, split: Any, inputs: jax.Array) -> dict[str, Any]:
         """The extra arguments of ``update``."""
-        model = task.model
-        if self.source == "paired":
-            return {
-                "probe": lambda params, samples: self.select(model.apply(params, samples)[1]),
-                "samples": inputs[: self.samples],
-            }
-        if self.source == "probe":
-            fixed = split.inputs[: self.samples or PROBE_SAMPLES]
-            return {"probe": lambda params: self.select(model.apply(params, fixed)[1])}
-        return {}
 
-    def evaluated(self, state: Any, params: Any) -> Any:
-        """The parameters that are scored."""
-        return optax.contrib.schedule_free_eval_params(state, params) if self.schedule_free else params
+        def units(params: models.Params, samples: jax.Array) -> models.Layers:
+            return self.select(task.model.apply(params, samples)[1])
 
-    def observe(self, state: Any) -> tuple[jax.Array, jax.Array]:
-        """Scale and distance, 1 where there are none."""
-        return (
-            jnp.asarray(optax.tree.get(state, "cg_scale", 1.0)),
-            jnp.asarray(optax.tree.get(state, "cg_distance", 1.0)),
-        )
+        fixed = split.inputs[: self.samples or PROBE_SAMPLES]
+        return steps.told(self.source, units, inputs[: self.samples], fixed)
 
 
 # What a configuration chooses by the place of a name: arrays hold no names.
@@ -93,8 +75,13 @@ BASES = {
 }
 
 
-def _plain(base: Callable[..., optax.GradientTransformation], **rest: Any) -> Family:
-    return Family(lambda task, config, key, inputs: base(task, config), **rest)
+def _plain(base: Callable[..., optax.GradientTransformation]) -> Family:
+    return Family(lambda task, config, key, inputs: base(task, config))
+
+
+def _averaged(base: Callable[..., optax.GradientTransformation]) -> Family:
+    """Scores the average of the parameters, unless the configuration forbids."""
+    return _plain(lambda *given: optax.chain(base(*given), cgalr_jax.polynomial_averaging()))
 
 
 def connectome_family(
@@ -125,9 +112,10 @@ def connectome_family(
             controller=make_controller(config, key),
             signal=make_signal(config),
         )
-        return optax.chain(BASES[base](task, config), block)
+        average = [cgalr_jax.polynomial_averaging()] if averages else []
+        return optax.chain(BASES[base](task, config), block, *average)
 
-    return Family(build, source, averages, samples=samples, select=select)
+    return Family(build, source, samples, select)
 
 
 SGD_RATES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
@@ -146,15 +134,13 @@ FAMILIES: dict[str, Family] = {
     "adamw": _plain(BASES["adamw"]),
     "adam": _plain(BASES["adam"]),
     "muon": _plain(BASES["muon"]),
-    "dog": _plain(lambda task, config: optax.contrib.dog(schedules.rate_of(config)), averages=True),
-    "dowg": _plain(lambda task, config: optax.contrib.dowg(schedules.rate_of(config)), averages=True),
+    "dog": _averaged(lambda task, config: optax.contrib.dog(schedules.rate_of(config))),
+    "dowg": _averaged(lambda task, config: optax.contrib.dowg(schedules.rate_of(config))),
     "prodigy": _plain(lambda task, config: optax.contrib.prodigy(schedules.rate_of(config))),
     "d-adapt": _plain(lambda task, config: optax.contrib.dadapt_adamw(schedules.rate_of(config))),
     "mechanic": _plain(lambda task, config: optax.contrib.mechanize(_sgd(task, config))),
-    "schedule-free": _plain(
-        lambda task, config: optax.contrib.schedule_free_sgd(config["rate"]), schedule_free=True
-    ),
-    "sgd averaged": _plain(_sgd, averages=True),
+    "schedule-free": _plain(lambda task, config: optax.contrib.schedule_free_sgd(config["rate"])),
+    "sgd averaged": _averaged(_sgd),
     # Every signal with `calibrated`, and every controller with the hybrid, by their own names.
     **{name: connectome_family(name) for name in signals.SIGNALS},
     **{name: connectome_family("hybrid", controller=name) for name in controllers.CONTROLLERS},
@@ -164,7 +150,7 @@ FAMILIES: dict[str, Family] = {
         for base in ("SGD", *OTHER_BASES)
     },
     "yoked": connectome_family("update norm", source=None, controller="replay"),
-    "probe": connectome_family("hybrid", source="probe"),
+    "probe": connectome_family("hybrid", source="fixed"),
 }
 
 BASELINES: dict[str, Method] = {

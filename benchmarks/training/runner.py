@@ -14,8 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-import cgalr_jax
-from benchmarks import scores
+from benchmarks import scores, steps
 from benchmarks.training import data, methods, models, tasks
 
 CHECKPOINTS = 20  # scores along the way, for the time to target
@@ -31,11 +30,6 @@ class Outcome(NamedTuple):
     distance: Any  # [S, K, steps]
 
 
-class _Run(NamedTuple):
-    params: models.Params
-    state: Any
-
-
 def batches(key: jax.Array, samples: int, batch: int, steps: int) -> jax.Array:
     """Shuffled epochs: int32[steps, batch], every sample once an epoch, an incomplete last batch dropped."""
     epochs = -(-steps // (samples // batch))
@@ -47,42 +41,33 @@ def _take(tree: Any, indices: jax.Array) -> Any:
     return jax.tree.map(lambda leaf: leaf[indices], tree)
 
 
-def _objective(task: tasks.Task, params: models.Params, inputs: jax.Array, targets: Any) -> jax.Array:
-    return task.loss(task.model.apply(params, inputs)[0], targets)
-
-
 def _train_one(task: tasks.Task, family: methods.Family, prepared: tuple, config: methods.Config) -> Outcome:
     split, params, order, key = prepared
     example = split.inputs[: task.batch]
-    optimizer = family.build(task, config, key, example)
-    if family.averages:
-        optimizer = optax.chain(optimizer, cgalr_jax.polynomial_averaging())
-    optimizer = optax.with_extra_args_support(optimizer)
+    optimizer = optax.with_extra_args_support(family.build(task, config, key, example))
     curve_split = split._replace(
         test_inputs=split.test_inputs[:CURVE_SAMPLES],
         test_targets=_take(split.test_targets, slice(CURVE_SAMPLES)),
     )
 
-    def step(run: _Run, indices: jax.Array):
+    def step(run: steps.Run, indices: jax.Array):
         inputs, targets = split.inputs[indices], _take(split.targets, indices)
-        loss, gradient = jax.value_and_grad(functools.partial(_objective, task))(run.params, inputs, targets)
-        extras = family.extras(task, split, inputs)
-        updates, state = optimizer.update(gradient, run.state, run.params, value=loss, **extras)
-        return _Run(optax.apply_updates(run.params, updates), state), family.observe(state)
 
-    def stretch(run: _Run, indices: jax.Array):
+        def objective(params: models.Params) -> jax.Array:
+            return task.loss(task.model.apply(params, inputs)[0], targets)
+
+        run = steps.step(optimizer, objective, run, **family.extras(task, split, inputs))
+        return run, tuple(steps.observe(run.state, name, 1.0) for name in ("cg_scale", "cg_distance"))
+
+    def stretch(run: steps.Run, indices: jax.Array):
         run, observed = jax.lax.scan(step, run, indices)
         return run, (observed, score(run, curve_split))
 
-    def score(run: _Run, split: data.Split) -> jax.Array:
-        params = family.evaluated(run.state, run.params)
-        if family.averages:
-            use = config.get("averaged", jnp.ones(())) > 0
-            average = cgalr_jax.averaged_params(run.state, params)
-            params = jax.tree.map(lambda mean, last: jnp.where(use, mean, last), average, params)
+    def score(run: steps.Run, split: data.Split) -> jax.Array:
+        params = steps.evaluated(run, averaged=config.get("averaged", 1.0) > 0)
         return scores.capped(task.score(task.model, params, split), task.chance)
 
-    run = _Run(params, optimizer.init(params))
+    run = steps.Run(params, optimizer.init(params))
     run, (observed, curve) = jax.lax.scan(stretch, run, order.reshape(CHECKPOINTS, -1, task.batch))
     scale, distance = (leaf.reshape(-1) for leaf in observed)
     return Outcome(score(run, split), curve, scale, distance)

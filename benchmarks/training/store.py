@@ -19,7 +19,7 @@ class Record(NamedTuple):
     score: np.ndarray  # f32[S, K]
     curve: np.ndarray  # f32[S, K, CHECKPOINTS], scores along the way
     scale: np.ndarray  # f32[S, K, T]: 1 where a method has none; every fifth step
-    distance: np.ndarray  # f32[S, K, T]
+    distance: np.ndarray  # f32[S, K, T], likewise
     seconds: np.ndarray  # f32[], wall time a run while vmapped with the others of its family
 
 

@@ -174,10 +174,11 @@ def _layers() -> Iterator[Setting]:
 
 
 def _samples() -> Iterator[Setting]:
-    for source, counts in (("paired", (4, 8, 16, 32)), ("probe", (8, 16, 32, 64, 128))):
+    sources = ("paired", "paired", (4, 8, 16, 32)), ("probe", "fixed", (8, 16, 32, 64, 128))
+    for name, source, counts in sources:
         for samples in counts:
             made = methods.connectome_family("hybrid", source=source, samples=samples)
-            yield _own(f"{source}, {samples} samples", f"{source} {samples}", made)
+            yield _own(f"{name}, {samples} samples", f"{name} {samples}", made)
 
 
 def _clip() -> Iterator[Setting]:
