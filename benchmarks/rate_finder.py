@@ -25,7 +25,7 @@ import cgalr_jax
 from benchmarks import arguments, estimates, pages, scores
 from benchmarks.paper import methods, models, tasks
 from benchmarks.study import problems, runner
-from benchmarks.study.tasks import Model, Parts, Problem, Task
+from benchmarks.study.tasks import Parts, Problem, Task, deterministic
 from benchmarks.training import runner as training
 from benchmarks.training import tasks as small
 from examples import datasets
@@ -47,7 +47,7 @@ class Optimizer(NamedTuple):
 
 _GRID = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 OPTIMIZERS = {
-    "SGD": Optimizer(lambda rate: optax.sgd(rate, momentum=0.9), "SGD cosine", _GRID),
+    "SGD": Optimizer(methods.SGD, "SGD cosine", _GRID),
     "AdamW": Optimizer(optax.adamw, "AdamW cosine", tuple(rate / 10 for rate in _GRID)),
 }
 
@@ -95,9 +95,8 @@ def _small(label: str) -> Task:
             del params
             return task.loss(outputs, targets)
 
-        model = Model(task.model.init, lambda params, inputs, key: task.model.apply(params, inputs))
         score = scores.error if whole.targets.ndim == 1 else task.loss  # nats for sequences
-        return Problem(data, split, take, model, loss, score)
+        return Problem(data, split, take, deterministic(task.model), loss, score)
 
     samples = jax.eval_shape(task.split, jax.random.key(0)).inputs.shape[0] * 4 // 5
     return _task(load, max(task.steps // (samples // task.batch), 1), task.batch, task.chance)

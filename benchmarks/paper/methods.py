@@ -8,13 +8,11 @@ import optax
 
 import cgalr_jax
 from benchmarks import schedules
-from benchmarks.study.methods import Family, Method, Setting
+from benchmarks.study.methods import Family, Method, Setting, plain
 from benchmarks.training.controllers import listening
 from cgalr_jax import presets, signals
 
-
-def _sgd(rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
-    return optax.sgd(rate, momentum=0.9)
+SGD = functools.partial(optax.sgd, momentum=0.9)
 
 
 def _paper(topology: presets.Topology, **rest: Any) -> Family:
@@ -52,14 +50,10 @@ def ours(setting: Setting, rows: int | None = None, **rest: Any) -> optax.Gradie
 
 
 FAMILIES: dict[str, Family] = {
-    "sgd": Family(lambda setting: _sgd(schedules.rate_of(setting.config))),
-    "adamw": Family(lambda setting: optax.adamw(schedules.rate_of(setting.config))),
-    "prodigy": Family(lambda setting: optax.contrib.prodigy(schedules.rate_of(setting.config))),
-    "dog": Family(
-        lambda setting: optax.chain(
-            optax.contrib.dog(schedules.rate_of(setting.config)), cgalr_jax.polynomial_averaging()
-        )
-    ),
+    "sgd": plain(SGD),
+    "adamw": plain(optax.adamw),
+    "prodigy": plain(optax.contrib.prodigy),
+    "dog": plain(lambda rate: optax.chain(optax.contrib.dog(rate), cgalr_jax.polynomial_averaging())),
     "paper deaths": _paper("deaths"),
     "paper barcode": _paper("barcode"),
     "paper WD": _paper("wasserstein", max_units=32),  # H1 of more takes seconds a measurement

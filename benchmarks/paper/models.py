@@ -9,20 +9,18 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from benchmarks.study.tasks import Model, Params, Units
+from benchmarks.study.tasks import Model, Params, Units, deterministic
 from benchmarks.training import models
 
 
 def mlp(sizes: tuple[int, ...]) -> Model:
     """Dense layers with LeakyReLU, as the group's code has them; both hidden layers are measured."""
-    inner = models.mlp(sizes, activation=jax.nn.leaky_relu)
-
-    def apply(params: Params, inputs: jax.Array, key: jax.Array | None) -> tuple[jax.Array, Units]:
-        del key
-        outputs, layers = inner.apply(params, inputs.reshape(len(inputs), -1))
-        return outputs, {name: jax.nn.leaky_relu(layer) for name, layer in layers.items()}
-
-    return Model(inner.init, apply)
+    leaky = jax.nn.leaky_relu
+    return deterministic(
+        models.mlp(sizes, activation=leaky),
+        flat=True,
+        units=lambda layers: {name: leaky(layer) for name, layer in layers.items()},
+    )
 
 
 def cnn(
@@ -44,7 +42,7 @@ def cnn(
     def init(key: jax.Array) -> Params:
         keys = jax.random.split(key, len(channels))
         kernels = [
-            jnp.sqrt(2 / (9 * before)) * jax.random.normal(each, (9 * before, after))
+            models.normal(each, 9 * before, after)
             for each, before, after in zip(keys[1:], channels[:-1], channels[1:], strict=True)
         ]
         biases = [jnp.zeros(after) for after in channels[1:]]
@@ -56,8 +54,7 @@ def cnn(
             inputs = jax.nn.relu(models.patches(inputs, stride) @ kernel + bias)
             units[f"conv{index}"] = inputs
             if not strided:
-                n, height, width, features = inputs.shape
-                inputs = inputs.reshape(n, height // 2, 2, width // 2, 2, features).max((2, 4))
+                inputs = models.squares(inputs).max((2, 4))
         outputs, dense = head.apply(params["head"], inputs, key)
         return outputs, dense if dense_only else units | dense
 
@@ -126,12 +123,7 @@ def graph_network(features: int, width: int, classes: int, terms: int, dropout: 
 
 def transformer(vocabulary: int, width: int, context: int, blocks: int) -> Model:
     """A causal transformer; the hidden units of its feed-forward layers are measured."""
-    inner = models.transformer(vocabulary, width, context, blocks, heads=4)
-
-    def apply(params: Params, inputs: jax.Array, key: jax.Array | None) -> tuple[jax.Array, Units]:
-        del key
-        outputs, layers = inner.apply(params, inputs)
-        hidden = {name: jax.nn.relu(x) for name, x in layers.items() if name.endswith("/expand")}
-        return outputs, hidden
-
-    return Model(inner.init, apply)
+    return deterministic(
+        models.transformer(vocabulary, width, context, blocks, heads=4),
+        units=lambda layers: {name: jax.nn.relu(x) for name, x in layers.items() if name.endswith("/expand")},
+    )

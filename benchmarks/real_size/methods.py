@@ -9,29 +9,24 @@ import optax
 import cgalr_jax
 from benchmarks import schedules
 from benchmarks.paper import methods as paper
-from benchmarks.study.methods import Family, Method, Setting
+from benchmarks.study.methods import Base, Family, Method, Setting, plain
 from benchmarks.study.tasks import Task
 from cgalr_jax import signals
 
 SAMPLES = 32  # that ours measures on, as the documentation advises
 
-Base = Callable[[optax.Schedule], optax.GradientTransformation]
 BASES: dict[str, tuple[Base, str]] = {  # and the kind of its base rate
-    "SGD": (functools.partial(optax.sgd, momentum=0.9), "sgd"),
+    "SGD": (paper.SGD, "sgd"),
     "AdamW": (optax.adamw, "adam"),
     "NadamW": (optax.nadamw, "adam"),
     "SGD without momentum": (optax.sgd, "sgd"),
-    "Nesterov": (functools.partial(optax.sgd, momentum=0.9, nesterov=True), "sgd"),
+    "Nesterov": (functools.partial(paper.SGD, nesterov=True), "sgd"),
     "Adam": (optax.adam, "adam"),
     "Lion": (optax.lion, "lion"),
     "Muon": (optax.contrib.muon, "muon"),
     "Adafactor": (optax.adafactor, "muon"),
 }
 OTHER_BASES = ("SGD without momentum", "Nesterov", "Adam", "Lion", "Muon", "Adafactor")
-
-
-def _plain(base: Base) -> Family:
-    return Family(lambda setting: base(schedules.rate_of(setting.config)))
 
 
 def _ours_on(base: Base, **rest: Any) -> Family:
@@ -58,14 +53,10 @@ def _schedule_free(setting: Setting) -> optax.GradientTransformation:
     return optax.contrib.schedule_free_adamw(setting.config["rate"], warmup_steps=setting.steps // 10)
 
 
-def _mechanic(setting: Setting) -> optax.GradientTransformation:
-    return optax.contrib.mechanize(BASES["SGD"][0](schedules.rate_of(setting.config)))
-
-
 BOUNDS = (0.05, 0.02)  # of one step, tried beside the default of 0.1
 
 FAMILIES: dict[str, Family] = {
-    **{name: _plain(base) for name, (base, _) in BASES.items()},
+    **{name: plain(base) for name, (base, _) in BASES.items()},
     **{f"ours on {name}": _ours_on(base) for name, (base, _) in BASES.items()},
     **{
         f"update norm on {name}": _ours_on(BASES[name][0], signal=signals.update_norm())
@@ -75,7 +66,7 @@ FAMILIES: dict[str, Family] = {
     "known schedule": Family(functools.partial(paper.ours, rows=SAMPLES), "paired"),
     "known length": Family(_known_length, "paired"),
     "schedule-free AdamW": Family(_schedule_free),
-    "Mechanic": Family(_mechanic),
+    "Mechanic": plain(lambda rate: optax.contrib.mechanize(paper.SGD(rate))),
     "Prodigy": paper.FAMILIES["prodigy"],
     "DoG": paper.FAMILIES["dog"],
 }

@@ -11,18 +11,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from benchmarks.study.tasks import Model, Params, Units
+from benchmarks.study.tasks import Model, Params, Units, deterministic
 from benchmarks.training import models
-
-
-def deterministic(inner: models.Model, *, flat: bool = False) -> Model:
-    """A model that draws nothing; ``flat``: its inputs as [N, F]."""
-
-    def apply(params: Params, inputs: jax.Array, key: jax.Array | None) -> tuple[jax.Array, Units]:
-        del key
-        return inner.apply(params, inputs.reshape(len(inputs), -1) if flat else inputs)
-
-    return Model(inner.init, apply)
 
 
 def mlp(
@@ -32,10 +22,6 @@ def mlp(
 ) -> Model:
     """Dense layers; see `benchmarks.training.models.mlp`."""
     return deterministic(models.mlp(sizes, normalise, activation), flat=True)
-
-
-def _normal(key: jax.Array, inputs: int, outputs: int, gain: float = 2.0) -> jax.Array:
-    return jnp.sqrt(gain / inputs) * jax.random.normal(key, (inputs, outputs))
 
 
 def _standardised(values: jax.Array, axes: int | tuple[int, ...]) -> jax.Array:
@@ -48,16 +34,16 @@ def residual_mlp(inputs: int, width: int, blocks: int, outputs: int) -> Model:
     def init(key: jax.Array) -> Params:
         first, last, *keys = jax.random.split(key, 2 + 2 * blocks)
         return {
-            "first": _normal(first, inputs, width),
+            "first": models.normal(first, inputs, width),
             "blocks": [
                 {
-                    "up": _normal(up, width, width),
+                    "up": models.normal(up, width, width),
                     "bias": jnp.zeros(width),
-                    "down": _normal(down, width, width, 1.0 / blocks),
+                    "down": models.normal(down, width, width, 1.0 / blocks),
                 }
                 for up, down in zip(keys[::2], keys[1::2], strict=True)
             ],
-            "last": _normal(last, width, outputs, 1.0),
+            "last": models.normal(last, width, outputs, 1.0),
         }
 
     def apply(params: Params, inputs: jax.Array, key: jax.Array | None) -> tuple[jax.Array, Units]:
@@ -73,7 +59,11 @@ def residual_mlp(inputs: int, width: int, blocks: int, outputs: int) -> Model:
 
 
 def _convolution(key: jax.Array, before: int, after: int) -> Params:
-    return {"kernel": _normal(key, 9 * before, after), "gain": jnp.ones(after), "bias": jnp.zeros(after)}
+    return {
+        "kernel": models.normal(key, 9 * before, after),
+        "gain": jnp.ones(after),
+        "bias": jnp.zeros(after),
+    }
 
 
 def _convolve(params: Params, images: jax.Array, *, normalise: bool, stride: int = 1) -> jax.Array:
@@ -92,8 +82,8 @@ def _convolutions_and_dense(
         "convolutions": [
             _convolution(each, *pair) for each, pair in zip(keys, itertools.pairwise(channels), strict=True)
         ],
-        "dense": _normal(dense, flat, width),
-        "head": _normal(head, width, outputs, 1.0),
+        "dense": models.normal(dense, flat, width),
+        "head": models.normal(head, width, outputs, 1.0),
     }
 
 
@@ -108,8 +98,7 @@ def cnn(side: int, channels: tuple[int, ...], width: int, classes: int, *, norma
         units = {}
         for index, convolution in enumerate(params["convolutions"]):
             units[f"conv{index}"] = inputs = _convolve(convolution, inputs, normalise=normalise)
-            n, height, width, features = inputs.shape
-            inputs = jax.nn.relu(inputs).reshape(n, height // 2, 2, width // 2, 2, features).max((2, 4))
+            inputs = models.squares(jax.nn.relu(inputs)).max((2, 4))
         units["dense"] = dense = inputs.reshape(len(inputs), -1) @ params["dense"]
         return jax.nn.relu(dense) @ params["head"], units
 
@@ -133,7 +122,7 @@ def resnet(channels: tuple[int, ...], classes: int) -> Model:
                     keys[::2], keys[1::2], itertools.pairwise(channels[1:]), strict=True
                 )
             ],
-            "head": _normal(head, channels[-1], classes, 1.0),
+            "head": models.normal(head, channels[-1], classes, 1.0),
         }
 
     def apply(params: Params, inputs: jax.Array, key: jax.Array | None) -> tuple[jax.Array, Units]:
@@ -160,10 +149,10 @@ def lstm(vocabulary: int, embedding: int, width: int) -> Model:
         tokens, drive, cell, head = jax.random.split(key, 4)
         return {
             "tokens": jax.random.normal(tokens, (vocabulary, embedding)),
-            "drive": _normal(drive, embedding, 4 * width, 1.0),
-            "cell": _normal(cell, width, 4 * width, 1.0),
+            "drive": models.normal(drive, embedding, 4 * width, 1.0),
+            "cell": models.normal(cell, width, 4 * width, 1.0),
             "bias": jnp.zeros(4 * width).at[width : 2 * width].set(1.0),  # what is remembered, at first
-            "head": _normal(head, width, vocabulary, 1.0),
+            "head": models.normal(head, width, vocabulary, 1.0),
         }
 
     def apply(params: Params, inputs: jax.Array, key: jax.Array | None) -> tuple[jax.Array, Units]:

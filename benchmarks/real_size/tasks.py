@@ -18,7 +18,7 @@ from benchmarks import scores
 from benchmarks.paper import tasks as paper
 from benchmarks.real_size import models
 from benchmarks.study import problems
-from benchmarks.study.tasks import Model, Problem, Task
+from benchmarks.study.tasks import Model, Problem, Task, deterministic
 from benchmarks.training import models as training_models
 from examples import datasets
 
@@ -120,9 +120,7 @@ def _text(make: Callable[[int], Model]) -> Task:
 
 
 def _transformer(vocabulary: int, width: int, blocks: int) -> Model:
-    return models.deterministic(
-        training_models.transformer(vocabulary, width, problems.CONTEXT, blocks, heads=4)
-    )
+    return deterministic(training_models.transformer(vocabulary, width, problems.CONTEXT, blocks, heads=4))
 
 
 class Graph(NamedTuple):

@@ -51,6 +51,14 @@ class Family(NamedTuple):
     source: str | None = None
 
 
+Base = Callable[[optax.Schedule], optax.GradientTransformation]
+
+
+def plain(base: Base) -> Family:
+    """An optimizer that is told its schedule and nothing else."""
+    return Family(lambda setting: base(schedules.rate_of(setting.config)))
+
+
 class Method(NamedTuple):
     """A line of the report: a family, the shape of its schedule, the kind of its base rate."""
 

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from benchmarks.training import models
+
 Params = Any
 Units = dict[str, jax.Array]
 Parts = dict[str, np.ndarray]  # "train", "validation", "test", "probe": numbers of samples, i32[n]
@@ -21,6 +23,19 @@ class Model(NamedTuple):
 
     init: Callable[[jax.Array], Params]
     apply: Callable[[Params, Any, jax.Array | None], tuple[jax.Array, Units]]
+
+
+def deterministic(
+    inner: models.Model, *, flat: bool = False, units: Callable[[Units], Units] = lambda layers: layers
+) -> Model:
+    """A network that draws nothing, with inputs as [N, F] if `flat`; `units` says what is measured of it."""
+
+    def apply(params: Params, inputs: Any, key: jax.Array | None) -> tuple[jax.Array, Units]:
+        del key
+        outputs, layers = inner.apply(params, inputs.reshape(len(inputs), -1) if flat else inputs)
+        return outputs, units(layers)
+
+    return Model(inner.init, apply)
 
 
 class Problem(NamedTuple):

@@ -27,11 +27,13 @@ class Model(NamedTuple):
     apply: Callable[[Params, jax.Array], tuple[jax.Array, Layers]]
 
 
+def normal(key: jax.Array, inputs: int, outputs: int, gain: float = 2.0) -> jax.Array:
+    """A matrix to begin with: f32[inputs, outputs], of variance gain / inputs."""
+    return jnp.sqrt(gain / inputs) * jax.random.normal(key, (inputs, outputs))
+
+
 def _dense(key: jax.Array, inputs: int, outputs: int, gain: float = 2.0) -> Params:
-    return {
-        "kernel": jnp.sqrt(gain / inputs) * jax.random.normal(key, (inputs, outputs)),
-        "bias": jnp.zeros(outputs),
-    }
+    return {"kernel": normal(key, inputs, outputs, gain), "bias": jnp.zeros(outputs)}
 
 
 def _affine(params: Params, inputs: jax.Array) -> jax.Array:
@@ -90,6 +92,12 @@ def patches(images: jax.Array, stride: int = 1) -> jax.Array:
     return jnp.concatenate(shifted, -1)
 
 
+def squares(images: jax.Array) -> jax.Array:
+    """[N, H, W, C] -> [N, H / 2, 2, W / 2, 2, C]: squares of 2 x 2, to be pooled over the axes 2 and 4."""
+    n, height, width, channels = images.shape
+    return images.reshape(n, height // 2, 2, width // 2, 2, channels)
+
+
 def cnn(channels: tuple[int, int], width: int, classes: int, side: int = 8) -> Model:
     """Two 3 x 3 convolutions with mean pooling between them, then a dense layer."""
     flat = channels[1] * (side // 2) ** 2
@@ -106,7 +114,7 @@ def cnn(channels: tuple[int, int], width: int, classes: int, side: int = 8) -> M
     def apply(params: Params, inputs: jax.Array) -> tuple[jax.Array, Layers]:
         images = inputs.reshape(-1, side, side, 1)
         conv0 = _affine(params["conv0"], patches(images))
-        pooled = jax.nn.relu(conv0).reshape(-1, side // 2, 2, side // 2, 2, channels[0]).mean((2, 4))
+        pooled = squares(jax.nn.relu(conv0)).mean((2, 4))
         conv1 = _affine(params["conv1"], patches(pooled))
         dense = _affine(params["dense"], jax.nn.relu(conv1).reshape(-1, flat))
         layers = {"conv0": conv0, "conv1": conv1, "dense": dense}
