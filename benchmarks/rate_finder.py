@@ -22,9 +22,9 @@ import optax
 from rich import progress
 
 import cgalr_jax
-from benchmarks import arguments, estimates, pages, scores
+from benchmarks import arguments, pages, scores
 from benchmarks.paper import methods, models, tasks
-from benchmarks.study import problems, runner
+from benchmarks.study import lines, problems, runner
 from benchmarks.study.tasks import Parts, Problem, Task, deterministic
 from benchmarks.training import runner as training
 from benchmarks.training import tasks as small
@@ -194,12 +194,11 @@ def judge(task: Task, problem: Problem, optimizer: Optimizer) -> list[arguments.
     def train(rate: float) -> runner.Outcome:
         return trainer.train(methods.METHODS[optimizer.method], (rate,), SEEDS)[0]
 
-    grid = [train(rate) for rate in optimizer.grid]
-    best = estimates.oracle(np.stack([outcome.validation for outcome in grid], axis=1))
+    line = lines.Line(optimizer.grid, tuple(map(train, optimizer.grid)))
     found = propose(task, problem, optimizer)
     records = [
         {"finder": finder, "rate": rate, "error": float(train(rate).test.mean())}
-        | {"oracle_rate": optimizer.grid[best], "oracle_error": float(grid[best].test.mean())}
+        | {"oracle_rate": line.rates[line.best], "oracle_error": float(line.chosen.test.mean())}
         for finder, rate in zip(FINDERS, found.rates, strict=True)
     ]
     records[0] |= {name: getattr(found.curve, name) for name in ("low", "high", "reached")}

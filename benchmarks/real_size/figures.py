@@ -36,10 +36,9 @@ def _errors(path: pathlib.Path, found: Found) -> None:
                 continue
             line = report.grid(label, name, held[name])
             middle = np.sqrt(line.rates[2] * line.rates[3])
-            means = [outcome.test.mean() for outcome in line.outcomes]
             (handles[name],) = panel.plot(
                 np.array(line.rates) / middle,
-                means,
+                line.test.mean(0),
                 color=colour,
                 linestyle=dashes,
                 marker=".",

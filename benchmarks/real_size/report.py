@@ -26,19 +26,17 @@ def grid(label: str, name: str, line: Line) -> Line:
 
 def untuned(label: str, name: str, line: Line) -> np.ndarray:
     """f[S], the mean over the six base rates."""
-    return np.mean([outcome.test for outcome in grid(label, name, line).outcomes], 0)
+    return grid(label, name, line).test.mean(1)
 
 
 def spread(label: str, name: str, line: Line) -> float:
     """The worst of the six base rates over the best of them."""
-    means = [outcome.test.mean() for outcome in grid(label, name, line).outcomes]
-    return float(max(means) / min(means))
+    return estimates.worst_over_best(grid(label, name, line).test)
 
 
 def at_chance(label: str, line: Line) -> float:
     """The share of runs, at any base rate, that end within 5 % of the chance that scores are capped at."""
-    tests = np.array([outcome.test for outcome in line.outcomes])
-    return float(scores.at_chance(tests, tasks.TASKS[label].chance).mean())
+    return float(scores.at_chance(line.test, tasks.TASKS[label].chance).mean())
 
 
 def found_rates(line: Line) -> np.ndarray:
@@ -98,7 +96,7 @@ def _one_rate(both: Found, name: str) -> int:
     """The place in the grid that suits these tasks best: the least mean of errors over a task's best one."""
     relative = []
     for label, held in both.items():
-        means = np.array([outcome.test.mean() for outcome in grid(label, name, held[name]).outcomes])
+        means = grid(label, name, held[name]).test.mean(0)
         relative.append(means / means.min())
     return int(np.argmin(np.mean(relative, 0)))
 
@@ -106,7 +104,7 @@ def _one_rate(both: Found, name: str) -> int:
 def _mean_against(both: Found, ours: str, name: str, place: int) -> estimates.Estimate:
     return estimates.mean_red(
         [
-            (untuned(label, ours, held[ours]), grid(label, name, held[name]).outcomes[place].test)
+            (untuned(label, ours, held[ours]), grid(label, name, held[name]).test[:, place])
             for label, held in both.items()
         ]
     )

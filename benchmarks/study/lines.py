@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks import arguments
+from benchmarks import arguments, estimates
 from benchmarks.study import methods, runner, store
 
 
@@ -16,9 +16,14 @@ class Line(NamedTuple):
     outcomes: tuple[runner.Outcome, ...]  # one a rate, all seeds
 
     @property
+    def test(self) -> np.ndarray:
+        """f[S, K], the test errors of all seeds at all base rates."""
+        return np.array([outcome.test for outcome in self.outcomes]).T
+
+    @property
     def best(self) -> int:
         """The rate with the least validation error, mean over seeds."""
-        return int(np.argmin([outcome.validation.mean() for outcome in self.outcomes]))
+        return estimates.oracle(np.array([outcome.validation for outcome in self.outcomes]).T)
 
     @property
     def at_edge(self) -> bool:
