@@ -8,9 +8,10 @@ import contextlib
 import json
 import os
 import pathlib
-import tempfile
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
+
+from examples import console
 
 Record = dict[str, Any]  # flat: names to numbers, texts or None
 
@@ -98,22 +99,10 @@ def positive_integer(text: str) -> int:
 def output_file(text: str) -> pathlib.Path:
     """An argument that names a file which can be written; its folder is made."""
     path = pathlib.Path(text)
-    with _writable("must name a file that can be written", text):
-        existed = path.exists()
+    with console.writable("must name a file that can be written", text):
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.open("a").close()
-        if not existed:
-            path.unlink()
+        console.try_file(path)
     return path
-
-
-@contextlib.contextmanager
-def _writable(allowed: str, text: str) -> Iterator[None]:
-    """What the file system says, as argparse's own: a name that is too long, a folder that is not ours."""
-    try:
-        yield
-    except (OSError, ValueError) as error:  # ValueError: a name that holds a null character
-        raise argparse.ArgumentTypeError(f"{allowed}, got {text!r}: {error}") from None
 
 
 def data_folder(text: str) -> pathlib.Path:
@@ -138,10 +127,9 @@ def output_folder(text: str) -> pathlib.Path:
     """An argument that names a folder which files can be written into; it is made when there is a file."""
     path = data_folder(text)
     whole = pathlib.Path(os.path.abspath(text))
-    with _writable("must name a folder that can be written into", text):
+    with console.writable("must name a folder that can be written into", text):
         made = [each for each in (whole, *whole.parents) if not each.exists()]
-        path.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=path).close()
+        console.try_folder(path)
     with contextlib.suppress(OSError):  # another run may have begun to write there
         for each in made:  # whoever writes makes it again
             each.rmdir()

@@ -1,6 +1,7 @@
 """What the examples' command lines share: arguments that are checked before anything runs, and progress."""
 
 import argparse
+import contextlib
 import math
 import os
 import pathlib
@@ -97,15 +98,10 @@ def _is(question: Callable[[pathlib.Path], bool], path: pathlib.Path) -> bool:
 def new_folder(text: str) -> pathlib.Path:
     """A folder that files can be written into; it is made."""
     path = _path(text)
-    try:
+    with writable("must be a folder that can be written into", text):
         if not text.strip():  # pathlib takes nothing for the folder that one is in
             raise ValueError("it has no name")
-        path.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=path).close()
-    except (OSError, ValueError) as error:  # ValueError: a name that holds a null character
-        raise argparse.ArgumentTypeError(
-            f"must be a folder that can be written into, got {text!r}: {error}"
-        ) from None
+        try_folder(path)
     return path
 
 
@@ -119,13 +115,29 @@ def picture(text: str) -> pathlib.Path:
         or not _is(pathlib.Path.is_dir, path.parent)
     ):
         raise argparse.ArgumentTypeError(f"must be a {kinds} file in a folder that is there, got {text!r}")
-    try:
-        existed = path.exists()
-        path.open("ab").close()
-        if not existed:
-            path.unlink()
-    except OSError as error:
-        raise argparse.ArgumentTypeError(
-            f"must be a file that can be written, got {text!r}: {error}"
-        ) from None
+    with writable("must be a file that can be written", text):
+        try_file(path)
     return path
+
+
+@contextlib.contextmanager
+def writable(allowed: str, text: str) -> Iterator[None]:
+    """What the file system says, as argparse's own: a name that is too long, a folder that is not ours."""
+    try:
+        yield
+    except (OSError, ValueError) as error:  # ValueError: a name that holds a null character
+        raise argparse.ArgumentTypeError(f"{allowed}, got {text!r}: {error}") from None
+
+
+def try_folder(path: pathlib.Path) -> None:
+    """Makes the folder, and a file in it that is gone at once."""
+    path.mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=path).close()
+
+
+def try_file(path: pathlib.Path) -> None:
+    """Opens the file to write; what is there stays as it is, and what is not is not there afterwards."""
+    existed = path.exists()
+    path.open("ab").close()
+    if not existed:
+        path.unlink()
