@@ -119,6 +119,14 @@ def real_array(name: str, values: Any) -> jax.Array | np.ndarray:
     return array
 
 
+def square_array(name: str, values: Any, least: int = 1) -> jax.Array | np.ndarray:
+    """`real_array` of a matrix between at least `least` units."""
+    array = real_array(name, values)
+    if array.ndim != 2 or array.shape[0] != array.shape[1] or array.shape[0] < least:
+        raise ValueError(f"{name} must be [P, P] with P at least {least}, got shape {array.shape!r}.")
+    return array
+
+
 def real_or_complex(name: str, values: Any) -> jax.Array | np.ndarray:
     """The values as an array of numbers; an array is returned unchanged, but for NumPy's 64-bit integers."""
     array = values

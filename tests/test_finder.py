@@ -131,7 +131,7 @@ class TestRate:
         ids=["jitted", "a loop", "a branch", "a scan", "one leaf"],
     )
     def test_a_step_that_uses_it_passes(self, step):
-        _fit.check_rate(step, _fit.check_step(step, PARAMS))
+        _fit.check_rate_is_used(step, _fit.check_step(step, PARAMS))
 
     def test_an_optimizer_that_is_told_its_rate_passes(self):
         tx = optax.inject_hyperparams(optax.sgd)(1.0)
@@ -142,7 +142,7 @@ class TestRate:
             updates, opt_state = tx.update(jax.grad(loss)(params), opt_state, params)
             return optax.apply_updates(params, updates), opt_state
 
-        _fit.check_rate(step, _fit.check_step(step, (PARAMS, tx.init(PARAMS))))
+        _fit.check_rate_is_used(step, _fit.check_step(step, (PARAMS, tx.init(PARAMS))))
 
 
 def nan_in(name):

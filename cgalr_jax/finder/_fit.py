@@ -17,7 +17,7 @@ _PARAMETERS = "a function that finds the parameters, params(state) -> parameters
 _MISFITS = (TypeError, AttributeError, LookupError)
 
 
-def check_state(state: Any) -> None:
+def check_training_state(state: Any) -> None:
     """Raises a ValueError unless a ramp can start here: from numbers, and known ones, as it measures them."""
     leaves = jax.tree_util.tree_leaves_with_path(state)
     # Within a jitted function a new array is traced, too, whatever the state is.
@@ -105,7 +105,7 @@ def check_step(step: Callable[[Any, jax.Array], Any], state: Any) -> Jaxpr:
     return program.jaxpr
 
 
-def check_rate(step: Callable[[Any, jax.Array], Any], program: Jaxpr) -> None:
+def check_rate_is_used(step: Callable[[Any, jax.Array], Any], program: Jaxpr) -> None:
     """Raises a ValueError if a step ignores its rate: the network moves, but says nothing about any rate."""
     state = len(program.invars) - 1
     if not any(_depending(program, [False] * state + [True])):

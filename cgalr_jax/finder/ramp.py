@@ -166,7 +166,7 @@ def find_learning_rate(
             "measurements= has no effect any more, since the ramp ends by itself; it will be removed in the "
             "next release.",
         )
-    _fit.check_state(state)
+    _fit.check_training_state(state)
     state = jax.tree.map(_checks.jax_array, state)
     layout = _fit.layout_of_probe(probe, state)
     program = _fit.check_step(step, state)
@@ -178,7 +178,7 @@ def find_learning_rate(
         return signal.read(measured_layers(probe(state), layout), parameters(state))
 
     form = shapes_of_reading("signal", signal, read, state)
-    _fit.check_rate(step, program)
+    _fit.check_rate_is_used(step, program)
     how = _How(step, read, signal, controller, every, highest)
     # A new function each time: what the user's functions close over may have changed.
     ramp = jax.jit(functools.partial(_climb, how, form))(state)

@@ -41,10 +41,7 @@ def _in_unit_interval(array: np.ndarray) -> bool:
 
 def as_square(name: str, matrix: jax.typing.ArrayLike) -> np.ndarray:
     """A matrix [P, P] of real numbers as f64."""
-    numbers = as_numbers(name, matrix)
-    if numbers.ndim != 2 or not 0 < numbers.shape[0] == numbers.shape[1]:
-        raise ValueError(f"{name} must have shape [P, P], got {numbers.shape}.")
-    return numbers
+    return np.asarray(_checks.square_array(name, matrix), dtype=np.float64)
 
 
 def as_matrix(name: str, matrix: jax.typing.ArrayLike) -> np.ndarray:
@@ -97,7 +94,7 @@ def as_series(name: str, trace: Any) -> dict[str, np.ndarray]:
     return values
 
 
-def check_layers(layers: Any) -> None:
+def check_sizes(layers: Any) -> None:
     """Raises a ValueError unless they are names and numbers of units."""
     if not isinstance(layers, Mapping):
         raise ValueError(
@@ -111,7 +108,7 @@ def as_layers(layers: Mapping[str, int] | None, units: int) -> dict[str, int]:
     """Names and numbers of units, of all of them; one layer where none are given."""
     if layers is None:
         return {f"{units} units": units}
-    check_layers(layers)
+    check_sizes(layers)
     layers = dict(layers)
     if sum(layers.values()) != units:
         raise ValueError(f"layers must have {units} units together, got {layers!r}.")

@@ -47,7 +47,7 @@ def page(
         if value is not None and not isinstance(value, Mapping):
             raise ValueError(f"{name} must be a mapping, got {_checks.shown(value)}.")
     if layers is not None:  # with or without connectomes
-        _inputs.check_layers(layers)
+        _inputs.check_sizes(layers)
     settings, run = dict(settings or {}), Trace(trace, prefix)
 
     # What cannot be drawn is refused before anything is said of it.

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from cgalr_jax import _checks
 
@@ -30,17 +29,9 @@ def as_real(name: str, values: jax.typing.ArrayLike) -> Float32[Array, " ..."]:
     return jnp.asarray(_checks.real_array(name, values), jnp.float32)
 
 
-def check_square(name: str, connectome: jax.typing.ArrayLike, least: int = 1) -> jax.Array | np.ndarray:
-    """The connectome, unchanged, after a check that it is real, square and of at least `least` units."""
-    array = _checks.real_array(name, connectome)
-    if array.ndim != 2 or array.shape[0] != array.shape[1] or array.shape[0] < least:
-        raise ValueError(f"{name} must be [P, P] with P at least {least}, got shape {array.shape!r}.")
-    return array
-
-
 def as_square(name: str, connectome: jax.typing.ArrayLike, least: int = 1) -> Float32[Array, "P P"]:
     """A connectome of at least `least` units as f32[P, P]."""
-    return jnp.asarray(check_square(name, connectome, least)).astype(jnp.float32)
+    return jnp.asarray(_checks.square_array(name, connectome, least)).astype(jnp.float32)
 
 
 def mirrored(connectome: Float32[Array, "P P"]) -> Float32[Array, "P P"]:

@@ -13,7 +13,6 @@ from cgalr_jax import _checks
 from cgalr_jax.topology._weights import (
     LOWEST,
     as_square,
-    check_square,
     from_keys,
     mirrored,
     nan_where,
@@ -85,7 +84,7 @@ def compute_barcode(
         >>> compute_barcode(connectome, bins=2).deaths  # 0.2 lies in [0, 0.5)
         Array([0.25, 0.25], dtype=float32)
     """
-    connectome = check_square("connectome", connectome)
+    connectome = _checks.square_array("connectome", connectome)
     if bins is not None:
         bins = _checks.check_integer("bins", bins, 1, 1024)
     check_options(method, symmetrise)

@@ -22,7 +22,7 @@ import numpy as np
 import scipy.optimize
 
 from cgalr_jax import _checks
-from cgalr_jax.topology._weights import as_square, check_square
+from cgalr_jax.topology._weights import as_square
 
 __all__ = ["check_installed", "diagram_distance", "vietoris_rips", "wasserstein_distance"]
 
@@ -78,7 +78,7 @@ def vietoris_rips(
     if isinstance(connectome, jax.core.Tracer):
         raise ValueError("connectome must be a concrete array, because the host computes, got a traced one.")
     # A NumPy array stays one: a callback that called JAX could deadlock.
-    matrix = np.asarray(check_square("connectome", connectome))
+    matrix = np.asarray(_checks.square_array("connectome", connectome))
     upper = np.triu(matrix.astype(np.float32), k=1)
     if not _in_range(upper):
         raise ValueError(f"connectome must be in [0, 1], got values in [{upper.min()}, {upper.max()}].")

@@ -10,15 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from cgalr_jax import _checks
-from cgalr_jax.topology._weights import (
-    LOWEST,
-    as_square,
-    check_square,
-    from_keys,
-    mirrored,
-    to_keys,
-    varying_like,
-)
+from cgalr_jax.topology._weights import LOWEST, as_square, from_keys, mirrored, to_keys, varying_like
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float32, Int, Int32
@@ -72,7 +64,7 @@ def spanning_tree(connectome: jax.typing.ArrayLike, method: str = "auto", *, sym
         Array([[1, 2],
                [0, 1]], dtype=int32)
     """
-    connectome = check_square("connectome", connectome)
+    connectome = _checks.square_array("connectome", connectome)
     check_options(method, symmetrise)
     return _spanning_tree(connectome, method, bool(symmetrise))
 

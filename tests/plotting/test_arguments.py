@@ -46,7 +46,7 @@ def sheet():
         (lambda axes, m: plotting.plot_connectome(None, m), "ax must be matplotlib Axes, .*got None"),
         (
             lambda axes, m: plotting.plot_connectome(axes[0], m[:3]),
-            r"matrix must have shape \[P, P\], got \(3, 12\)",
+            r"matrix must be \[P, P\] .*, got shape \(3, 12\)",
         ),
         (
             lambda axes, m: plotting.plot_connectome(axes[0], m - 1),

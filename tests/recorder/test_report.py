@@ -189,7 +189,7 @@ def test_a_row_of_your_own_keys_only_is_no_end_of_the_page(tmp_path, where):
         ({"base_learning_rate": -1}, "base_learning_rate must be finite and at least 0, .* got -1"),
         ({"connectomes": {0: "abc"}}, r"connectomes\[0\] must be an array of numbers, got 'abc'"),
         ({"connectomes": {0: None}}, r"connectomes\[0\] must be an array of numbers, got None"),
-        ({"connectomes": {0: np.eye(2), 7: np.ones((2, 3))}}, r"connectomes\[7\] must have shape \[P, P\]"),
+        ({"connectomes": {0: np.eye(2), 7: np.ones((2, 3))}}, r"connectomes\[7\] must be \[P, P\]"),
         ({"connectomes": {0: np.eye(2), "1": np.eye(2)}}, "steps of connectomes must be finite .* got '1'"),
         ({"connectomes": {None: np.eye(2)}}, "steps of connectomes must be finite and at least 0, got None"),
         ({"connectomes": {math.nan: np.eye(2)}}, "steps of connectomes must be finite .* got nan"),
