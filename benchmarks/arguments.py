@@ -123,6 +123,15 @@ def need_no_data(parser: argparse.ArgumentParser, options: argparse.Namespace, r
         parser.error(f"argument --data: {options.data} would not be read, {reason}")
 
 
+@contextlib.contextmanager
+def reading_data(parser: argparse.ArgumentParser, otherwise: str | None = None) -> Iterator[None]:
+    """Ends with a sentence where data cannot be read: `otherwise`, or what the reader says is missing."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        parser.error(f"argument --data: {otherwise or error}")
+
+
 def output_folder(text: str) -> pathlib.Path:
     """An argument that names a folder which files can be written into; it is made when there is a file."""
     path = data_folder(text)

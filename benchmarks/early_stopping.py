@@ -331,10 +331,8 @@ def main(given=None):
     if options.quick:
         short = SMALL._replace(epochs=12, seeds=range(100, 102))
         tasks, tuning = {name: TASKS[name]._replace(size=short) for name in TUNED_ON}, range(2)
-    try:
+    with arguments.reading_data(parser):
         data = {task.data: load(task.data, options.data) for task in tasks.values()}
-    except (OSError, ValueError) as error:
-        parser.error(f"argument --data: {error}")
 
     def outcomes_of(task, seeds):
         x, y = data[task.data]

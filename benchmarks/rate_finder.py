@@ -250,10 +250,8 @@ def main(given: list[str] | None = None) -> None:
     elif options.data is None:
         parser.error("argument --data: must name the folder of the data sets")
     chosen = networks(tuning=options.tuning, quick=options.quick)
-    try:
+    with arguments.reading_data(parser):
         problems = {name: task.load(options.data or pathlib.Path()) for name, task in chosen.items()}
-    except (OSError, ValueError) as error:
-        parser.error(f"argument --data: {error}")
 
     groups = {}
     places = [(network, optimizer) for network in chosen for optimizer in OPTIMIZERS]

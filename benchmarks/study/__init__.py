@@ -2,5 +2,5 @@
 
 `tasks` says what is trained and `methods` by what, `problems` has data that several studies read; `runner`
 trains, `store` keeps the results and `archive` the published ones, `lines` reads them; `comparison` is the
-command line.
+command line. Why `benchmarks.training` has an engine of its own is said there.
 """

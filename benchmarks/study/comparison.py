@@ -81,11 +81,9 @@ def _options(of: Comparison, given: list[str] | None) -> argparse.Namespace:
         if options.one_core:
             one_core.keep()  # before JAX starts its threads
         folder = options.data or pathlib.Path()  # some tasks read no file
-        try:
+        missing = f"must name the folder of the data sets:\n{PLACES}" if options.data is None else None
+        with arguments.reading_data(parser, missing):
             options.problems = {name: of.tasks[name].load(folder) for name in options.tasks}
-        except (OSError, ValueError) as error:
-            missing = f"must name the folder of the data sets:\n{PLACES}" if options.data is None else error
-            parser.error(f"argument --data: {missing}")
     return options
 
 

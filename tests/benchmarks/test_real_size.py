@@ -12,7 +12,9 @@ import pytest
 for needed in ("sklearn", "networkx", "rich", "matplotlib"):
     pytest.importorskip(needed)
 
-from benchmarks import pages, scores  # noqa: E402  after what they need
+from blobs import untried  # noqa: E402  after what they need
+
+from benchmarks import pages, scores  # noqa: E402
 from benchmarks.real_size import __main__ as real_size  # noqa: E402
 from benchmarks.real_size import figures, methods, models, report, tasks  # noqa: E402
 from benchmarks.study import comparison, lines, problems, runner, store  # noqa: E402
@@ -26,11 +28,6 @@ NODES, LETTERS, SAMPLES = 9, 65, 3
 
 def normal(seed, *shape):
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
-
-
-def untried(rate):
-    """The validation error at a base rate that nothing was tried at."""
-    return None
 
 
 def images(side, channels, known=60, unknown=10):
