@@ -214,18 +214,34 @@ def _measured(
     elif probe is None:
         after = instrument.read(activations, params)
     elif samples is None:
-        after = instrument.read(_checks.called("probe", probe, params), params)
+        after = instrument.read(_activations(probe, params), params)
     else:
         # A loop, not one batch of both. Side by side along N they would share batch statistics; under a vmap
         # they would not, and where a probe is small that is faster, but a loop takes probes that cannot be
         # batched (callbacks, kernels of others), holds the activations of one of them only, and reads the
         # same samples with the same program: what stands still is 0 apart.
         after, before = _control_flow.each(
-            lambda samples: instrument.read(_checks.called("probe", probe, params, samples), params),
+            lambda samples: instrument.read(_activations(probe, params, samples), params),
             (state.cg_samples, samples),
         )
         return measure(instrument, state, after, before, samples)
     return measure(instrument, state, after, after, state.cg_samples)
+
+
+def _activations(probe: Callable[..., Any], params: optax.Params | None, *samples: Any) -> Any:
+    """What the probe returns; that it misses the parameters that a mask leaves out is a ValueError."""
+    try:
+        return _checks.called("probe", probe, params, *samples)
+    except (TypeError, AttributeError, LookupError) as error:  # of an empty tuple in the place of an array
+        leaves = jax.tree.leaves(params, is_leaf=lambda leaf: isinstance(leaf, optax.MaskedNode))
+        if not any(isinstance(leaf, optax.MaskedNode) for leaf in leaves):
+            raise
+        paired = ", samples" if samples else ""
+        raise ValueError(
+            "probe must do without the parameters that optax.masked or optax.partition leaves out, or close "
+            f"over all of them, probe=lambda part{paired}: probe(params{paired}), and return layers of this "
+            f"group only; got one that meets MaskedNode(): {type(error).__name__}: {error}"
+        ) from error
 
 
 def _measured_in_time(

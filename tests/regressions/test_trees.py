@@ -154,6 +154,32 @@ def test_trees_without_a_real_number(tree):
     assert np.isfinite(cgalr_jax.metrics(state)["cgalr/scale"])
 
 
+@pytest.mark.parametrize("paired", [False, True], ids=["fixed", "paired"])
+@pytest.mark.parametrize("wrapper", ["masked", "partition"])
+def test_a_probe_of_parameters_that_a_mask_leaves_out(wrapper, paired):
+    """The same probe as outside of the mask ends in an error that says what to write instead."""
+    ours = block(samples=X if paired else None)
+    if wrapper == "masked":
+        tx = optax.masked(ours, {"w": False, "v": True})
+    else:
+        tx = optax.partition({"ours": ours, "other": optax.set_to_zero()}, {"w": "other", "v": "ours"})
+    samples = {"samples": X} if paired else {}
+    written = r"probe=lambda part(, samples)?: probe\(params(, samples)?\).*AttributeError"
+    with pytest.raises(ValueError, match=written):
+        tx.update(PARAMS, tx.init(PARAMS), PARAMS, probe=hidden, **samples)
+
+    def bound(part, *samples):
+        return hidden(PARAMS, *samples)
+
+    tx.update(PARAMS, tx.init(PARAMS), PARAMS, probe=bound, **samples)
+
+
+def test_a_probe_that_fails_without_a_mask_keeps_its_error():
+    tx = block()
+    with pytest.raises(KeyError, match="missing"):
+        tx.update(PARAMS, tx.init(PARAMS), PARAMS, probe=lambda params: {"hidden": params["missing"]})
+
+
 @pytest.mark.parametrize("empty", ["train", "frozen"])
 def test_a_group_of_a_partition_without_parameters(empty):
     tx = optax.partition(
