@@ -724,6 +724,31 @@ def test_sam_refuses_extra_arguments_itself():
         tx.update(params, tx.init(params), params, **fixed(params, X))
 
 
+def test_after_sam_in_opaque_mode():
+    """The only way to measure the steps of SAM: in the other mode most updates are there and back again."""
+    sam = optax.contrib.sam(optax.adam(0.01), optax.sgd(0.05), opaque_mode=True)
+
+    def without_ours(updates, state, params=None, *, grad_fn, **_):
+        return sam.update(updates, state, params, grad_fn=grad_fn)
+
+    ours = block(max_share=None)
+    tx = optax.chain(optax.GradientTransformationExtraArgs(sam.init, without_ours), ours)
+    params = init_params()
+    state = tx.init(params)
+
+    def grad_fn(params, _=0):
+        return jax.grad(loss)(params, X)
+
+    expected, _ = sam.update(grad_fn(params), sam.init(params), params, grad_fn=grad_fn)
+    for step in range(3):
+        updates, state = tx.update(grad_fn(params), state, params, grad_fn=grad_fn, **fixed(params, X))
+        if step == 0:
+            scale = cgalr_jax.metrics(state)["cgalr/scale"]
+            assert_equal(updates, optax.tree.scale(scale, expected), rtol=1e-5)
+        params = optax.apply_updates(params, updates)
+    assert cgalr_jax.metrics(state)["cgalr/measurements"] == 1
+
+
 def test_line_search_takes_the_probe_in_its_value_function():
     """Optax matches extra arguments with the names in `value_fn`'s signature."""
     tx = optax.chain(block(), optax.scale_by_backtracking_linesearch(max_backtracking_steps=3))
