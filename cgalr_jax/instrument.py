@@ -250,15 +250,15 @@ def _measured_in_time(
     """`measured(state)` at the steps that `cadence.is_measurement_step` names, else the state as it is."""
     regular = state.cg_step % instrument.every == 0
     early = instrument.controller.early
-    if not early:
-        return _control_flow.when(regular, measured, state)
 
     def ramping(state: ConnectomeState) -> ConnectomeState:
         return _control_flow.when(state.cg_control.calibrating | regular, measured, state)
 
     # The outer condition depends on the step only: under a vmap over runs, where a condition that differs
-    # between runs becomes a select, this one stays a branch.
-    return _control_flow.when(regular | (state.cg_step < early), ramping, state)
+    # between runs becomes a select, this one stays a branch. So the step must not come back from it among
+    # numbers that differ.
+    due, then = (regular | (state.cg_step < early), ramping) if early else (regular, measured)
+    return _control_flow.when(due, then, state)._replace(cg_step=state.cg_step)
 
 
 def _scaled(scale: jax.Array, update: Any) -> Any:

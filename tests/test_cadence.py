@@ -417,3 +417,42 @@ def test_numbers_travel_through_the_conditional_as_one_array_a_type():
     arrays = [leaf for leaf in jax.tree.leaves(state) if leaf.shape]
     types = {leaf.dtype for leaf in jax.tree.leaves(state) if not leaf.shape}
     assert len(types) < len(outputs) <= len(arrays) + len(types)
+
+
+# --- Many runs at once: a measurement is made where it is due, not at each step because one may be.
+
+
+def measured_by_runs(steps, advance):
+    """How often the probe of four runs side by side was computed; `advance` maps their steps over them."""
+    counted = []
+
+    def probe(params):
+        jax.debug.callback(lambda: counted.append(0))
+        return hidden(params, X[:32])
+
+    tx = cgalr_jax.cgalr(SCHEDULE, EXAMPLE, every=10, steps=steps)
+
+    def step(carry):
+        params, state = carry
+        updates, state = tx.update(jax.grad(loss)(params, X), state, params, probe=probe)
+        return optax.apply_updates(params, updates), state
+
+    jax.block_until_ready(advance(step, tx.init))
+    jax.effects_barrier()
+    return len(counted)
+
+
+def runs():
+    return jax.tree.map(lambda leaf: jnp.linspace(0.5, 2, 4).reshape(4, *leaf.ndim * [1]) * leaf, PARAMS)
+
+
+def mapped_over_whole_runs(step, init):
+    def run(params):
+        return jax.lax.fori_loop(0, 40, lambda _, carry: step(carry), (params, init(params)))
+
+    return jax.jit(jax.vmap(run))(runs())
+
+
+@pytest.mark.parametrize("advance", [mapped_over_whole_runs])
+def test_runs_side_by_side_measure_where_it_is_due(advance):
+    assert measured_by_runs(None, advance) == 4
