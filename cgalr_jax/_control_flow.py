@@ -3,6 +3,7 @@
 Without jit `lax.cond` and `lax.map` would be compiled anew at each call: their functions are new ones.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -13,8 +14,26 @@ import jax.numpy as jnp
 State = TypeVar("State")
 
 
+@jax.custom_batching.custom_vmap
+def _of_any(condition: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Whether a condition holds in any run of a surrounding `vmap`, and whether it does in this run.
+
+    Without a `vmap` there is one run only: then the second is true where the first is.
+    """
+    return condition, jnp.ones_like(condition)
+
+
+@_of_any.def_vmap
+def _of_any_run(axis_size: int, in_batched: list[bool], condition: jax.Array) -> tuple[Any, Any]:
+    del axis_size, in_batched
+    return (_of_any(jnp.any(condition, axis=0))[0], condition), (False, True)
+
+
 def when(condition: jax.Array, then: Callable[[State], State], state: State) -> State:
     """`then(state)` if the condition holds, else `state`; decided in Python if the condition is concrete.
+
+    Under `vmap` a branch is taken if the condition holds in any run, and leaves the others as they are: a
+    condition that differs between runs would make `lax.cond` take both branches at each step.
 
     XLA copies each array that a branch hands through, at each step, and on a GPU a copy is a program. So all
     numbers of a type travel as one array.
@@ -34,10 +53,13 @@ def when(condition: jax.Array, then: Callable[[State], State], state: State) -> 
         left = {kind: iter(of_kind[kind]) for kind in of_kind}
         return structure.unflatten([next(left[kind]) for kind in kinds])
 
-    def branch(numbers: Sequence[Any], arrays: Sequence[Any]) -> tuple[list[Any], list[Any]]:
-        return packed(jax.tree.leaves(then(unpacked(numbers, arrays))))
+    some, this = _of_any(condition)
 
-    return unpacked(*jax.lax.cond(condition, branch, lambda *same: same, *packed(leaves)))
+    def branch(numbers: list[Any], arrays: list[Any]) -> tuple[list[Any], list[Any]]:
+        after = packed(jax.tree.leaves(then(unpacked(numbers, arrays))))
+        return jax.tree.map(functools.partial(jnp.where, this), after, (numbers, arrays))
+
+    return unpacked(*jax.lax.cond(some, branch, lambda *same: same, *packed(leaves)))
 
 
 def _kind(leaf: Any) -> str | None:

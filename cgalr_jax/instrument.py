@@ -254,9 +254,8 @@ def _measured_in_time(
     def ramping(state: ConnectomeState) -> ConnectomeState:
         return _control_flow.when(state.cg_control.calibrating | regular, measured, state)
 
-    # The outer condition depends on the step only: under a vmap over runs, where a condition that differs
-    # between runs becomes a select, this one stays a branch. So the step must not come back from it among
-    # numbers that differ.
+    # The outer condition depends on the step only, which must not come back from it among numbers that differ
+    # between the runs of a vmap.
     due, then = (regular | (state.cg_step < early), ramping) if early else (regular, measured)
     return _control_flow.when(due, then, state)._replace(cg_step=state.cg_step)
 

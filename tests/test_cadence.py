@@ -453,6 +453,41 @@ def mapped_over_whole_runs(step, init):
     return jax.jit(jax.vmap(run))(runs())
 
 
-@pytest.mark.parametrize("advance", [mapped_over_whole_runs])
+def mapped_at_each_step(step, init):
+    carry, mapped = (runs(), jax.vmap(init)(runs())), jax.jit(jax.vmap(step))
+    for _ in range(40):
+        carry = mapped(carry)
+    return carry
+
+
+@pytest.mark.parametrize("advance", [mapped_over_whole_runs, mapped_at_each_step])
 def test_runs_side_by_side_measure_where_it_is_due(advance):
     assert measured_by_runs(None, advance) == 4
+
+
+def test_runs_at_different_steps_are_what_they_are_by_themselves():
+    tx = cgalr_jax.cgalr(SCHEDULE, EXAMPLE, every=10)
+
+    def step(carry):
+        params, state = carry
+        updates, state = tx.update(jax.grad(loss)(params, X), state, params, **fixed(params, X))
+        return optax.apply_updates(params, updates), state
+
+    def ahead(run, steps):
+        return jax.lax.fori_loop(0, steps, lambda _, carry: step(carry), run)
+
+    jitted, mapped = jax.jit(ahead), jax.jit(jax.vmap(step))
+    starts = [(jax.tree.map(lambda leaf, k=k: k * leaf, PARAMS), tx.init(PARAMS)) for k in (0.5, 1.0, 2.0)]
+    starts = [jitted(run, 3 * k) for k, run in enumerate(starts)]
+    alone = [jitted(run, 25) for run in starts]
+    together = jax.tree.map(lambda *leaves: jnp.stack(leaves), *starts)
+    for _ in range(25):
+        together = mapped(together)
+    for number, run in enumerate(alone):
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-6),
+            run,
+            jax.tree.map(lambda leaf, number=number: leaf[number], together),
+        )
+    assert [int(state[1].cg_step) for _, state in alone] == [25, 28, 31]
+    assert len({int(state[1].cg_measurements) for _, state in alone}) > 1
