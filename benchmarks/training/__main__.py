@@ -80,7 +80,12 @@ def _train(
 
 
 def plan_of(labels: list[str], names: list[str]) -> dict[str, dict[str, methods.Method]]:
-    """Which methods run on which task; on a variant the few that the time to target compares."""
+    """Which methods run on which task; on a variant the few that the time to target compares.
+
+    The reference runs, too, whatever is chosen: there is no report without it.
+    """
+    if protocols.REFERENCE not in names:
+        names = [protocols.REFERENCE, *names]
     return {
         label: {
             name: methods.METHODS[name]

@@ -61,6 +61,11 @@ def test_methods_and_experiments_name_what_there_is():
             assert chosen in names, f"{name}: {chosen} is not in SHARED of {choice}s.py"
 
 
+def test_whatever_is_chosen_has_something_to_be_compared_with():
+    assert list(training.plan_of(["cancer"], ["AdamW cosine"])["cancer"]) == ["SGD cosine", "AdamW cosine"]
+    assert list(training.plan_of(["cancer"], list(methods.METHODS))["cancer"]) == list(methods.METHODS)
+
+
 def test_the_page_counts_what_there_is():
     text = report.PAGE.read_text()
     plan = training.plan_of(training.reported(), list(methods.METHODS))
