@@ -10,8 +10,14 @@ from typing import Any, TypeVar
 import jax
 import jax.core
 import jax.numpy as jnp
+import optax
 
 State = TypeVar("State")
+
+
+def within_jit() -> bool:
+    """Whether a program is traced: there a new array is traced, too; in a `vmap` or `grad` it is not."""
+    return isinstance(jnp.zeros(()), jax.core.Tracer)
 
 
 @jax.custom_batching.custom_vmap
@@ -30,7 +36,7 @@ def _of_any_run(axis_size: int, in_batched: list[bool], condition: jax.Array) ->
 
 
 def when(condition: jax.Array, then: Callable[[State], State], state: State) -> State:
-    """`then(state)` if the condition holds, else `state`; decided in Python if the condition is concrete.
+    """`then(state)` if the condition holds, else `state`; decided in Python where the condition is known.
 
     Under `vmap` a branch is taken if the condition holds in any run, and leaves the others as they are: a
     condition that differs between runs would make `lax.cond` take both branches at each step.
@@ -40,6 +46,9 @@ def when(condition: jax.Array, then: Callable[[State], State], state: State) -> 
     """
     if not isinstance(condition, jax.core.Tracer):
         return then(state) if condition else state
+    some, this = _of_any(condition)
+    if not isinstance(some, jax.core.Tracer):  # a vmap without jit
+        return optax.tree.where(this, then(state), state) if some else state
     leaves, structure = jax.tree.flatten(state)
     kinds = [_kind(leaf) for leaf in leaves]
     groups = [kind for kind in dict.fromkeys(kinds) if kind is not None]
@@ -52,8 +61,6 @@ def when(condition: jax.Array, then: Callable[[State], State], state: State) -> 
         of_kind = dict(zip(groups, map(jnp.unstack, numbers), strict=True)) | {None: arrays}
         left = {kind: iter(of_kind[kind]) for kind in of_kind}
         return structure.unflatten([next(left[kind]) for kind in kinds])
-
-    some, this = _of_any(condition)
 
     def branch(numbers: list[Any], arrays: list[Any]) -> tuple[list[Any], list[Any]]:
         after = packed(jax.tree.leaves(then(unpacked(numbers, arrays))))
@@ -70,8 +77,7 @@ def _kind(leaf: Any) -> str | None:
 
 def each(function: Callable[[Any], Any], trees: Sequence[Any]) -> list[Any]:
     """`function` of each of these trees, which are of one form: in a loop, so that it is compiled once."""
-    traced = any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(trees))
-    if len(trees) == 1 or not traced:
+    if len(trees) == 1 or not within_jit():
         return [function(tree) for tree in trees]
     results = jax.lax.map(function, jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees))
     return [jax.tree.map(lambda x, k=k: x[k], results) for k in range(len(trees))]

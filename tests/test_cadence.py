@@ -491,3 +491,21 @@ def test_runs_at_different_steps_are_what_they_are_by_themselves():
         )
     assert [int(state[1].cg_step) for _, state in alone] == [25, 28, 31]
     assert len({int(state[1].cg_measurements) for _, state in alone}) > 1
+
+
+@pytest.mark.parametrize("way", [fixed, paired])
+def test_runs_side_by_side_without_jit_compile_nothing_again(way):
+    tx = cgalr_jax.cgalr(SCHEDULE, EXAMPLE, samples=X[:8] if way is paired else None, every=2)
+
+    def step(params, state):
+        updates, state = tx.update(jax.grad(loss)(params, X), state, params, **way(params, X))
+        return optax.apply_updates(params, updates), state
+
+    now = runs(), jax.vmap(tx.init)(runs())
+    for _ in range(3):
+        now = jax.vmap(step)(*now)
+    with compilations() as names:
+        for _ in range(4):
+            now = jax.vmap(step)(*now)
+    assert not names
+    assert np.all(now[1][1].cg_measurements == 3)

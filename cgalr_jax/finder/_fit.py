@@ -8,7 +8,7 @@ import jax.core
 import jax.numpy as jnp
 from jax.extend.core import Jaxpr, Literal
 
-from cgalr_jax import _checks, _leaves
+from cgalr_jax import _checks, _control_flow, _leaves
 from cgalr_jax.layers import Layout, layout_of
 
 _A_STEP = "one training step, step(state, learning_rate) -> state"
@@ -20,8 +20,7 @@ _MISFITS = (TypeError, AttributeError, LookupError)
 def check_training_state(state: Any) -> None:
     """Raises a ValueError unless a ramp can start here: from numbers, and known ones, as it measures them."""
     leaves = jax.tree_util.tree_leaves_with_path(state)
-    # Within a jitted function a new array is traced, too, whatever the state is.
-    if any(isinstance(each, jax.core.Tracer) for each in (*(leaf for _, leaf in leaves), jnp.zeros(()))):
+    if _control_flow.within_jit() or any(isinstance(leaf, jax.core.Tracer) for _, leaf in leaves):
         raise ValueError(
             "state must be known, got traced values: call find_learning_rate outside of jit, grad and vmap; "
             "it compiles step and probe itself."
