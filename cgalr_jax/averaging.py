@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from cgalr_jax import _checks, _leaves, _paths
+from cgalr_jax._counting import one_more
 from cgalr_jax._paths import Path
 from cgalr_jax.arguments import check_state, check_types
 from cgalr_jax.state import find_states
@@ -84,7 +85,7 @@ def polynomial_averaging(eta: float = 8.0) -> optax.GradientTransformationExtraA
         leaves = jax.tree_util.tree_leaves_with_path(state.averaging_params)
         # By path: a restored average may be of other containers, a list for a tuple.
         means = _matched({_paths.keys_of(path): mean for path, mean in leaves}, params)
-        step = jnp.asarray(optax.safe_increment(state.averaging_step))
+        step = one_more(True, state.averaging_step)
         weight = (eta + 1) / (step.astype(jnp.float32) + eta)
 
         def moved(mean: Any, old: Any, update: Any) -> Any:

@@ -15,6 +15,7 @@ import optax
 
 from cgalr_jax import _checks, _control_flow, _leaves, arguments, controllers, layers, signals
 from cgalr_jax import state as states
+from cgalr_jax._counting import one_more
 from cgalr_jax.controllers.envelope import EnvelopeState
 from cgalr_jax.signals.base import shapes_of_reading
 from cgalr_jax.signals.share import share_if_alike
@@ -120,8 +121,8 @@ def measure(
         cg_scale=keep(moved, scale, state.cg_scale),
         cg_distance=keep(measured, distance, state.cg_distance),
         cg_motion=keep(measured, motion, state.cg_motion),
-        cg_measurements=keep(measured, optax.safe_increment(state.cg_measurements), state.cg_measurements),
-        cg_skipped=keep(lost, optax.safe_increment(state.cg_skipped), state.cg_skipped),
+        cg_measurements=one_more(measured, state.cg_measurements),
+        cg_skipped=one_more(lost, state.cg_skipped),
         cg_valid=state.cg_valid | readable,
         cg_moves=keep(readable, jnp.zeros_like(state.cg_moves), state.cg_moves),
         cg_cut_moves=keep(readable, jnp.zeros_like(state.cg_cut_moves), state.cg_cut_moves),
@@ -177,15 +178,12 @@ def update(
     # Not of `scaled`: updates that are multiplied twice would be written, and read, once more.
     scaled = jax.tree.map(functools.partial(_scaled, scale), updates)
 
-    def counted(condition: jax.Array, count: jax.Array) -> jax.Array:
-        return jnp.where(condition, optax.safe_increment(count), count)
-
     return scaled, state._replace(
         cg_rate=rate,
-        cg_step=optax.safe_increment(state.cg_step),
-        cg_cut=counted(is_cut, state.cg_cut),
-        cg_moves=counted(moved, state.cg_moves),
-        cg_cut_moves=counted(is_cut, state.cg_cut_moves),
+        cg_step=one_more(True, state.cg_step),
+        cg_cut=one_more(is_cut, state.cg_cut),
+        cg_moves=one_more(moved, state.cg_moves),
+        cg_cut_moves=one_more(is_cut, state.cg_cut_moves),
     )
 
 
@@ -250,14 +248,8 @@ def _measured_in_time(
     """`measured(state)` at the steps that `cadence.is_measurement_step` names, else the state as it is."""
     regular = state.cg_step % instrument.every == 0
     early = instrument.controller.early
-
-    def ramping(state: ConnectomeState) -> ConnectomeState:
-        return _control_flow.when(state.cg_control.calibrating | regular, measured, state)
-
-    # The outer condition depends on the step only, which must not come back from it among numbers that differ
-    # between the runs of a vmap.
-    due, then = (regular | (state.cg_step < early), ramping) if early else (regular, measured)
-    return _control_flow.when(due, then, state)._replace(cg_step=state.cg_step)
+    due = regular | (state.cg_control.calibrating & (state.cg_step < early)) if early else regular
+    return _control_flow.when(due, measured, state)
 
 
 def _scaled(scale: jax.Array, update: Any) -> Any:

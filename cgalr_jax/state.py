@@ -53,6 +53,7 @@ NUMBERS = {
     "cg_moves": jnp.int32,
     "cg_cut_moves": jnp.int32,
 }
+_ALWAYS = tuple(NUMBERS)
 # The fields that `metrics` shows, of the state itself and of the states of controllers, nested or not.
 _OF_THE_STATE = ("scale", "distance", "motion", "measurements", "skipped", "cut", "step")
 _OF_THE_CONTROLLER = ("phase", "anchor", "ended", "z")
@@ -125,7 +126,7 @@ def metrics(opt_state: Any) -> dict[str, jax.Array]:
         >>> sorted(cgalr_jax.metrics(tx.init({"w": jnp.ones(3)})))[:3]
         ['cgalr/anchor', 'cgalr/cut', 'cgalr/distance']
     """
-    states = find_states(opt_state, tuple(NUMBERS))
+    states = find_states(opt_state, _ALWAYS)
     if not states:
         raise _none_in(opt_state)
     shown = {}
@@ -211,14 +212,14 @@ def check_form(argument: str, stored: Any, opt_state: Any) -> None:
     found, wanted = (
         [
             {path: tuple(getattr(x, "shape", ())) for path, x in state.items()}
-            for state in find_states(tree, tuple(NUMBERS))
+            for state in find_states(tree, _ALWAYS)
         ]
         for tree in (stored, opt_state)
     )
     if not wanted:
         raise _none_in(opt_state)
-    if not found and (partial := find_states(stored, tuple(NUMBERS)[:2])):
-        lacking = [field for field in NUMBERS if (field,) not in partial[0]]
+    if not found and (partial := find_states(stored, _ALWAYS[:2])):
+        lacking = [field for field in _ALWAYS if (field,) not in partial[0]]
         raise ValueError(
             f"{argument} must have all fields of a state of scale_by_connectome, got one without {lacking}. "
             "Was it saved by another release?"

@@ -422,7 +422,7 @@ def test_numbers_travel_through_the_conditional_as_one_array_a_type():
 # --- Many runs at once: a measurement is made where it is due, not at each step because one may be.
 
 
-def measured_by_runs(steps, advance):
+def measured_by_runs(advance):
     """How often the probe of four runs side by side was computed; `advance` maps their steps over them."""
     counted = []
 
@@ -430,7 +430,7 @@ def measured_by_runs(steps, advance):
         jax.debug.callback(lambda: counted.append(0))
         return hidden(params, X[:32])
 
-    tx = cgalr_jax.cgalr(SCHEDULE, EXAMPLE, every=10, steps=steps)
+    tx = cgalr_jax.cgalr(SCHEDULE, EXAMPLE, every=10)
 
     def step(carry):
         params, state = carry
@@ -462,7 +462,7 @@ def mapped_at_each_step(step, init):
 
 @pytest.mark.parametrize("advance", [mapped_over_whole_runs, mapped_at_each_step])
 def test_runs_side_by_side_measure_where_it_is_due(advance):
-    assert measured_by_runs(None, advance) == 4
+    assert measured_by_runs(advance) == 4
 
 
 def test_runs_at_different_steps_are_what_they_are_by_themselves():

@@ -16,7 +16,17 @@ import cgalr_jax
 ROOT = pathlib.Path(cgalr_jax.__file__).parent
 # From the top of the house down; what is on one line does not see the others on it.
 FLOORS = (
-    ("_checks", "_control_flow", "_leaves", "_paths", "_sharding", "_submodules", "_units", "_warnings"),
+    (
+        "_checks",
+        "_control_flow",
+        "_counting",
+        "_leaves",
+        "_paths",
+        "_sharding",
+        "_submodules",
+        "_units",
+        "_warnings",
+    ),
     ("layers",),
     ("topology",),
     ("signals",),
@@ -44,7 +54,7 @@ WINGS = {
     ),
     "signals": (("_matrices", "base"), ("connectome", "update", "share"), ("combined", "rips")),
     "controllers": (
-        ("_counting", "base", "calibration"),
+        ("_ring", "base", "calibration"),
         ("following", "sensitivity"),
         ("ramp", "annealing"),
         ("calibrated", "gate", "envelope"),

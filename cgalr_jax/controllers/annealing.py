@@ -4,7 +4,7 @@ import math
 
 import jax.numpy as jnp
 
-from cgalr_jax.controllers._counting import one_more
+from cgalr_jax._counting import one_more
 from cgalr_jax.controllers.calibration import (
     ANNEALING,
     CALIBRATING,

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import optax
 
 from cgalr_jax import _checks
+from cgalr_jax._counting import one_more
 from cgalr_jax._warnings import warn_deprecated
-from cgalr_jax.controllers._counting import one_more
 from cgalr_jax.controllers.annealing import anneal
 from cgalr_jax.controllers.base import Controller, Measurement
 from cgalr_jax.controllers.calibration import (

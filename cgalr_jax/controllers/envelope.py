@@ -9,9 +9,9 @@ import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from cgalr_jax import _checks
+from cgalr_jax._counting import one_more
 from cgalr_jax.controllers.base import Controller, Measurement, check_controller
 
 __all__ = ["Bounds", "EnvelopeState", "envelope", "robbins_monro_bounds"]
@@ -113,7 +113,7 @@ def envelope(controller: Controller, bounds: Bounds | None = None) -> Controller
         scale, usable = bounded(jnp.where(good, scale, state.scale), state.scale, measurement.step)
         refused = state.refused
         for one in (~good, ~usable):
-            refused = jnp.where(one, jnp.asarray(optax.safe_increment(refused)), refused)
+            refused = one_more(one, refused)
         return scale, EnvelopeState(scale, refused, inner)
 
     return Controller(init, _Guarded(update), controller.early)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from cgalr_jax.controllers._counting import one_more
+from cgalr_jax._counting import one_more
 from cgalr_jax.controllers.calibration import ANNEALING, CalibrationState
 
 __all__ = ["follow"]

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from cgalr_jax import _checks
-from cgalr_jax.controllers._counting import one_more, ring_median
+from cgalr_jax._counting import one_more
+from cgalr_jax.controllers._ring import ring_median
 from cgalr_jax.controllers.base import Controller, Measurement
 
 __all__ = ["FAST", "HOLD", "SLOW", "GateState", "hysteresis_gate", "robust_z_score", "schmitt_trigger"]

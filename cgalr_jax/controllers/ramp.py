@@ -5,7 +5,8 @@ import math
 import jax
 import jax.numpy as jnp
 
-from cgalr_jax.controllers._counting import one_more, ring_median
+from cgalr_jax._counting import one_more
+from cgalr_jax.controllers._ring import ring_median
 from cgalr_jax.controllers.calibration import (
     ANNEALING,
     BY_BOUND,

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from cgalr_jax.controllers._counting import one_more
+from cgalr_jax._counting import one_more
 from cgalr_jax.controllers.calibration import CALIBRATING, CalibrationState, start_again
 
 __all__ = ["AT_REST", "Sensitivity", "believe"]

@@ -21,7 +21,7 @@ from cgalr_jax.controllers import (
     UNFINISHED,
     Measurement,
 )
-from cgalr_jax.controllers._counting import ring_median
+from cgalr_jax.controllers._ring import ring_median
 from cgalr_jax.controllers.sensitivity import believe
 
 pytestmark = pytest.mark.usefixtures("strict")
