@@ -9,6 +9,7 @@ import optax
 import cgalr_jax
 from benchmarks import schedules
 from benchmarks.paper import methods as paper
+from benchmarks.real_size.newton import generalised_newton
 from benchmarks.study.methods import Base, Family, Method, Setting, plain
 from benchmarks.study.tasks import Task
 from cgalr_jax import signals
@@ -53,6 +54,11 @@ def _schedule_free(setting: Setting) -> optax.GradientTransformation:
     return optax.contrib.schedule_free_adamw(setting.config["rate"], warmup_steps=setting.steps // 10)
 
 
+def _generalised_newton(setting: Setting) -> optax.GradientTransformation:
+    shape = setting.config["shape"]
+    return optax.chain(paper.SGD(1.0), generalised_newton(setting.config["rate"], lambda step: shape[step]))
+
+
 BOUNDS = (0.05, 0.02)  # of one step, tried beside the default of 0.1
 
 FAMILIES: dict[str, Family] = {
@@ -67,6 +73,7 @@ FAMILIES: dict[str, Family] = {
     "known length": Family(_known_length, "paired"),
     "schedule-free AdamW": Family(_schedule_free),
     "Mechanic": plain(lambda rate: optax.contrib.mechanize(paper.SGD(rate))),
+    "GeN": Family(_generalised_newton, "loss"),
     "Prodigy": paper.FAMILIES["prodigy"],
     "DoG": paper.FAMILIES["dog"],
 }
@@ -81,6 +88,7 @@ BASELINES: dict[str, Method] = {
     "Prodigy cosine": Method("Prodigy", "cosine", "factor"),
     "DoG, averaged": Method("DoG", "constant", "factor"),
     "Mechanic, SGD cosine": Method("Mechanic", "cosine"),
+    "GeN, SGD cosine": Method("GeN", "cosine"),
 }
 
 

@@ -44,7 +44,8 @@ class Family(NamedTuple):
 
     Attributes:
         build: `Setting -> optax.GradientTransformation`.
-        source: where the hidden units come from: None, "fixed", or "paired" where the task allows.
+        source: what the optimizer is told: None, hidden units that are "fixed" or, where the task allows,
+            "paired", or the "loss" of the next batch.
     """
 
     build: Callable[[Setting], optax.GradientTransformation]

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -92,21 +92,27 @@ class Runner:
         optimizer = optax.with_extra_args_support(family.build(setting))
 
         # 2. Steps, epochs, stretches of epochs with a score at the end of each.
-        def step(run: steps.Run, given: tuple[jax.Array, jax.Array]) -> tuple[steps.Run, None]:
-            numbers, key = given
-            inputs, targets = problem.take(data, "train", numbers)
+        def step(run: steps.Run, given: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[steps.Run, None]:
+            numbers, others, key = given
 
-            def objective(params: Any) -> jax.Array:
-                return problem.loss(params, problem.model.apply(params, inputs, key)[0], targets)
+            def loss_of(batch: tuple[Any, Any]) -> Callable[[Any], jax.Array]:
+                inputs, targets = batch
+                return lambda params: problem.loss(
+                    params, problem.model.apply(params, inputs, key)[0], targets
+                )
 
-            told = steps.told(source, units, inputs, probed)
-            return steps.step(optimizer, objective, run, **told), None
+            batch = problem.take(data, "train", numbers)
+            if source == "loss":
+                told = {"value_fn": loss_of(problem.take(data, "train", others))}
+            else:
+                told = steps.told(source, units, batch[0], probed)
+            return steps.step(optimizer, loss_of(batch), run, **told), None
 
         def epoch(run: steps.Run, number: jax.Array) -> tuple[steps.Run, None]:
             order = jax.random.permutation(jax.random.fold_in(order_key, number), parts["train"])
             order = order[: self.steps_per_epoch * task.batch].reshape(self.steps_per_epoch, task.batch)
             keys = jax.random.split(jax.random.fold_in(dropout_key, number), self.steps_per_epoch)
-            return jax.lax.scan(step, run, (order, keys))
+            return jax.lax.scan(step, run, (order, jnp.roll(order, -1, axis=0), keys))
 
         def answered(params: Any, inputs: Any) -> Any:
             """Outputs of samples, so many at a time; of a graph for all of its nodes."""

@@ -16,7 +16,7 @@ from blobs import untried  # noqa: E402  after what they need
 
 from benchmarks import pages, scores  # noqa: E402
 from benchmarks.real_size import __main__ as real_size  # noqa: E402
-from benchmarks.real_size import figures, methods, models, report, tasks  # noqa: E402
+from benchmarks.real_size import figures, methods, models, newton, report, tasks  # noqa: E402
 from benchmarks.study import comparison, lines, problems, runner, store  # noqa: E402
 from benchmarks.study.tasks import Model, Task  # noqa: E402
 from cgalr_jax import controllers  # noqa: E402
@@ -653,3 +653,55 @@ def test_it_refuses(given, said, tmp_path, capsys):
         real_size.main([*given, "--out", str(tmp_path)])
     assert stopped.value.code == 2
     assert said in " ".join(capsys.readouterr().err.split())
+
+
+# ------------------------------------------------------------------------------------------------------------
+# GeN
+# ------------------------------------------------------------------------------------------------------------
+
+
+def newton_steps(rate, value_fn, update, number, horizon=1.0):
+    """The rates of so many steps that all start at 1, with the same update."""
+    tx = newton.generalised_newton(rate, lambda step: horizon)
+    params = jnp.ones(())
+
+    def step(state, _):
+        updates, state = tx.update(jnp.asarray(update), state, params, value_fn=value_fn)
+        return state, (updates / update, state.rate)
+
+    _, (applied, rates) = jax.lax.scan(step, tx.init(params), length=number)
+    np.testing.assert_allclose(applied, rates, rtol=1e-6)
+    return np.array(rates)
+
+
+def test_gen_finds_the_minimum_of_a_parabola():
+    """Of `2 w^2` the gradient at 1 is 4: with a rate of 1/4 one step is there."""
+
+    def value_fn(w):
+        return 2 * w**2
+
+    for start in (1e-3, 0.2, 10.0):
+        rates = newton_steps(start, value_fn, -4.0, 800)
+        assert rates[-1] == pytest.approx(0.25, rel=1e-2)
+        assert np.all(rates.reshape(-1, newton.EVERY) == rates[:: newton.EVERY, None])  # asked for as often
+        growth = rates[newton.EVERY] / rates[0]  # by a tenth of a factor within [1/2, 2]
+        assert growth == pytest.approx(
+            {1e-3: 1.1, 0.2: 0.9 + 0.1 * 0.25 / 0.205, 10.0: 0.95}[start], rel=1e-4
+        )
+    assert newton_steps(0.2, value_fn, -4.0, 9, horizon=0.0)[-1] == pytest.approx(0.9**3 * 0.2)
+
+
+@pytest.mark.parametrize(
+    ("value_fn", "update", "factor"),
+    [
+        (lambda w: -(w**2), -1.0, 1.0),  # opens downwards
+        (lambda w: w**2, 1.0, 1.0),  # falls the other way
+        (lambda w: jnp.where(w < 1, jnp.nan, w**2), -1.0, 0.5),
+        (lambda w: jnp.where(w > 1, jnp.inf, w**2), -1.0, 0.5),
+    ],
+    ids=["downwards", "uphill", "not a number", "infinite"],
+)
+def test_gen_keeps_the_rate_where_no_parabola_says_one_and_halves_it_where_the_loss_is_lost(
+    value_fn, update, factor
+):
+    assert newton_steps(0.1, value_fn, update, 1)[0] == pytest.approx(0.1 * factor)

@@ -1,10 +1,12 @@
 """The engine of the studies: parts that do not meet, runs that go on, results that are kept and published."""
 
 import json
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 for needed in ("sklearn", "networkx", "rich", "matplotlib"):
@@ -16,6 +18,7 @@ from benchmarks import arrays, pages  # noqa: E402
 from benchmarks.paper import __main__ as paper  # noqa: E402
 from benchmarks.paper import figures, methods, report, tasks  # noqa: E402
 from benchmarks.study import archive, comparison, lines, problems, runner, store  # noqa: E402
+from benchmarks.study.methods import Family, Method  # noqa: E402
 
 
 @pytest.fixture
@@ -56,6 +59,23 @@ def test_base_rates_side_by_side_are_the_same(name):
         (apart,) = trainer.train(method, (rate,), blobs.SEEDS)
         np.testing.assert_allclose(outcome.rate, apart.rate, rtol=1e-3)
         np.testing.assert_allclose(outcome.test, apart.test, atol=0.011)  # a sample at the border
+
+
+class Told(NamedTuple):
+    cg_scale: jax.Array  # which the engine records
+
+
+@pytest.mark.parametrize(("batches", "same"), [(1, True), (4, False)])
+def test_the_loss_that_an_optimizer_may_ask_for_is_of_the_next_batch(batches, same):
+    def update(updates, state, params, *, value, value_fn):
+        return updates, Told(value_fn(params) / value)
+
+    tx = optax.GradientTransformationExtraArgs(lambda params: Told(jnp.ones(())), update)
+    families = {"told": Family(lambda setting: optax.chain(optax.sgd(1e-3), tx), "loss")}
+    problem = blobs.problem()
+    task = blobs.TASK._replace(batch=len(problem.split(0)["train"]) // batches, epochs=2, points=2)
+    (outcome,) = runner.Runner(task, problem, families).train(Method("told", "constant"), (1.0,), (0,))
+    assert np.all(np.isclose(outcome.rate, 1.0, rtol=1e-5) == same)
 
 
 @pytest.mark.parametrize(("accelerator", "jobs"), [(False, 6), (True, 1)])
