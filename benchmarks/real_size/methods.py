@@ -59,6 +59,11 @@ def _generalised_newton(setting: Setting) -> optax.GradientTransformation:
     return optax.chain(paper.SGD(1.0), generalised_newton(setting.config["rate"], lambda step: shape[step]))
 
 
+def _fixed_relative_update(rate: optax.Schedule) -> optax.GradientTransformation:
+    """Each array moves by that share of its own norm, as in Hyperball and, with momentum, LARS."""
+    return optax.chain(optax.trace(0.9), optax.scale_by_trust_ratio(), optax.scale_by_learning_rate(rate))
+
+
 BOUNDS = (0.05, 0.02)  # of one step, tried beside the default of 0.1
 
 FAMILIES: dict[str, Family] = {
@@ -74,6 +79,7 @@ FAMILIES: dict[str, Family] = {
     "schedule-free AdamW": Family(_schedule_free),
     "Mechanic": plain(lambda rate: optax.contrib.mechanize(paper.SGD(rate))),
     "GeN": Family(_generalised_newton, "loss"),
+    "fixed relative update": plain(_fixed_relative_update),
     "Prodigy": paper.FAMILIES["prodigy"],
     "DoG": paper.FAMILIES["dog"],
 }
@@ -89,6 +95,7 @@ BASELINES: dict[str, Method] = {
     "DoG, averaged": Method("DoG", "constant", "factor"),
     "Mechanic, SGD cosine": Method("Mechanic", "cosine"),
     "GeN, SGD cosine": Method("GeN", "cosine"),
+    "fixed relative update, cosine": Method("fixed relative update", "cosine", "share"),
 }
 
 

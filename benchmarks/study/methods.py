@@ -23,6 +23,7 @@ MIDDLES: dict[str, Callable[[Task], float]] = {
     "sgd": lambda task: task.sgd,
     "adam": lambda task: task.adam,
     "factor": lambda task: 1.0,  # of what a method finds by itself
+    "share": lambda task: 0.01,  # of an array's norm, a step
     "lion": lambda task: 0.1 * task.adam,  # its updates are all of size 1
     "muon": lambda task: 10 * task.adam,  # those of a matrix have a spectral norm of 1
 }

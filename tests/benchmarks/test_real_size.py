@@ -404,6 +404,8 @@ def test_ours_is_tried_at_six_base_rates_whatever_comes_of_it(best):
     [
         "schedule-free AdamW",
         "Mechanic, SGD cosine",
+        "GeN, SGD cosine",
+        "fixed relative update, cosine",
         "Adafactor cosine",
         "ours on Muon",
         "update norm on AdamW",
