@@ -10,6 +10,7 @@ import cgalr_jax
 from benchmarks import schedules
 from benchmarks.paper import methods as paper
 from benchmarks.real_size.newton import generalised_newton
+from benchmarks.real_size.schedule_free_plus import schedule_free_plus
 from benchmarks.study.methods import Base, Family, Method, Setting, plain
 from benchmarks.study.tasks import Task
 from cgalr_jax import signals
@@ -54,6 +55,10 @@ def _schedule_free(setting: Setting) -> optax.GradientTransformation:
     return optax.contrib.schedule_free_adamw(setting.config["rate"], warmup_steps=setting.steps // 10)
 
 
+def _schedule_free_plus(setting: Setting) -> optax.GradientTransformation:
+    return schedule_free_plus(setting.config["rate"], setting.steps // 10)
+
+
 def _generalised_newton(setting: Setting) -> optax.GradientTransformation:
     shape = setting.config["shape"]
     return optax.chain(paper.SGD(1.0), generalised_newton(setting.config["rate"], lambda step: shape[step]))
@@ -77,6 +82,7 @@ FAMILIES: dict[str, Family] = {
     "known schedule": Family(functools.partial(paper.ours, rows=SAMPLES), "paired"),
     "known length": Family(_known_length, "paired"),
     "schedule-free AdamW": Family(_schedule_free),
+    "ScheduleFree+": Family(_schedule_free_plus),
     "Mechanic": plain(lambda rate: optax.contrib.mechanize(paper.SGD(rate))),
     "GeN": Family(_generalised_newton, "loss"),
     "fixed relative update": plain(_fixed_relative_update),
@@ -91,6 +97,7 @@ BASELINES: dict[str, Method] = {
     "AdamW warm-up cosine": Method("AdamW", "warm-up cosine", "adam"),
     "NadamW warm-up cosine": Method("NadamW", "warm-up cosine", "adam"),
     "schedule-free AdamW": Method("schedule-free AdamW", "constant", "adam"),
+    "ScheduleFree+": Method("ScheduleFree+", "constant", "factor"),
     "Prodigy cosine": Method("Prodigy", "cosine", "factor"),
     "DoG, averaged": Method("DoG", "constant", "factor"),
     "Mechanic, SGD cosine": Method("Mechanic", "cosine"),

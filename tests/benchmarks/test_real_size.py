@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 for needed in ("sklearn", "networkx", "rich", "matplotlib"):
@@ -16,7 +17,7 @@ from blobs import untried  # noqa: E402  after what they need
 
 from benchmarks import pages, scores  # noqa: E402
 from benchmarks.real_size import __main__ as real_size  # noqa: E402
-from benchmarks.real_size import figures, methods, models, newton, report, tasks  # noqa: E402
+from benchmarks.real_size import figures, methods, models, newton, report, schedule_free_plus, tasks  # noqa: E402
 from benchmarks.study import comparison, lines, problems, runner, store  # noqa: E402
 from benchmarks.study.tasks import Model, Task  # noqa: E402
 from cgalr_jax import controllers  # noqa: E402
@@ -404,6 +405,7 @@ def test_ours_is_tried_at_six_base_rates_whatever_comes_of_it(best):
     [
         "schedule-free AdamW",
         "Mechanic, SGD cosine",
+        "ScheduleFree+",
         "GeN, SGD cosine",
         "fixed relative update, cosine",
         "Adafactor cosine",
@@ -657,9 +659,7 @@ def test_it_refuses(given, said, tmp_path, capsys):
     assert said in " ".join(capsys.readouterr().err.split())
 
 
-# ------------------------------------------------------------------------------------------------------------
-# GeN
-# ------------------------------------------------------------------------------------------------------------
+# --- GeN
 
 
 def newton_steps(rate, value_fn, update, number, horizon=1.0):
@@ -707,3 +707,39 @@ def test_gen_keeps_the_rate_where_no_parabola_says_one_and_halves_it_where_the_l
     value_fn, update, factor
 ):
     assert newton_steps(0.1, value_fn, update, 1)[0] == pytest.approx(0.1 * factor)
+
+
+# --- ScheduleFree+
+
+
+def test_schedule_free_plus_is_its_formulas():
+    """Seven steps of `sum(a (w - c)^2)`, each sequence kept by itself, in float64."""
+    curvature, target = np.array([1.0, 4.0, 0.5]), np.array([1.0, -2.0, 0.5])
+    factor, warmup, steps, b1, b2, momentum = 0.7, 3, 7, 0.9, 0.95, 0.9
+    x = y = z = np.zeros(3)
+    first = second = np.zeros(3)
+    largest = total = 0.0
+    for step in range(1, steps + 1):
+        value, gradient = np.sum(curvature * (y - target) ** 2), 2 * curvature * (y - target)
+        polyak = max(0.0, value + momentum * np.sum(gradient * (z - x)))
+        rate = factor * min(step / warmup, 1.0) * polyak / (np.abs(gradient).sum() * np.sqrt(np.pi / 2))
+        first, second = b1 * first + (1 - b1) * gradient, b2 * second + (1 - b2) * gradient**2
+        z = z - rate * first / (1 - b1**step) / (np.sqrt(second / (1 - b2**step)) + 1e-8)
+        largest = max(largest, rate)
+        share = 1.0
+        if step > warmup:
+            total += largest**2
+            share = largest**2 / total
+        x = (1 - share) * x + share * z
+        y = momentum * x + (1 - momentum) * z
+
+    tx = schedule_free_plus.schedule_free_plus(factor, warmup)
+    params = jnp.zeros(3)
+    state = tx.init(params)
+    for _ in range(steps):
+        value, gradient = jax.value_and_grad(lambda w: jnp.sum(curvature * (w - target) ** 2))(params)
+        updates, state = tx.update(gradient, state, params, value=value)
+        params = optax.apply_updates(params, updates)
+    np.testing.assert_allclose(params, y, rtol=1e-4)
+    np.testing.assert_allclose(state.z, z, rtol=1e-4)
+    np.testing.assert_allclose(optax.contrib.schedule_free_eval_params(state, params), x, rtol=1e-4)
