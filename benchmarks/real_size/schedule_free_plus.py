@@ -46,12 +46,12 @@ def schedule_free_plus(
 
     def update(
         gradient: optax.Updates,
-        state: optax.OptState,
+        state: Any,
         params: optax.Params | None = None,
         *,
         value: jax.Array,
         **extra_args: Any,
-    ) -> tuple[optax.Updates, optax.OptState]:
+    ) -> tuple[optax.Updates, optax.contrib.ScheduleFreeState]:
         del extra_args
         average = optax.contrib.schedule_free_eval_params(state, params)
         away = optax.tree.sub(state.z, average)
