@@ -17,6 +17,12 @@ from cgalr_jax import signals
 
 SAMPLES = 32  # that ours measures on, as the documentation advises
 
+
+def _fixed_relative_update(rate: optax.Schedule) -> optax.GradientTransformation:
+    """Each array moves by that share of its own norm, as in Hyperball and, with momentum, LARS."""
+    return optax.chain(optax.trace(0.9), optax.scale_by_trust_ratio(), optax.scale_by_learning_rate(rate))
+
+
 BASES: dict[str, tuple[Base, str]] = {  # and the kind of its base rate
     "SGD": (paper.SGD, "sgd"),
     "AdamW": (optax.adamw, "adam"),
@@ -27,6 +33,7 @@ BASES: dict[str, tuple[Base, str]] = {  # and the kind of its base rate
     "Lion": (optax.lion, "lion"),
     "Muon": (optax.contrib.muon, "muon"),
     "Adafactor": (optax.adafactor, "muon"),
+    "fixed relative update": (_fixed_relative_update, "share"),
 }
 OTHER_BASES = ("SGD without momentum", "Nesterov", "Adam", "Lion", "Muon", "Adafactor")
 
@@ -64,11 +71,6 @@ def _generalised_newton(setting: Setting) -> optax.GradientTransformation:
     return optax.chain(paper.SGD(1.0), generalised_newton(setting.config["rate"], lambda step: shape[step]))
 
 
-def _fixed_relative_update(rate: optax.Schedule) -> optax.GradientTransformation:
-    """Each array moves by that share of its own norm, as in Hyperball and, with momentum, LARS."""
-    return optax.chain(optax.trace(0.9), optax.scale_by_trust_ratio(), optax.scale_by_learning_rate(rate))
-
-
 BOUNDS = (0.05, 0.02)  # of one step, tried beside the default of 0.1
 
 FAMILIES: dict[str, Family] = {
@@ -85,7 +87,6 @@ FAMILIES: dict[str, Family] = {
     "ScheduleFree+": Family(_schedule_free_plus),
     "Mechanic": plain(lambda rate: optax.contrib.mechanize(paper.SGD(rate))),
     "GeN": Family(_generalised_newton, "loss"),
-    "fixed relative update": plain(_fixed_relative_update),
     "Prodigy": paper.FAMILIES["prodigy"],
     "DoG": paper.FAMILIES["dog"],
 }
@@ -102,7 +103,7 @@ BASELINES: dict[str, Method] = {
     "DoG, averaged": Method("DoG", "constant", "factor"),
     "Mechanic, SGD cosine": Method("Mechanic", "cosine"),
     "GeN, SGD cosine": Method("GeN", "cosine"),
-    "fixed relative update, cosine": Method("fixed relative update", "cosine", "share"),
+    "fixed relative update cosine": Method("fixed relative update", "cosine", "share"),
 }
 
 

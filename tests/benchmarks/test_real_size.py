@@ -407,7 +407,7 @@ def test_ours_is_tried_at_six_base_rates_whatever_comes_of_it(best):
         "Mechanic, SGD cosine",
         "ScheduleFree+",
         "GeN, SGD cosine",
-        "fixed relative update, cosine",
+        "fixed relative update cosine",
         "Adafactor cosine",
         "ours on Muon",
         "update norm on AdamW",
