@@ -330,5 +330,9 @@ def _targets(table: protocols.Table) -> str:
                 "yes" if found.value <= 0.02 else "no",
             ]
         )
-    note = "Set before the reporting seeds were touched; RED in % unless said otherwise, mean over tasks."
+    note = (
+        "Set before the reporting seeds were touched; RED in % unless said otherwise, mean over tasks. A: "
+        "ours untuned against a baseline at its best rate; B: against the baseline's mean over its 100x "
+        "range."
+    )
     return pages.table("Targets", note, ["target", "wanted", "found", "reached"], rows)

@@ -14,8 +14,8 @@ def wasserstein(over: Over = "pooled", *, set_point: float | None = None) -> Sig
 
     Cost per measurement: two diagrams per connectome and one assignment per dimension, computed on the host
     while the device waits. The time grows faster than the cube of P and depends on the number of cycles: keep
-    `max_units` small and `every` large, and measure the time. Under vmap each run pays this cost at
-    every step at which a measurement is due in one of them. Under jit over several devices or processes, the host
+    `max_units` small and `every` large, and measure the time. Under vmap each run pays this cost at every
+    step at which a measurement is due in one of them. Under jit over several devices or processes, the host
     of the first device computes and sends the number to all; under shard_map each computes it. In the
     paper's configuration we have seen no advantage over `deaths()`.
 
