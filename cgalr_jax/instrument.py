@@ -227,18 +227,21 @@ def _measured(
 
 
 def _activations(probe: Callable[..., Any], params: optax.Params | None, *samples: Any) -> Any:
-    """What the probe returns; that it misses the parameters that a mask leaves out is a ValueError."""
+    """What the probe returns; that it fails on what is left of the parameters is a ValueError."""
     try:
         return _checks.called("probe", probe, params, *samples)
-    except (TypeError, AttributeError, LookupError) as error:  # of an empty tuple in the place of an array
+    except Exception as error:  # of any kind: Flax has its own for a parameter that is not there
         leaves = jax.tree.leaves(params, is_leaf=lambda leaf: isinstance(leaf, optax.MaskedNode))
-        if not any(isinstance(leaf, optax.MaskedNode) for leaf in leaves):
+        if any(isinstance(leaf, optax.MaskedNode) for leaf in leaves):
+            left = "what optax.masked or optax.partition leaves, and return layers of this group only"
+        elif _leaves.is_array(params) and jnp.ndim(params) == 1:
+            left = "the one flat array that optax.flatten makes of the parameters"
+        else:
             raise
         paired = ", samples" if samples else ""
         raise ValueError(
-            "probe must do without the parameters that optax.masked or optax.partition leaves out, or close "
-            f"over all of them, probe=lambda part{paired}: probe(params{paired}), and return layers of this "
-            f"group only; got one that meets MaskedNode(): {type(error).__name__}: {error}"
+            f"probe must do with {left}, or close over all parameters, probe=lambda part{paired}: "
+            f"probe(params{paired}); got one that raises {type(error).__name__}: {error}"
         ) from error
 
 

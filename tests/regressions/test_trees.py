@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import linen
 from light import ECHO, PLAIN
 
 import cgalr_jax
-from cgalr_jax import signals
+from cgalr_jax import capture, signals
 
 X = jax.random.normal(jax.random.key(0), (32, 4))
 Y = jnp.sin(X.sum(axis=1))
@@ -155,23 +156,36 @@ def test_trees_without_a_real_number(tree):
 
 
 @pytest.mark.parametrize("paired", [False, True], ids=["fixed", "paired"])
-@pytest.mark.parametrize("wrapper", ["masked", "partition"])
-def test_a_probe_of_parameters_that_a_mask_leaves_out(wrapper, paired):
-    """The same probe as outside of the mask ends in an error that says what to write instead."""
+@pytest.mark.parametrize("wrapper", ["masked", "partition", "flatten"])
+def test_a_probe_of_parameters_that_a_wrapper_takes_away(wrapper, paired):
+    """The same probe as outside of the wrapper ends in an error that says what to write instead."""
     ours = block(samples=X if paired else None)
     if wrapper == "masked":
         tx = optax.masked(ours, {"w": False, "v": True})
+    elif wrapper == "flatten":
+        tx = optax.flatten(ours)
     else:
         tx = optax.partition({"ours": ours, "other": optax.set_to_zero()}, {"w": "other", "v": "ours"})
     samples = {"samples": X} if paired else {}
-    written = r"probe=lambda part(, samples)?: probe\(params(, samples)?\).*AttributeError"
-    with pytest.raises(ValueError, match=written):
+    written = r"probe=lambda part(, samples)?: probe\(params(, samples)?\).*(Attribute|Type)Error"
+    with pytest.raises(ValueError, match=f"optax.{wrapper}.*{written}"):
         tx.update(PARAMS, tx.init(PARAMS), PARAMS, probe=hidden, **samples)
 
     def bound(part, *samples):
         return hidden(PARAMS, *samples)
 
     tx.update(PARAMS, tx.init(PARAMS), PARAMS, probe=bound, **samples)
+
+
+def test_a_linen_probe_of_parameters_that_a_mask_leaves_out():
+    """Flax has an exception of its own for a parameter that is not there."""
+    net = linen.Sequential([linen.Dense(5), linen.relu, linen.Dense(2)])
+    params = net.init(jax.random.key(0), X)["params"]
+    tx = optax.masked(
+        cgalr_jax.scale_by_connectome(capture.example(net, params, X)), {"layers_0": True, "layers_2": False}
+    )
+    with pytest.raises(ValueError, match=r"optax.masked.*ScopeParamNotFoundError"):
+        tx.update(params, tx.init(params), params, probe=capture.linen_probe(net, samples=X))
 
 
 def test_a_probe_that_fails_without_a_mask_keeps_its_error():
