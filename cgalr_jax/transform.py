@@ -88,11 +88,11 @@ def scale_by_connectome(
             measured, the same in each run.
         axis_name: the mapped axis (or axes) over which the samples are split, in `shard_map`, `pmap` or
             `vmap`; None under plain `jit`, where arrays are global.
-        max_share: the share of its largest singular value by which one step may change a matrix, see
-            `signals.largest_share`; positive. If one matrix would change by more, the step of all parameters
-            is scaled down. Without this bound, training with a squared loss can diverge between two
-            measurements. None for no bound. There is none either where `update` is called without `params`,
-            as it may be with `activations` and a signal that reads nothing else.
+        max_share: the share of its largest singular value by which one step may change a matrix, and of its
+            norm any other array, see `signals.largest_share`; positive. If one of them would change by more,
+            the step of all parameters is scaled down. Without this bound, training with a squared loss can
+            diverge between two measurements. None for no bound. There is none either where `update` is called
+            without `params`, as it may be with `activations` and a signal that reads nothing else.
         bounds: deprecated, see `controllers.envelope`.
         window: deprecated, see `hysteresis_gate`.
 

@@ -1,4 +1,4 @@
-"""How far one update moves the matrices: what bounds a step of the optimizer."""
+"""How far one update moves the parameters: what bounds a step of the optimizer."""
 
 import math
 from typing import Any
@@ -13,13 +13,14 @@ __all__ = ["largest_share", "share_if_alike"]
 
 
 def largest_share(updates: Any, params: Any) -> jax.Array:
-    """The largest change of a matrix by an update, relative to the largest singular value of the matrix.
+    """The largest change of an array by an update, relative to the size of the array.
 
-    It is estimated from norms, as the largest value, over matrices of n x m, of
+    Of a matrix of n x m it is estimated, from norms, relative to the largest singular value:
     `|U|_F / max(|W|_F, sqrt m) * sqrt(n m) / (sqrt n + sqrt m)`. For an update of rank one this is the share
-    itself. `relative_update` says which arrays are matrices; if there is none, all vectors together count as
-    one matrix. `max_share` of `scale_by_connectome` limits each step by this share: without a limit, training
-    with a squared loss can diverge within a few steps, before any measurement.
+    itself. `relative_update` says which arrays are matrices. Any other array, a bias, a gain, or the weights
+    of a single output, is relative to its norm: `|u| / max(|w|, sqrt m)` of m entries. `max_share` of
+    `scale_by_connectome` limits each step by the largest of these: without a limit, training with a squared
+    loss can diverge within a few steps, before any measurement.
 
     Args:
         updates: what is to be added to the parameters, of the same tree structure and shapes; None in the
@@ -35,7 +36,7 @@ def largest_share(updates: Any, params: Any) -> jax.Array:
 
     Example:
         >>> params = {"w": jnp.ones((64, 64)) / 8, "b": jnp.zeros(64)}
-        >>> updates = {"w": jnp.zeros((64, 64)).at[0, 0].set(0.2), "b": jnp.ones(64)}
+        >>> updates = {"w": jnp.zeros((64, 64)).at[0, 0].set(0.2), "b": jnp.full(64, 0.01)}
         >>> print(f"{largest_share(updates, params):.2f}")
         0.10
     """
@@ -89,15 +90,14 @@ def _that_train(pairs: _Pairs) -> _Matched:
 
 def _largest(pairs: _Matched) -> jax.Array:
     """`largest_share` of these pairs."""
-    shares = [_share(u, w, *sides_of(w.shape)) for u, w in pairs if w.ndim >= 2]
-    if not shares and pairs:
-        update, size = (jnp.sqrt(sum(_norm(x) ** 2 for x in each)) for each in zip(*pairs, strict=True))
-        shares = [update / _at_least(size, sum(w.size for _, w in pairs))]
-    return jnp.max(jnp.stack(shares)) if shares else jnp.zeros((), jnp.float32)
+    return jnp.max(jnp.stack([_share(*pair) for pair in pairs])) if pairs else jnp.zeros((), jnp.float32)
 
 
-def _share(update: jax.Array, matrix: jax.Array, inputs: int, outputs: int) -> jax.Array:
-    return rank_one(inputs, outputs) * _norm(update) / _at_least(_norm(matrix), outputs)
+def _share(update: jax.Array, weight: jax.Array) -> jax.Array:
+    if weight.ndim < 2:
+        return _norm(update) / _at_least(_norm(weight), weight.size)
+    inputs, outputs = sides_of(weight.shape)
+    return rank_one(inputs, outputs) * _norm(update) / _at_least(_norm(weight), outputs)
 
 
 def _at_least(size: jax.Array, outputs: int) -> jax.Array:

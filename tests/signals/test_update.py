@@ -173,10 +173,10 @@ def test_it_is_the_formula_of_the_docstring(seed):
     updates = {name: after[name] - before[name] for name in before}
     shares = []
     for name, matrix in before.items():
-        if matrix.ndim >= 2:
-            n, m = sides(matrix.shape)
-            size = max(np.linalg.norm(matrix), math.sqrt(m))
-            shares.append(np.linalg.norm(updates[name]) / size / (1 / math.sqrt(n) + 1 / math.sqrt(m)))
+        n, m = sides(matrix.shape) if matrix.ndim >= 2 else (1, matrix.size)
+        size = max(np.linalg.norm(matrix), math.sqrt(m))
+        largest = 1 / (1 / math.sqrt(n) + 1 / math.sqrt(m)) if matrix.ndim >= 2 else 1
+        shares.append(largest * np.linalg.norm(updates[name]) / size)
     assert float(largest_share(updates, before)) == pytest.approx(max(shares), rel=1e-4)
 
 
@@ -304,7 +304,7 @@ def test_set_point():
 @pytest.mark.parametrize("width", [8, 64, 512])
 def test_the_largest_share_is_that_of_the_largest_singular_value(width):
     params = {"w": 2 * normal(0, width, width), "v": normal(1, width, width), "b": jnp.zeros(width)}
-    updates = {"w": rank_one(2, width, width, 0.1 * 4.0), "v": params["v"] * 1e-3, "b": jnp.ones(width)}
+    updates = {"w": rank_one(2, width, width, 0.1 * 4.0), "v": params["v"] * 1e-3, "b": jnp.full(width, 0.05)}
     assert float(largest_share(updates, params)) == pytest.approx(0.1, rel=0.15)
 
 
@@ -326,9 +326,14 @@ def test_a_mask_of_minus_infinities_counts_by_the_size_it_would_have():
     assert float(largest_share(updates, masked)) == float(largest_share(updates, zeros)) > 0
 
 
-def test_vectors_count_where_there_is_nothing_else_and_no_parameters_have_no_share():
-    vectors = {"a": jnp.ones(3), "b": jnp.ones(6)}
-    assert float(largest_share({"a": jnp.full(3, 0.1), "b": jnp.full(6, 0.1)}, vectors)) == pytest.approx(0.1)
+def test_vectors_count_by_their_norm_beside_matrices_too_and_no_parameters_have_no_share():
+    params = {"gain": jnp.full(3, 2.0), "bias": jnp.zeros(6), "temperature": jnp.float32(0.5)}
+    for matrices in ({}, {"w": normal(0, 8, 8)}):
+        still = jax.tree.map(jnp.zeros_like, matrices)
+        for moved, share in ((("gain", 0.2), 0.1), (("bias", 0.3), 0.3), (("temperature", 0.2), 0.2)):
+            updates = {name: jnp.zeros_like(x) for name, x in params.items()}
+            updates[moved[0]] += moved[1]
+            assert float(largest_share(updates | still, params | matrices)) == pytest.approx(share)
     assert float(largest_share({}, {})) == 0
     assert float(largest_share({"n": jnp.int32(1)}, {"n": jnp.int32(1)})) == 0
 
