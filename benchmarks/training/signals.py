@@ -38,8 +38,10 @@ SIGNALS: dict[str, Callable[[Config], library.Signal]] = {
     "births over min": lambda config: library.births("min"),
     "deaths": lambda config: library.deaths(),
     "deaths over min": lambda config: library.deaths("min"),
+    "deaths of 16": lambda config: library.deaths("max", sample=16),
     "barcode": lambda config: library.barcode(),
     "barcode over min": lambda config: library.barcode("min"),
+    "barcode of 16": lambda config: library.barcode("max", sample=16),
     "update norm": lambda config: library.update_norm(),
 }
 # Those that are compared by themselves share a compilation, which takes far longer here than the training.

@@ -92,6 +92,13 @@ def _cycles() -> Iterator[Setting]:
             yield _of_family(signal, factor)
 
 
+def _of_16() -> Iterator[Setting]:
+    """Births, deaths and both, of sub-samples of 16 units of the layer that moves most."""
+    for factor in FACTORS:
+        for signal in ("births of 16", "deaths of 16", "barcode of 16"):
+            yield _of_family(signal, factor)
+
+
 def _of_family(family: str, factor: float) -> Setting:
     """A family that there is, at a multiple of its set-point."""
     return _own(f"{family} x{factor}", family, methods.FAMILIES[family], target=factor)
@@ -197,6 +204,7 @@ _SETTINGS: dict[str, Callable[[], Iterator[Setting]]] = {
     "base": _base,
     "muon": _muon,
     "cycles": _cycles,
+    "of-16": _of_16,
     "share": _share,
     "probe": lambda: (_of_family("probe", factor) for factor in FACTORS),
     "cadence": _cadence,

@@ -1,7 +1,8 @@
 """Signals that read connectomes: births, deaths, both (barcode), and the plain change of correlations."""
 
 import functools
-from typing import get_args
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +17,8 @@ __all__ = ["barcode", "births", "deaths", "frobenius"]
 _births = functools.partial(topology.compute_births, symmetrise=False)
 # Sub-samples per layer; twice as many improve the distance little.
 _SUB_SAMPLES = 6
-# The set-point of births on sub-samples of 16 units, if they are the only signal.
-_SAMPLED = 0.3
+# The set-points on sub-samples of 16 units, if they are the only signal.
+_SAMPLED_BIRTHS, _SAMPLED_DEATHS, _SAMPLED_BARCODE = 0.3, 0.15, 0.25
 
 
 def births(over: Over = "pooled", *, sample: int | None = None, set_point: float | None = None) -> Signal:
@@ -55,25 +56,34 @@ def births(over: Over = "pooled", *, sample: int | None = None, set_point: float
         >>> print(f"{signal.compare(signal.read(before, None), signal.read(after, None)):.2f}")
         0.28
     """
-    _checks.check_choice("over", over, get_args(Over))
     default = 0.22 if over == "pooled" else 0.17
     if sample is None:
         return from_connectomes(_births, topology.top_distance, over, set_point, default)
-    sample = _checks.check_integer("sample", sample, 2)
+    return _of_sub_samples(
+        _births, over, _checks.check_integer("sample", sample, 2), set_point, _SAMPLED_BIRTHS
+    )
+
+
+def _of_sub_samples(
+    summarise: Callable[[jax.Array], Any], over: Over, sample: int, set_point: float | None, default: float
+) -> Signal:
+    """A signal that keeps a summary of each sub-sample of so many units, all of one shape."""
 
     def choose(width: int) -> np.ndarray:
         return _sub_samples(width, sample).reshape(-1)
 
-    def summarise(connectome: jax.Array) -> jax.Array:
+    def summaries(connectome: jax.Array) -> Any:
         size = min(sample, connectome.shape[0])
         blocks = connectome.reshape(-1, size, connectome.shape[0])
         each = [blocks[k, :, k * size : (k + 1) * size] for k in range(blocks.shape[0])]
-        return jax.vmap(_births)(jnp.stack(each))
+        return jax.vmap(summarise)(jnp.stack(each))
 
-    def compare(before: jax.Array, after: jax.Array) -> jax.Array:
-        return jnp.sqrt(jnp.mean((after - before) ** 2))
+    def compare(before: Any, after: Any) -> jax.Array:
+        # The mean over the sub-samples, too: of births, of deaths, or with half of the weight of both.
+        squares = jax.tree.map(lambda old, new: jnp.mean((new - old) ** 2), before, after)
+        return jnp.sqrt(sum(jax.tree.leaves(squares)) / len(jax.tree.leaves(squares)))
 
-    return from_connectomes(summarise, compare, over, set_point, _SAMPLED, choose)
+    return from_connectomes(summaries, compare, over, set_point, default, choose)
 
 
 def _sub_samples(width: int, size: int) -> np.ndarray:
@@ -89,22 +99,31 @@ def _sub_samples(width: int, size: int) -> np.ndarray:
     return np.concatenate(orders)[:count]
 
 
-def deaths(over: Over = "pooled", *, set_point: float | None = None, normalise: bool = True) -> Signal:
+def deaths(
+    over: Over = "pooled",
+    *,
+    sample: int | None = None,
+    set_point: float | None = None,
+    normalise: bool = True,
+) -> Signal:
     """The TOP distance of the deaths of cycles: of all correlations outside of the maximum spanning tree.
 
     Deaths are sorted exactly, P(P-1)/2 numbers per connectome, since the distance that is published is of
-    these; the quantiles of `topology.compute_barcode(bins=)` are cheaper.
+    these; those of sub-samples, or the quantiles of `topology.compute_barcode(bins=)`, are cheaper.
 
     Args:
         over: as for `births`.
-        set_point: distance that is fast enough; positive. Default: 0.09. If `normalise` is False, the
-            distance grows with the number of units and the default is 1: use a relative controller, which
-            needs no set-point.
-        normalise: False for the published distance, the L2 norm, see `topology.top_distance`.
+        sample: units per sub-sample, as for `births`, but at least 3.
+        set_point: distance that is fast enough; positive. Default: 0.09, of sub-samples 0.15. If `normalise`
+            is False, the distance grows with the number of units and the default is 1: use a relative
+            controller, which needs no set-point.
+        normalise: False for the published distance, the L2 norm, see `topology.top_distance`; of whole
+            connectomes only.
 
     Returns:
-        A `Signal`; its reading holds the deaths of each connectome, f32[(P - 1)(P - 2) / 2]. Its `read`
-        raises a ValueError if a connectome has less than three units, and so no cycles.
+        A `Signal`; its reading holds the deaths of each connectome, f32[(P - 1)(P - 2) / 2], or of its
+        sub-samples, f32[6, (sample - 1)(sample - 2) / 2]. Its `read` raises a ValueError if a connectome has
+        less than three units, and so no cycles.
 
     Raises:
         ValueError: if an argument is outside its range.
@@ -125,25 +144,35 @@ def deaths(over: Over = "pooled", *, set_point: float | None = None, normalise: 
         # NaN weights count as the heaviest, so that they are births: without this the deaths would hide them.
         return jnp.where(jnp.isnan(found.births).any(), jnp.inf, found.deaths)
 
-    _checks.check_flag("normalise", normalise)
+    sample = _check_mean(sample, normalise)
+    if sample is not None:
+        return _of_sub_samples(summarise, over, sample, set_point, _SAMPLED_DEATHS)
     compare = functools.partial(topology.top_distance, normalise=normalise)
     return from_connectomes(summarise, compare, over, set_point, 0.09 if normalise else 1.0)
 
 
-def barcode(over: Over = "pooled", *, set_point: float | None = None, normalise: bool = True) -> Signal:
+def barcode(
+    over: Over = "pooled",
+    *,
+    sample: int | None = None,
+    set_point: float | None = None,
+    normalise: bool = True,
+) -> Signal:
     """The TOP distance of births and deaths together, with half of the weight each.
 
     See `topology.barcode_distance`.
 
     Args:
         over: as for `births`.
-        set_point: distance that is fast enough; positive. Default: 0.16; if `normalise` is False 1, as for
-            `deaths`.
-        normalise: False for the published distance, the L2 norm of births and deaths together.
+        sample: units per sub-sample, as for `births`, but at least 3.
+        set_point: distance that is fast enough; positive. Default: 0.16, of sub-samples 0.25; if `normalise`
+            is False 1, as for `deaths`.
+        normalise: False for the published distance, the L2 norm of births and deaths together; of whole
+            connectomes only.
 
     Returns:
-        A `Signal`; its reading holds a `Barcode` per connectome, P(P - 1) / 2 numbers in all. Its `read`
-        raises a ValueError if a connectome has less than three units.
+        A `Signal`; its reading holds a `Barcode` per connectome, P(P - 1) / 2 numbers in all, or those of its
+        six sub-samples. Its `read` raises a ValueError if a connectome has less than three units.
 
     Raises:
         ValueError: if an argument is outside its range.
@@ -158,7 +187,9 @@ def barcode(over: Over = "pooled", *, set_point: float | None = None, normalise:
         >>> print(f"{signal.compare(signal.read(before, None), signal.read(after, None)):.2f}")
         0.35
     """
-    _checks.check_flag("normalise", normalise)
+    sample = _check_mean(sample, normalise)
+    if sample is not None:
+        return _of_sub_samples(_with_cycles, over, sample, set_point, _SAMPLED_BARCODE)
     compare = functools.partial(topology.barcode_distance, normalise=normalise)
     return from_connectomes(_with_cycles, compare, over, set_point, 0.16 if normalise else 1.0)
 
@@ -191,6 +222,16 @@ def frobenius(over: Over = "min", *, set_point: float | None = None) -> Signal:
         0.00
     """
     return from_connectomes(None, topology.frobenius_distance, over, set_point, 0.4)
+
+
+def _check_mean(sample: int | None, normalise: bool) -> int | None:
+    """The units per sub-sample with cycles, after a check of both; of sub-samples there is a mean only."""
+    _checks.check_flag("normalise", normalise)
+    if sample is None:
+        return None
+    if not normalise:
+        raise ValueError("normalise must be True with sample, the distance of which is a mean, got False.")
+    return _checks.check_integer("sample", sample, 3)
 
 
 def _with_cycles(connectome: jax.Array) -> topology.Barcode:
