@@ -643,10 +643,12 @@ TABLE: dict[str, dict[str, Row]] = {
     },
     "deaths": {
         **signal_rows(signals.deaths),
+        "sample": integers(lambda v: signals.deaths(sample=v), 3)._replace(fine=("nothing",)),
         "normalise": flags(lambda v: signals.deaths(normalise=v)),
     },
     "barcode": {
         **signal_rows(signals.barcode),
+        "sample": integers(lambda v: signals.barcode(sample=v), 3)._replace(fine=("nothing",)),
         "normalise": flags(lambda v: signals.barcode(normalise=v)),
     },
     "update_norm": {"set_point": signal_rows(lambda over=None, **o: signals.update_norm(**o))["set_point"]},

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
@@ -56,6 +56,7 @@ def births(over: Over = "pooled", *, sample: int | None = None, set_point: float
         >>> print(f"{signal.compare(signal.read(before, None), signal.read(after, None)):.2f}")
         0.28
     """
+    _checks.check_choice("over", over, get_args(Over))
     default = 0.22 if over == "pooled" else 0.17
     if sample is None:
         return from_connectomes(_births, topology.top_distance, over, set_point, default)
