@@ -18,7 +18,7 @@ _births = functools.partial(topology.compute_births, symmetrise=False)
 # Sub-samples per layer; twice as many improve the distance little.
 _SUB_SAMPLES = 6
 # The set-points on sub-samples of 16 units, if they are the only signal.
-_SAMPLED_BIRTHS, _SAMPLED_DEATHS, _SAMPLED_BARCODE = 0.3, 0.15, 0.25
+_SAMPLED_BIRTHS, _SAMPLED_DEATHS, _SAMPLED_BARCODE = 0.3, 0.3, 0.35
 
 
 def births(over: Over = "pooled", *, sample: int | None = None, set_point: float | None = None) -> Signal:
@@ -115,7 +115,7 @@ def deaths(
     Args:
         over: as for `births`.
         sample: units per sub-sample, as for `births`, but at least 3.
-        set_point: distance that is fast enough; positive. Default: 0.09, of sub-samples 0.15. If `normalise`
+        set_point: distance that is fast enough; positive. Default: 0.09, of sub-samples 0.3. If `normalise`
             is False, the distance grows with the number of units and the default is 1: use a relative
             controller, which needs no set-point.
         normalise: False for the published distance, the L2 norm, see `topology.top_distance`; of whole
@@ -166,7 +166,7 @@ def barcode(
     Args:
         over: as for `births`.
         sample: units per sub-sample, as for `births`, but at least 3.
-        set_point: distance that is fast enough; positive. Default: 0.16, of sub-samples 0.25; if `normalise`
+        set_point: distance that is fast enough; positive. Default: 0.16, of sub-samples 0.35; if `normalise`
             is False 1, as for `deaths`.
         normalise: False for the published distance, the L2 norm of births and deaths together; of whole
             connectomes only.
