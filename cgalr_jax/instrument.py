@@ -234,7 +234,7 @@ def _activations(probe: Callable[..., Any], params: optax.Params | None, *sample
         leaves = jax.tree.leaves(params, is_leaf=lambda leaf: isinstance(leaf, optax.MaskedNode))
         if any(isinstance(leaf, optax.MaskedNode) for leaf in leaves):
             left = "what optax.masked or optax.partition leaves, and return layers of this group only"
-        elif _leaves.is_array(params) and jnp.ndim(params) == 1:
+        elif _leaves.is_array(params) and jnp.ndim(leaves[0]) == 1:
             left = "the one flat array that optax.flatten makes of the parameters"
         else:
             raise

@@ -82,7 +82,7 @@ def _of_sub_samples(
     def compare(before: Any, after: Any) -> jax.Array:
         # The mean over the sub-samples, too: of births, of deaths, or with half of the weight of both.
         squares = jax.tree.map(lambda old, new: jnp.mean((new - old) ** 2), before, after)
-        return jnp.sqrt(sum(jax.tree.leaves(squares)) / len(jax.tree.leaves(squares)))
+        return jnp.sqrt(jnp.mean(jnp.stack(jax.tree.leaves(squares))))
 
     return from_connectomes(summaries, compare, over, set_point, default, choose)
 
