@@ -8,6 +8,7 @@ from matplotlib import ticker
 
 from benchmarks import panels
 from benchmarks.paper import tasks
+from benchmarks.paper.gates import GATES, is_below_the_top
 from benchmarks.study import lines, runner
 from cgalr_jax import plotting
 
@@ -45,7 +46,10 @@ def _plot(
     what: str,
     curve: Callable[[runner.Outcome], np.ndarray],
 ) -> None:
-    """The median over seeds, a panel for each task; of the distance one seed: a median hides its peaks."""
+    """The median over seeds, a panel for each task; of the distance one seed: a median hides its peaks.
+
+    There, dots are epochs of reorganisation: the gate holds the rate below the top of its envelope.
+    """
     chart, axes = panels.grid(len(found), 3.4)
     handles = {}
     for panel, (label, held) in zip(axes, found.items(), strict=True):
@@ -60,6 +64,9 @@ def _plot(
             (handles[name],) = panel.plot(
                 epochs[shown], series[shown], color=colour, linestyle=dashes, linewidth=1.8
             )
+            if what == "distance" and name in GATES:
+                slowed = shown & is_below_the_top(task, held[name])[0]
+                panel.plot(epochs[slowed], series[slowed], "o", color=colour, markersize=4.5)
         panel.set(yscale="log", title=label)
         # Errors span less than a decade: without numbers between its powers of ten an axis would have none.
         low, high = panel.get_ylim()

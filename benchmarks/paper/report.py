@@ -1,17 +1,13 @@
 """The table: test errors at the base rate that validation chose, RED with paired intervals."""
 
-import numpy as np
-
 from benchmarks import estimates, pages
 from benchmarks.paper import methods, tasks
+from benchmarks.paper.gates import GATES, is_below_the_top
 from benchmarks.study.lines import Found, Line
-from benchmarks.study.methods import shapes
-from benchmarks.study.tasks import Task
 
 PAGE = pages.RESULTS / "paper.md"
 REFERENCE = "SGD cosine"
 OURS = "paper deaths"
-GATES = ("paper deaths", "paper barcode", "paper WD", "gate on noise", "gate reversed")
 
 CLAIMS = {  # of the abstract, and what it is tried against
     "better than a constant rate of SGD": "SGD constant",
@@ -79,17 +75,11 @@ def _table(label: str, lines: dict[str, Line]) -> str:
         rate = f"{line.rates[line.best]:.2g}{edge}"
         rows.append([name, rate, value, against, beside, each])
     text = f"### {label}, {seeds} paired seeds, {task.epochs} epochs\n\n{pages.rows(header, rows)}\n"
-    gates = [f"{name} {100 * _at_the_top(task, lines[name]):.0f} %" for name in GATES if name in lines]
-    if gates:
-        text += f"\nShare of the run that a gate sits at the top of its envelope: {', '.join(gates)}.\n"
+    shares = {name: 1 - is_below_the_top(task, lines[name]).mean() for name in GATES if name in lines}
+    if shares:
+        at_the_top = ", ".join(f"{name} {100 * share:.0f} %" for name, share in shares.items())
+        text += f"\nShare of the run that a gate sits at the top of its envelope: {at_the_top}.\n"
     return text
-
-
-def _at_the_top(task: Task, line: Line) -> float:
-    """The share of the run in which a gate is at its envelope's upper bound: as if there were none."""
-    ends = np.arange(1, task.points + 1) * (task.epochs // task.points) - 1
-    top = line.rates[line.best] * shapes(task.epochs, 1)["envelope"][ends]
-    return float(np.mean(line.chosen.rate >= 0.999 * top))
 
 
 def _red(lines: dict[str, Line], first: str, second: str) -> str:

@@ -16,7 +16,7 @@ import blobs  # noqa: E402  after what they need
 
 from benchmarks import arrays, pages  # noqa: E402
 from benchmarks.paper import __main__ as paper  # noqa: E402
-from benchmarks.paper import figures, methods, report, tasks  # noqa: E402
+from benchmarks.paper import figures, gates, methods, report, tasks  # noqa: E402
 from benchmarks.study import archive, comparison, lines, problems, runner, store  # noqa: E402
 from benchmarks.study.methods import Family, Method  # noqa: E402
 
@@ -148,6 +148,17 @@ def test_a_batch_of_seeds_that_a_method_lacks_is_left_out_of_all(tmp_path, small
     }
     figures.draw(tmp_path, found)
     assert (tmp_path / "distance.png").exists()
+
+
+def test_epochs_of_reorganisation_are_those_below_the_top_of_the_envelope():
+    """The envelope of the preset falls as 1 / (1 + epoch / 10)."""
+    task = blobs.TASK
+    ends = np.arange(1, task.points + 1) * (task.epochs // task.points)
+    top = 0.3 / (1 + (ends - 1) / 10)
+    rate = np.stack([top, 0.8 * top, np.where(ends == ends[1], 0.1 * top, top)]).astype(np.float32)
+    outcome = blobs.outcome([0.2] * 3, [0.2] * 3)._replace(rate=rate)
+    below = gates.is_below_the_top(task, lines.Line((0.3,), (outcome,)))
+    assert below.tolist() == [[False] * task.points, [True] * task.points, (ends == ends[1]).tolist()]
 
 
 @pytest.mark.slow
