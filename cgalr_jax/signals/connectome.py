@@ -17,8 +17,6 @@ __all__ = ["barcode", "births", "deaths", "frobenius"]
 _births = functools.partial(topology.compute_births, symmetrise=False)
 # Sub-samples per layer; twice as many improve the distance little.
 _SUB_SAMPLES = 6
-# The set-points on sub-samples of 16 units, if they are the only signal.
-_SAMPLED_BIRTHS, _SAMPLED_DEATHS, _SAMPLED_BARCODE = 0.3, 0.3, 0.35
 
 
 def births(over: Over = "pooled", *, sample: int | None = None, set_point: float | None = None) -> Signal:
@@ -60,15 +58,14 @@ def births(over: Over = "pooled", *, sample: int | None = None, set_point: float
     default = 0.22 if over == "pooled" else 0.17
     if sample is None:
         return from_connectomes(_births, topology.top_distance, over, set_point, default)
-    return _of_sub_samples(
-        _births, over, _checks.check_integer("sample", sample, 2), set_point, _SAMPLED_BIRTHS
-    )
+    sample = _checks.check_integer("sample", sample, 2)
+    return _of_sub_samples(_births, over, sample, set_point, 0.3)
 
 
 def _of_sub_samples(
     summarise: Callable[[jax.Array], Any], over: Over, sample: int, set_point: float | None, default: float
 ) -> Signal:
-    """A signal that keeps a summary of each sub-sample of so many units, all of one shape."""
+    """A signal that keeps a summary of each sub-sample; the default set-points are those of 16 units."""
 
     def choose(width: int) -> np.ndarray:
         return _sub_samples(width, sample).reshape(-1)
@@ -147,7 +144,7 @@ def deaths(
 
     sample = _check_mean(sample, normalise)
     if sample is not None:
-        return _of_sub_samples(summarise, over, sample, set_point, _SAMPLED_DEATHS)
+        return _of_sub_samples(summarise, over, sample, set_point, 0.3)
     compare = functools.partial(topology.top_distance, normalise=normalise)
     return from_connectomes(summarise, compare, over, set_point, 0.09 if normalise else 1.0)
 
@@ -190,7 +187,7 @@ def barcode(
     """
     sample = _check_mean(sample, normalise)
     if sample is not None:
-        return _of_sub_samples(_with_cycles, over, sample, set_point, _SAMPLED_BARCODE)
+        return _of_sub_samples(_with_cycles, over, sample, set_point, 0.35)
     compare = functools.partial(topology.barcode_distance, normalise=normalise)
     return from_connectomes(_with_cycles, compare, over, set_point, 0.16 if normalise else 1.0)
 
