@@ -235,7 +235,7 @@ def _activations(probe: Callable[..., Any], params: optax.Params | None, *sample
         if any(isinstance(leaf, optax.MaskedNode) for leaf in leaves):
             left = "what optax.masked or optax.partition leaves, and return layers of this group only"
         elif _leaves.is_array(params) and jnp.ndim(leaves[0]) == 1:
-            left = "the one flat array that optax.flatten makes of the parameters"
+            left = "the one flat array that params is here, as optax.flatten makes it"
         else:
             raise
         paired = ", samples" if samples else ""

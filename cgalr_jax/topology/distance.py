@@ -51,8 +51,8 @@ def top_distance(
     absolute difference for order 1, the largest difference for order infinity. The mean does not grow with
     the number of values. With `normalise=False` it becomes a sum, and order 2 the L2 norm of the sorted
     differences: TOP as the code of the paper's group computes it (topo-fcnn, topo-clustering), there for
-    births and deaths together, see `barcode_distance`. Births (P - 1
-    values, the spanning tree) are cheap; deaths (all other edges) show changes within the components.
+    births and deaths together, see `barcode_distance`. Births (P - 1 values, the spanning tree) are cheap;
+    deaths (all other edges) show changes within the components.
 
     Stability: no value of a sorted array moves by more than the largest change of an edge weight, so each
     normalised distance of two connectomes' births or deaths is at most `max |M_a - M_b|`.

@@ -2,10 +2,9 @@
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import optax
 import pytest
-from sklearn import datasets
+from digits import IMAGES, LABELS
 
 import cgalr_jax
 from cgalr_jax import capture
@@ -23,12 +22,6 @@ class Network(nn.Module):
         return nn.Dense(10)(x)
 
 
-def _digits():
-    images, labels = datasets.load_digits(return_X_y=True)
-    return jnp.asarray((images - images.mean()) / images.std(), jnp.float32), jnp.asarray(labels)
-
-
-IMAGES, LABELS = _digits()
 NETWORK = Network()
 PARAMS = NETWORK.init(jax.random.key(0), IMAGES[:2])["params"]
 PROBE = capture.linen_probe(NETWORK, samples=IMAGES[:BATCH])

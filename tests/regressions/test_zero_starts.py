@@ -4,20 +4,11 @@ import jax
 import jax.numpy as jnp
 import optax
 import pytest
-from sklearn import datasets
+from digits import IMAGES, LABELS
 
 import cgalr_jax
 
 BATCH, CLASSES = 32, 10
-
-
-def _digits():
-    images, labels = datasets.load_digits(return_X_y=True)
-    images = (images - images.mean()) / images.std()
-    return jnp.asarray(images, jnp.float32), jnp.asarray(labels)
-
-
-IMAGES, LABELS = _digits()
 
 
 def _logits(params, images):
