@@ -40,9 +40,9 @@ def is_measurement_step(
     ```
 
     A controller that knows the length of the run (`cgalr(steps=)`, `calibrated(steps=)`) has each step
-    measured until its ramp ends, and only its state knows when that is: pass `steps` and `opt_state`. The
-    loop then waits for the device in the steps that a ramp may take, at most 260, where they are not measured
-    anyway; never after them. What a controller of your own asks for with `early` it has to say itself:
+    measured until its ramp ends, of the first 260 at most, and only its state knows when that is: pass
+    `steps` and `opt_state`. The loop then waits for the device in those of them that are not measured anyway;
+    never after them. What a controller of your own asks for with `early` it has to say itself:
     `step < early` and what its state calls `calibrating`.
 
     Whoever measures at other steps loses nothing but that: a distance is compared with the

@@ -34,7 +34,7 @@ class ConnectomeState(NamedTuple):
     cg_moves: jax.Array  # i32[], optimizer steps since cg_before was read whose updates were not all 0
     cg_cut_moves: jax.Array  # i32[], how many of these were cut
     cg_layers: Any  # {name of a layer: bool[F]}, which of its units are measured
-    cg_before: Any  # reading of the last measurement: at most one connectome per layer
+    cg_before: Any  # what the signal read at the last measurement
     cg_samples: Any  # paired: the samples that cg_before was read from; otherwise empty
     cg_rate: Any  # f32[], learning rate of the last step if the transformation knows it; otherwise empty
     cg_control: Any  # state of the controller

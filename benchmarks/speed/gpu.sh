@@ -3,7 +3,7 @@
 #
 #     benchmarks/speed/gpu.sh FOLDER [--quick]
 #
-# writes tables (.txt) and records (.json) into FOLDER. It makes an environment there, with JAX for CUDA 12; with
+# writes tables (.txt) and records (.json) into FOLDER. It makes an environment there, with JAX for CUDA 13; with
 # PYTHON=python3 it takes that one and what is installed beside it. JAX_PLATFORMS=cpu tries the script without a GPU.
 set -euo pipefail
 

@@ -67,8 +67,8 @@ def _ramp() -> Iterator[Setting]:
         yield _own(f"a ramp of {steps} steps", f"ramp of {steps}", made)
 
 
-def _instruments() -> Iterator[Setting]:
-    """The two instruments of the default by themselves, and the control."""
+def _parts() -> Iterator[Setting]:
+    """The two signals of the default by themselves, and the control."""
     for signal in ("relative update", "births of 16", "update norm"):
         made = methods.connectome_family(signal, source=None if "update" in signal else "paired")
         yield _own(signal, signal, made)
@@ -84,6 +84,12 @@ def _muon() -> Iterator[Setting]:
     for factor in FACTORS:
         for signal in ("hybrid", "update norm"):
             yield _ours(f"{signal}, Muon x{factor}", methods.ours(signal, base="Muon", target=factor))
+
+
+def _lion() -> Iterator[Setting]:
+    """Its updates are signs, as large for noise as for what is to be learnt: is it to move less?"""
+    for factor in (0.1, 0.15, 0.2, 0.3, *FACTORS[:3]):
+        yield _ours(f"hybrid, Lion x{factor}", methods.ours("hybrid", base="Lion", target=factor))
 
 
 def _cycles() -> Iterator[Setting]:
@@ -199,10 +205,11 @@ def _clip() -> Iterator[Setting]:
 _SETTINGS: dict[str, Callable[[], Iterator[Setting]]] = {
     "present": _present,
     "ramp": _ramp,
-    "instruments": _instruments,
+    "parts": _parts,
     "set-point": _set_point,
     "base": _base,
     "muon": _muon,
+    "lion": _lion,
     "cycles": _cycles,
     "of-16": _of_16,
     "share": _share,
@@ -241,7 +248,7 @@ def _found(
     for label in labels:
         other = protocols.reference_of(name)
         record = store.load(folder, label, name, method)
-        reference = store.load(folder, label, other, methods.BASELINES[other])
+        reference = store.load(folder, label, other, methods.REFERENCES[other])
         if record is not None and reference is not None:
             found[label] = record, reference
     return found

@@ -69,9 +69,11 @@ def calibrated(
 
     - One bad measurement never decides, nor do two in a row. A measurement in which nothing moved gives no
       sensitivity. A sensitivity that differs from the last one by more than a factor of five is a jump. While
-      calibrating, jumps count once three in a row agree, and then replace what was measured before; until
-      then the scale stays, or goes down if the network moves too fast.
-    - A distance that is not finite multiplies the scale by 0.8 and has no other effect.
+      calibrating, jumps count once three in a row agree, upward ones once they have lasted ten steps, too,
+      and no longer fade. Then they replace what was measured before; until then the scale stays, or goes
+      down if the network moves too fast.
+    - A distance that is not finite multiplies the scale by 0.8 and gives no sensitivity. Its steps are steps
+      of the ramp.
     - The set-point counts as reached only after five sensitivities. An anchor is never above the largest
       scale that was tried.
     - While annealing, eight jumps in a row that agree start the calibration again, as long as the schedule is

@@ -38,7 +38,7 @@ ENDINGS = {
 SMALLEST_SCALE, LARGEST_SCALE = 1e-6, 1e6
 # A distance that is not finite multiplies the scale by this: a smaller rate is the safe side.
 RETREAT = 0.8
-# How many sensitivities are kept: enough for the slow part of the longest ramp.
+# How many sensitivities are kept: enough for the slow part of the usual ramp, and the last of a longer one.
 _KEPT = 64
 # Stands for "no record yet": below the logarithm of every motion. Finite, because some wrappers multiply the
 # state by zero.

@@ -47,7 +47,7 @@ def slow_steps(steps: int | None) -> float:
 
 
 def longest_ramp(steps: int) -> int:
-    """The most steps that the ramp of a run of this length may take: 20 of them in its fast part."""
+    """For how many steps each step of the ramp is measured, at most: 20 of them in its fast part."""
     return 20 + math.ceil(_ALLOWANCE * slow_steps(steps))
 
 

@@ -24,7 +24,7 @@ def plot_barcode(ax: Axes, bars: topology.Barcode) -> Axes:
 
     Args:
         ax: where to draw.
-        bars: births f32[P - 1] and deaths f32[E - P + 1], or their quantiles, ascending.
+        bars: births f32[P - 1] and deaths f32[(P - 1)(P - 2) / 2], or their quantiles, ascending.
 
     Returns:
         The Axes.

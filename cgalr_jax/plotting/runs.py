@@ -50,7 +50,7 @@ def plot_training_trace(
             Multiplies scale, anchor and envelope. None: what the trace has at `"{prefix}/learning_rate"`,
             otherwise the scale itself is drawn.
         set_point: of a trace without motion: a level to draw into the distances; positive and finite.
-        bounds: the envelope that was given to `scale_by_connectome`, `step -> (low, high)`; it is called with
+        bounds: the bounds that were given to `controllers.envelope`, `step -> (low, high)`; it is called with
             all steps, f64[n], and gives f32[] or f32[n] each.
         prefix: `"cgalr/0"` and so on where there are several instances.
 

@@ -120,8 +120,8 @@ def _after_the_calibration(calibration: Calibration | None) -> Iterator[str]:
         )
     if calibration.ended == controllers.BY_BOUND:
         yield (
-            "That is what a squared loss without clipping does. Clip the gradients; where the loss fell "
-            "well, nothing is wrong."
+            "On larger networks that is the usual end: where the loss fell well, nothing is wrong. With a "
+            "squared loss clip the gradients."
         )
     if calibration.ended == controllers.REACHED and calibration.found_is_rate:
         yield (
@@ -145,13 +145,13 @@ def _after_the_rest(facts: Facts) -> Iterator[str]:
         )
     if facts.refused:
         yield (
-            f"Values that were refused: {facts.refused}. A schedule, bounds, a controller or a signal gave "
-            "one that is not finite and positive; the last good one was used in its place."
+            f"Values that were refused: {facts.refused}. A schedule, bounds or a controller gave one "
+            "that cannot be used; the last good one was used in its place."
         )
     if facts.cut > _OFTEN_CUT * facts.steps:
         yield (
             f"Steps that were cut to <code>max_share</code>: {facts.cut} of {facts.steps}. Each would have "
-            "changed a matrix by more than that share of it: clip the gradients, or take a lower "
+            "changed an array by more than that share of it: clip the gradients, or take a lower "
             "<code>target</code>."
         )
     if facts.lost:

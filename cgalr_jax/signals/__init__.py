@@ -1,8 +1,9 @@
 """Layers and parameters -> distance: how far a network moved, and which distance is fast enough.
 
-A `Signal` is read once per measurement. The reading stays in the state until the next measurement, which
-compares the two readings. Each signal has its own unit of distance. Its `set_point` is the distance that is
-fast enough: distances are divided by it, so that 1 means 'as fast as it should be' for every signal.
+A `Signal` is read once per measurement, twice if that is paired. The reading stays in the state until the
+next measurement, which compares the two. Each signal has its own unit of distance. Its `set_point` is the
+distance that is fast enough: distances are divided by it, so that 1 means 'as fast as it should be' for every
+signal.
 `cgalr_jax.signals.rips` is imported on first use: it needs giotto-ph and SciPy.
 """
 

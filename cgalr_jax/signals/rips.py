@@ -17,7 +17,7 @@ def wasserstein(over: Over = "pooled", *, set_point: float | None = None) -> Sig
     `max_units` small and `every` large, and measure the time. Under vmap each run pays this cost at every
     step at which a measurement is due in one of them. Under jit over several devices or processes, the host
     of the first device computes and sends the number to all; under shard_map each computes it. In the
-    paper's configuration we have seen no advantage over `deaths()`.
+    paper's configuration we have seen hardly any advantage over `deaths()`.
 
     Args:
         over: as for `births`.

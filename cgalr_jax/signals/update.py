@@ -25,11 +25,11 @@ _LARGEST = float(np.finfo(np.float32).max)
 def update_norm(*, set_point: float | None = None) -> Signal:
     """The relative norm of the update of all parameters: the baseline for comparisons, without a connectome.
 
-    `|params_t - params_{t - every}| / |params_{t - every}|`, from a fixed sub-sample of at most 4096
-    entries. It needs no probe and no activations. Its set-point was found on layers of some thirty units;
-    that of `relative_update` depends less on the width. Frozen parameters count in the denominator: if most
-    parameters are frozen, the distance is far too small. If all parameters start at zero, it is far too
-    large.
+    `|params_t - params_{t - every}| / |params_{t - every}|`, from a fixed sub-sample of about 4096
+    entries, at least one of each array. It needs no probe and no activations. Its set-point was found on
+    layers of some thirty units; that of `relative_update` depends less on the width. Frozen parameters count
+    in the denominator: if most parameters are frozen, the distance is far too small. If all parameters start
+    at zero, it is far too large.
 
     Args:
         set_point: relative change that is fast enough; positive. Default: 0.36.
@@ -91,7 +91,8 @@ def relative_update(*, set_point: float | None = None) -> Signal:
     - Of an embedding, only the rows of tokens that occurred move, so that its motion is small; the mean over
       all matrices is hardly affected.
 
-    Each matrix is read by a fixed sub-sample of at most 1024 entries: no copy of the parameters is kept.
+    Each matrix is read by a fixed sub-sample of at most 1024 entries, two numbers each if they are complex:
+    no copy of the parameters is kept.
 
     Args:
         set_point: distance that is fast enough; positive. Default: 0.5.
