@@ -8,6 +8,7 @@ Run from the root of the repository::
     python -m benchmarks.rate_finder      # which range test finds the better rate?
     python -m benchmarks.early_stopping   # can the connectome say when to stop?
     python -m benchmarks.faults           # does one bad measurement decide a run?
+    python -m benchmarks.faults.one_gradient # does one huge gradient?
     python -m benchmarks.mutation         # would the tests see a wrong sign?
     python -m benchmarks.speed.kernels    # how fast are the kernels?
     python -m benchmarks.speed.step       # what does it add to a training step?

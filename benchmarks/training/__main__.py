@@ -104,7 +104,7 @@ def reported() -> list[str]:
 def _tune(options: argparse.Namespace) -> None:
     """Trains and reports experiments; each on all tasks but the variants, unless some are chosen."""
     chosen = {name: method for each in options.tune for name, method in tuning.EXPERIMENTS[each].items()}
-    chosen |= {name: methods.BASELINES[name] for name in map(protocols.reference_of, chosen)}
+    chosen |= {name: methods.REFERENCES[name] for name in map(protocols.reference_of, chosen)}
     labels = options.tasks or [label for label, task in tasks.catalogue().items() if not task.variant]
     # A folder of its own for each number of seeds: what is compared is of the same seeds.
     folder = options.out / f"experiments_{options.tuning_seeds}_seeds"

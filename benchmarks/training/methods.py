@@ -18,7 +18,7 @@ from benchmarks.training import controllers, models, signals, tasks
 
 Config = dict[str, Any]  # "rate": f32[], "shape": f32[steps], and a family's own numbers
 PROBE_SAMPLES = 128
-OTHER_BASES = ("AdamW", "Muon")  # beside SGD
+OTHER_BASES = ("AdamW", "Muon", "Lion")  # beside SGD
 
 
 def all_layers(layers: models.Layers) -> models.Layers:
@@ -72,6 +72,7 @@ BASES = {
     "adam": lambda task, config: optax.adam(schedules.rate_of(config)),
     "adamw": lambda task, config: optax.adamw(schedules.rate_of(config)),
     "muon": lambda task, config: optax.contrib.muon(schedules.rate_of(config)),
+    "lion": lambda task, config: optax.lion(schedules.rate_of(config)),
 }
 
 
@@ -134,6 +135,7 @@ FAMILIES: dict[str, Family] = {
     "adamw": _plain(BASES["adamw"]),
     "adam": _plain(BASES["adam"]),
     "muon": _plain(BASES["muon"]),
+    "lion": _plain(BASES["lion"]),
     "dog": _averaged(lambda task, config: optax.contrib.dog(schedules.rate_of(config))),
     "dowg": _averaged(lambda task, config: optax.contrib.dowg(schedules.rate_of(config))),
     "prodigy": _plain(lambda task, config: optax.contrib.prodigy(schedules.rate_of(config))),
@@ -218,6 +220,8 @@ CONTROLS: dict[str, Method] = {
 }
 
 METHODS = BASELINES | CONNECTOME | CONTROLS
+# What experiments are compared with: one base optimizer more than the report has.
+REFERENCES = BASELINES | {"Lion cosine": Method("lion", "cosine", ADAM_RATES)}
 DEFAULT = "CG-ALR hybrid"  # the library's defaults; the yoked control replays its scales
 
 
