@@ -13,7 +13,7 @@ from benchmarks.real_size.newton import generalised_newton
 from benchmarks.real_size.schedule_free_plus import schedule_free_plus
 from benchmarks.study.methods import Base, Family, Method, Setting, plain
 from benchmarks.study.tasks import Task
-from cgalr_jax import signals
+from cgalr_jax import controllers, signals
 
 SAMPLES = 32  # that ours measures on, as the documentation advises
 
@@ -72,10 +72,17 @@ def _generalised_newton(setting: Setting) -> optax.GradientTransformation:
 
 
 BOUNDS = (0.05, 0.02)  # of one step, tried beside the default of 0.1
+TARGETS = {"Muon": 0.35}  # what `--tune muon` of `benchmarks.training` favours over the default of 1
 
 FAMILIES: dict[str, Family] = {
     **{name: plain(base) for name, (base, _) in BASES.items()},
     **{f"ours on {name}": _ours_on(base) for name, (base, _) in BASES.items()},
+    **{
+        f"ours on {name}, target={target}": _ours_on(
+            BASES[name][0], controller=controllers.calibrated(target=target)
+        )
+        for name, target in TARGETS.items()
+    },
     **{
         f"update norm on {name}": _ours_on(BASES[name][0], signal=signals.update_norm())
         for name in ("SGD", "AdamW")
@@ -122,6 +129,9 @@ OURS = {
     f"ours on {name}": Untuned(f"ours on {name}", "cosine", kind)
     for name, (_, kind) in BASES.items()
     if name != "NadamW"
+} | {
+    f"ours on {name}, target={target}": Untuned(f"ours on {name}, target={target}", "cosine", BASES[name][1])
+    for name, target in TARGETS.items()
 }
 CONTROLS = {
     f"update norm on {name}": Untuned(f"update norm on {name}", "cosine", BASES[name][1])

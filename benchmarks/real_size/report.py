@@ -210,7 +210,7 @@ def _bases(found: Found) -> str:
     rows = []
     for ours in methods.OURS:
         base = ours.removeprefix("ours on ")
-        against = f"{base} cosine"
+        against = f"{base.split(',')[0]} cosine"
         if not (both := _with(found, ours, against)):
             continue
         pairs = _pairs(both, ours, against)

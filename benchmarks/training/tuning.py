@@ -81,7 +81,7 @@ def _base() -> Iterator[Setting]:
 
 
 def _muon() -> Iterator[Setting]:
-    for factor in FACTORS:
+    for factor in (0.25, 0.35, *FACTORS):
         for signal in ("hybrid", "update norm"):
             yield _ours(f"{signal}, Muon x{factor}", methods.ours(signal, base="Muon", target=factor))
 
