@@ -130,6 +130,12 @@ def check_probe(probe: Any, arguments: tuple[str, ...]) -> None:
     if "samples" not in arguments:
         where = "to scale_by_connectome and update" if arguments else "to the schedule"
         signature += f", if no samples are passed {where}"
+    for kind in type(probe).__mro__:
+        if kind.__name__ == "Module" and kind.__module__.startswith("flax."):
+            raise ValueError(
+                f"probe must be a function, {signature}, got {_checks.shown(type(probe))}, a model: "
+                "cgalr_jax.capture.nnx_probe(model), or linen_probe(model), makes one of it."
+            )
     _checks.check_function("probe", probe, signature, len(arguments))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import jax.core
 import optax
 
-from cgalr_jax import _checks, _deprecated, arguments, cadence, controllers, layers, signals
+from cgalr_jax import _checks, _deprecated, arguments, base_optimizer, cadence, controllers, layers, signals
 from cgalr_jax.instrument import Instrument, init, update
 from cgalr_jax.signals.base import check_signal
 from cgalr_jax.state import ConnectomeState
@@ -160,7 +160,9 @@ def cgalr(
             the height.
         example: see `scale_by_connectome`.
         optimizer: `learning_rate -> optimizer`, such as `optax.adamw`, or `functools.partial(optax.adamw,
-            weight_decay=1e-2)`; default SGD with momentum.
+            weight_decay=1e-2)`; default SGD with momentum. Its updates must be proportional to its rate: what
+            projects (`optax.keep_params_nonnegative`) goes behind `cgalr`, what averages or restarts
+            (`optax.contrib.schedule_free`) around it.
         momentum: momentum of the default optimizer, in [0, 1); None for none. Not beside `optimizer`.
         samples: see `scale_by_connectome`.
         steps: optimizer steps of the whole run, if known; at least 1. Passed to the default controller, which
@@ -179,8 +181,8 @@ def cgalr(
         An optimizer that takes the extra arguments of `scale_by_connectome`.
 
     Raises:
-        ValueError: if `steps` is given beside a `controller`, or `momentum` beside an `optimizer`; otherwise
-            as `scale_by_connectome`.
+        ValueError: if `steps` is given beside a `controller`, or `momentum` beside an `optimizer`; by `init`,
+            if the optimizer keeps parameters of its own; otherwise as `scale_by_connectome`.
 
     Example:
         >>> import jax.numpy as jnp, optax, cgalr_jax
@@ -200,27 +202,10 @@ def cgalr(
             f"own: functools.partial(optax.sgd, momentum={momentum}); got momentum={momentum}."
         )
     learning_rate = arguments.check_rate("learning_rate", learning_rate)
-    signature = "learning_rate -> optax.GradientTransformation"
-    if isinstance(optimizer, optax.GradientTransformation):
-        raise ValueError(
-            f"optimizer must be a function, {signature}, got {type(optimizer).__name__}, one that is built "
-            "already; pass optax.adamw itself, or functools.partial(optax.adamw, weight_decay=1e-2)."
-        )
-    if isinstance(optimizer, functools.partial) and (optimizer.args or "learning_rate" in optimizer.keywords):
-        raise ValueError(
-            f"optimizer must be a function, {signature}, got {_checks.shown(optimizer)}, which has its rate "
-            "already; leave that to learning_rate: functools.partial(optax.adamw, weight_decay=1e-2)."
-        )
-    _checks.check_function("optimizer", optimizer, signature, 1)
+    base = base_optimizer.built(optimizer, learning_rate)
     controller = _deprecated.moved_arguments(controller, bounds, window)
     every, controller = defaults_of_run(steps, learning_rate, every, controller)
     instrument = _instrument(example, every, controller, signal, max_units, axis_name, max_share)
-    base = optimizer(learning_rate)
-    if not isinstance(base, optax.GradientTransformation):
-        raise ValueError(
-            "optimizer must be a function, learning_rate -> optax.GradientTransformation, got one that "
-            f"returns {_checks.shown(base)}."
-        )
     return optax.chain(base, _transformation(instrument, samples, learning_rate))
 
 

@@ -163,6 +163,11 @@ CONSTRUCTIONS = {
     "conditionally_transform": Construction(
         lambda: optax.chain(optax.sgd(0.1), optax.conditionally_transform(block(), lambda step: step >= 2))
     ),
+    "in conditionally_mask": Construction(
+        lambda: optax.conditionally_mask(sgd(in_pairs()), lambda step: step >= 2),
+        paired,
+        breaks=("stable in a cond",),  # Optax: gradients must have the dtype of the updates
+    ),
     "flatten": Construction(lambda: optax.flatten(sgd(block())), bound),
     "outside of flatten": Construction(
         lambda: optax.chain(optax.flatten(optax.sgd(0.1)), in_pairs()), paired

@@ -32,7 +32,7 @@ FLOORS = (
     ("signals",),
     ("controllers",),
     ("state", "_trace"),
-    ("arguments", "cadence"),
+    ("arguments", "base_optimizer", "cadence"),
     ("_deprecated", "instrument"),
     ("transform",),
     ("plotting", "capture"),

@@ -820,6 +820,35 @@ class TestMeasure:
         assert not jnp.isfinite(state.cg_control.controller)  # what the controller is told
 
 
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        optax.contrib.schedule_free_adamw,
+        lambda rate: optax.chain(optax.clip(1.0), optax.contrib.schedule_free(optax.sgd(rate), 0.1)),
+        lambda rate: optax.contrib.mechanize(optax.sgd(rate)),
+        lambda rate: optax.masked(optax.contrib.mechanize(optax.sgd(rate)), True),
+        lambda rate: optax.lookahead(optax.sgd(rate), 5, 0.5),
+        lambda rate: optax.contrib.sam(optax.sgd(rate), optax.sgd(0.01)),
+    ],
+    ids=["schedule-free", "in a chain", "mechanic", "masked", "lookahead", "sam in two steps"],
+)
+def test_an_optimizer_that_keeps_parameters_of_its_own_is_refused(optimizer):
+    tx = cgalr_jax.cgalr(0.1, {"h": 4}, optimizer=optimizer)
+    with pytest.raises(ValueError, match="optimizer must be one whose updates can be multiplied .*State"):
+        tx.init(optax.LookaheadParams({"w": jnp.ones((3, 4))}, {"w": jnp.ones((3, 4))}))
+
+
+def test_sam_in_opaque_mode_makes_whole_steps():
+    opaque = lambda rate: optax.contrib.sam(optax.sgd(rate), optax.sgd(0.01), opaque_mode=True)  # noqa: E731
+    cgalr_jax.cgalr(0.1, {"h": 4}, optimizer=opaque).init({"w": jnp.ones((3, 4))})
+
+
+def test_an_optimizer_that_takes_no_schedule_is_named():
+    with pytest.raises(ValueError, match="optimizer must be .* a schedule, .* got <function sm3.* TypeError"):
+        cgalr_jax.cgalr(optax.cosine_decay_schedule(0.1, 10), {"h": 4}, optimizer=optax.sm3)
+    cgalr_jax.cgalr(0.1, {"h": 4}, optimizer=optax.sm3)
+
+
 def test_momentum_is_that_of_the_default_optimizer():
     with pytest.raises(ValueError, match="momentum .* must be left out beside optimizer=.* got momentum=0.5"):
         cgalr_jax.cgalr(0.1, {"hidden": 4}, optimizer=optax.adam, momentum=0.5)

@@ -287,3 +287,11 @@ def test_a_schedule_of_a_probe_of_parameters_is_told_to_bind_them():
         ValueError, match=r"^probe must take 0 arguments, probe\(\) -> activations.*got probe\(params\)"
     ):
         schedule.update(schedule.init(), probe=probe)
+
+
+def test_a_model_as_the_probe_is_named():
+    tx = cgalr_jax.scale_by_connectome({"h": 4})
+    params = {"w": jnp.ones((3, 4))}
+    for model in (nnx.Linear(3, 4, rngs=nnx.Rngs(0)), linen.Dense(4)):
+        with pytest.raises(ValueError, match="probe must be a function, .* a model: .*nnx_probe"):
+            tx.update(params, tx.init(params), params, probe=model)
