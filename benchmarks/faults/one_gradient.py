@@ -150,7 +150,7 @@ def main(given: list[str] | None = None) -> None:
     parser = arguments.parser(
         "benchmarks.faults.one_gradient",
         __doc__ or "",
-        quick="Adam on two seeds",
+        quick=f"Adam on {QUICK_SEEDS} seeds",
         records="for each run",
     )
     options = parser.parse_args(given)

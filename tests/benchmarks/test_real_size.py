@@ -409,6 +409,7 @@ def test_ours_is_tried_at_six_base_rates_whatever_comes_of_it(best):
         "GeN, SGD cosine",
         "fixed relative update cosine",
         "Adafactor cosine",
+        "ours on Muon",
         "ours on Muon, target=0.35",
         "update norm on AdamW",
         "ours on SGD, max_share=0.05",
