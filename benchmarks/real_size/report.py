@@ -2,13 +2,24 @@
 
 import numpy as np
 
-from benchmarks import estimates, pages, scores
-from benchmarks.real_size import methods, tasks
-from benchmarks.study.lines import Found, Line
+from benchmarks import estimates, pages
+from benchmarks.real_size import costs, methods
+from benchmarks.real_size.quantities import (
+    OURS,
+    REFERENCE,
+    at_chance,
+    found_over_best,
+    found_rates,
+    grid,
+    on_all,
+    spread,
+    untuned,
+    value,
+)
+from benchmarks.study.lines import Found
 from cgalr_jax import controllers
 
 PAGE = pages.RESULTS / "real_size.md"
-OURS, REFERENCE = "ours on SGD", "SGD warm-up cosine"
 ENDS = {
     controllers.REACHED: "set-point",
     controllers.BY_TIME: "time",
@@ -18,42 +29,12 @@ ENDS = {
 }
 
 
-def grid(label: str, name: str, line: Line) -> Line:
-    """The line at the six base rates that every method is tried at."""
-    rates = methods.METHODS[name].rates(tasks.TASKS[label], lambda rate: None)
-    return line.at(rates)
-
-
-def untuned(label: str, name: str, line: Line) -> np.ndarray:
-    """f[S], the mean over the six base rates."""
-    return grid(label, name, line).test.mean(1)
-
-
-def spread(label: str, name: str, line: Line) -> float:
-    """The worst of the six base rates over the best of them."""
-    return estimates.worst_over_best(grid(label, name, line).test)
-
-
-def at_chance(label: str, line: Line) -> float:
-    """The share of runs, at any base rate, that end within 5 % of the chance that scores are capped at."""
-    return float(scores.at_chance(line.test, tasks.TASKS[label].chance).mean())
-
-
-def found_rates(line: Line) -> np.ndarray:
-    """f[K, S], the largest learning rate of each run, of the times that its curves were taken."""
-    return np.array([outcome.rate.max(1) for outcome in line.outcomes])
-
-
 def text(found: Found) -> str:
     """All tables that there is something to put into."""
     found = {label: held for label, held in found.items() if held}
-    parts = [_against(found), _each(found), _controls(found), _variants(found), _bases(found)]
+    tables = (_against, costs.runs, _each, costs.sizes, costs.steps, _controls, _variants, _bases)
+    parts = [table(found) for table in tables]
     return "\n\n".join(part for part in parts if part) or "Nothing to compare: no task has results of ours."
-
-
-def _with(found: Found, *names: str) -> Found:
-    """The tasks that all these methods were run on."""
-    return {label: held for label, held in found.items() if set(names) <= set(held)}
 
 
 def _pairs(both: Found, ours: str, name: str) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -65,7 +46,7 @@ def _against(found: Found) -> str:
     rows = []
     for ours in (OURS, methods.STEPS_KNOWN, "ours on AdamW"):
         for name in methods.BASELINES:
-            if not (both := _with(found, ours, name)):
+            if not (both := on_all(found, ours, name)):
                 continue
             pairs = _pairs(both, ours, name)
             each = [estimates.red(*pair) for pair in pairs]
@@ -110,27 +91,22 @@ def _mean_against(both: Found, ours: str, name: str, place: int) -> estimates.Es
     )
 
 
-def _value(label: str, test: np.ndarray) -> str:
-    share = tasks.TASKS[label].unit == "error"
-    return f"{100 * test.mean():.2f} %" if share else f"{test.mean():.4f}"
-
-
 def _each(found: Found) -> str:
     rows = []
-    for label, held in _with(found, OURS).items():
+    for label, held in on_all(found, OURS).items():
         line = grid(label, OURS, held[OURS])
         ended = np.concatenate([outcome.ended for outcome in line.outcomes])
         ends = ", ".join(
             f"{name} {np.sum(ended == end)}" for end, name in ENDS.items() if np.any(ended == end)
         )
-        row = [label, str(len(line.outcomes[0].test)), _value(label, untuned(label, OURS, line))]
+        row = [label, str(len(line.outcomes[0].test)), value(label, untuned(label, OURS, line))]
         row += [f"{spread(label, OURS, line):.2f}"]
         if REFERENCE in held:
             best = held[REFERENCE].rates[held[REFERENCE].best]
-            ratio = found_rates(line) / best
+            ratio = found_over_best(label, OURS, held[OURS], held[REFERENCE])
             row += [
                 f"{best:.2g}{' (edge)' if held[REFERENCE].at_edge else ''}",
-                _value(label, held[REFERENCE].chosen.test),
+                value(label, held[REFERENCE].chosen.test),
                 str(estimates.red(untuned(label, OURS, line), held[REFERENCE].chosen.test)),
                 f"{np.median(ratio):.2g} ({ratio.min():.2g} to {ratio.max():.2g})",
             ]
@@ -164,14 +140,14 @@ def _controls(found: Found) -> str:
     rows = []
     for base in ("SGD", "AdamW"):
         ours, control = f"ours on {base}", f"update norm on {base}"
-        for label, held in _with(found, ours, control).items():
+        for label, held in on_all(found, ours, control).items():
             first, second = (untuned(label, name, held[name]) for name in (ours, control))
             rows.append(
                 [
                     base,
                     label,
-                    _value(label, first),
-                    _value(label, second),
+                    value(label, first),
+                    value(label, second),
                     str(estimates.red(first, second)),
                     f"{spread(label, ours, held[ours]):.2f}, {spread(label, control, held[control]):.2f}",
                     ", ".join(f"{100 * at_chance(label, held[name]):.0f}" for name in (ours, control)) + " %",
@@ -194,7 +170,7 @@ def _variants(found: Found) -> str:
                 [
                     label,
                     name,
-                    _value(label, other),
+                    value(label, other),
                     str(estimates.red(other, ours)),
                     f"{ratio:.2g}",
                 ]
@@ -211,11 +187,11 @@ def _bases(found: Found) -> str:
     for ours in methods.OURS:
         base = ours.removeprefix("ours on ")
         against = f"{base.split(',')[0]} cosine"
-        if not (both := _with(found, ours, against)):
+        if not (both := on_all(found, ours, against)):
             continue
         pairs = _pairs(both, ours, against)
         ratios = [
-            np.median(found_rates(grid(label, ours, held[ours]))) / held[against].rates[held[against].best]
+            float(np.median(found_over_best(label, ours, held[ours], held[against])))
             for label, held in both.items()
         ]
         spreads = [spread(label, ours, held[ours]) for label, held in both.items()]

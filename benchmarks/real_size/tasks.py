@@ -240,3 +240,30 @@ TASKS: dict[str, Task] = {
     "diabetes": _regression(_diabetes, epochs=50, batch=12, chance=0.865),
     "fine-tuning": _image_task(_fine_tuning),
 }
+
+# Numbers that are trained; a test counts them.
+PARAMETERS: dict[str, int] = {
+    "mlp 2 x 64": 55_050,
+    "mlp 2 x 512": 669_706,
+    "mlp 2 x 2048": 5_824_522,
+    "mlp 6 x 256": 532_490,
+    "mlp 16 residual": 1_253_888,
+    "mlp 2 x 512 LayerNorm": 670_730,
+    "mlp 2 x 512 BatchNorm": 670_730,
+    "mlp 2 x 512, 2000 images": 669_706,
+    "cifar cnn": 188_832,
+    "cifar cnn BatchNorm": 188_832,
+    "cifar resnet": 70_608,
+    "transformer": 552_769,
+    "transformer, 3 million": 3_206_209,
+    "lstm": 349_504,
+    "gcn cora": 23_063,
+    "gcn citeseer": 59_366,
+    "gat cora": 92_366,
+    "gat citeseer": 237_580,
+    "denoising autoencoder": 435_536,
+    "contrastive": 213_744,
+    "teacher": 280_065,
+    "diabetes": 18_049,
+    "fine-tuning": 22_736,
+}

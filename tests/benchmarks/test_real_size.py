@@ -17,7 +17,16 @@ from blobs import untried  # noqa: E402  after what they need
 
 from benchmarks import pages, scores  # noqa: E402
 from benchmarks.real_size import __main__ as real_size  # noqa: E402
-from benchmarks.real_size import figures, methods, models, newton, report, schedule_free_plus, tasks  # noqa: E402
+from benchmarks.real_size import (  # noqa: E402
+    figures,
+    methods,
+    models,
+    newton,
+    quantities,
+    report,
+    schedule_free_plus,
+    tasks,
+)
 from benchmarks.study import comparison, lines, problems, runner, store  # noqa: E402
 from benchmarks.study.tasks import Model, Task  # noqa: E402
 from cgalr_jax import controllers  # noqa: E402
@@ -94,6 +103,25 @@ def test_a_network_answers_for_each_sample_and_hands_out_units(label, no_files, 
     if not hasattr(inputs, "features"):
         assert len(parts["train"]) >= task.batch
     assert task.epochs % task.points == 0
+
+
+@pytest.mark.parametrize("label", tasks.TASKS)
+def test_parameters_are_those_that_the_page_counts(label, no_files, monkeypatch, tmp_path):
+    words, classes = {"cora": (1433, 7), "citeseer": (3703, 6)}.get(label.split()[-1], (12, 3))
+
+    def planetoid(folder, name):
+        held = graph()
+        labels = np.arange(NODES, dtype=np.int32) % classes
+        return held._replace(features=np.ones((NODES, words), np.float32), labels=labels)
+
+    monkeypatch.setattr(datasets, "planetoid", planetoid)
+    if label == "fine-tuning":  # what it adapts need not be trained to be counted
+        inner = models.mlp((784, 512, 512, 10))
+        model = models.adapted(inner, jax.eval_shape(inner.init, jax.random.key(0)), rank=8)
+    else:
+        model = tasks.TASKS[label].load(tmp_path).model
+    shapes = jax.tree.leaves(jax.eval_shape(model.init, jax.random.key(0)))
+    assert tasks.PARAMETERS[label] == sum(math.prod(each.shape) for each in shapes)
 
 
 def tiny(monkeypatch):
@@ -381,7 +409,7 @@ def test_all_methods_have_the_same_budget_and_a_family():
     assert {method.family for method in methods.METHODS.values()} <= set(methods.FAMILIES)
     groups = (methods.BASELINES, methods.OURS, methods.CONTROLS, methods.VARIANTS, methods.OTHERS)
     assert sum(map(len, groups)) == len(methods.METHODS)
-    assert {report.OURS, report.REFERENCE, *figures.LINES} <= set(methods.METHODS)
+    assert {quantities.OURS, quantities.REFERENCE, *figures.LINES, *figures.BASELINES} <= set(methods.METHODS)
 
 
 @pytest.mark.parametrize("best", [1e-9, 0.03, 1e9])
@@ -482,9 +510,10 @@ def line(name, validations, tests, label=LABEL, **rest):
     return lines.Line(rates, tuple(outcome([v, v], [t, t], **rest) for v, t in values))
 
 
-def cells(text, *first):
+def cells(text, title, *first):
     """The row of a table that begins so."""
-    (row,) = [row for row in text.splitlines() if row.startswith(f"| {' | '.join(first)} |")]
+    (table,) = [table for table in text.split("### ") if table.startswith(f"{title}\n")]
+    (row,) = [row for row in table.splitlines() if row.startswith(f"| {' | '.join(first)} |")]
     return row.strip("| ").split(" | ")
 
 
@@ -495,7 +524,7 @@ TUNED = line("SGD warm-up cosine", [0.9, 0.5, 0.1, 0.2, 0.5, 0.9], [0.9, 0.7, 0.
 
 def test_ours_is_a_mean_and_a_baseline_is_at_the_rate_that_validation_chose():
     text = report.text({LABEL: {"ours on SGD": OURS, "SGD warm-up cosine": TUNED}})
-    row = cells(text, "ours on SGD", "SGD warm-up cosine")
+    row = cells(text, "Against the baselines", "ours on SGD", "SGD warm-up cosine")
     assert row[2:] == [
         "1",
         "-30.0 [-30.0, -30.0]",  # 0.35 over 0.5
@@ -504,7 +533,7 @@ def test_ours_is_a_mean_and_a_baseline_is_at_the_rate_that_validation_chose():
         "1 better, 0 worse",
         "+40.0 [+40.0, +40.0]",  # one setting: 0.35 over 0.25
     ]
-    row = cells(text, LABEL)
+    row = cells(text, "Task by task", LABEL)
     assert row[1:5] == ["2", "0.3500", "6.00", "0.01"]
     assert row[5:] == ["0.5000", "-30.0 [-30.0, -30.0]", "6 (6 to 6)", "0 %", "bound 12"]
 
@@ -513,10 +542,10 @@ def test_a_baseline_is_judged_beyond_the_grid_but_has_one_setting_within():
     name = "SGD warm-up cosine"
     best = lines.Line((0.0003, *TUNED.rates), (outcome([0.05, 0.05], [0.2, 0.2]), *TUNED.outcomes))
     found = {LABEL: {"ours on SGD": OURS, name: best}}
-    row = cells(report.text(found), "ours on SGD", name)
+    row = cells(report.text(found), "Against the baselines", "ours on SGD", name)
     assert (row[3], row[7]) == ("+75.0 [+75.0, +75.0]", "+40.0 [+40.0, +40.0]")
-    assert cells(report.text(found), LABEL)[4] == "0.0003 (edge)"
-    assert report.grid(LABEL, name, best) == TUNED
+    assert cells(report.text(found), "Task by task", LABEL)[4] == "0.0003 (edge)"
+    assert quantities.grid(LABEL, name, best) == TUNED
 
 
 def test_one_setting_is_the_same_multiple_for_all_tasks():
@@ -531,18 +560,68 @@ def test_one_setting_is_the_same_multiple_for_all_tasks():
             name: line(name, 6 * [0.1], [0.8, 0.2, 0.1, 0.4, 0.8, 0.8], other),
         },
     }
-    row = cells(report.text(held), "ours on SGD", name)
+    row = cells(report.text(held), "Against the baselines", "ours on SGD", name)
     assert row[2] == "2"
     # By relative errors 4.5, 2, 2.5, 4, 8, 8 the second: 0.2 of both.
     assert row[7] == "+0.0 [+0.0, +0.0]"
     # All are the same to validation, the first is taken: 0.2 over 0.1 and 0.2 over 0.8.
     assert row[3:7] == ["+12.5 [+12.5, +12.5]", "+12.5", "+100.0 (diabetes)", "1 better, 1 worse"]
-    assert cells(report.text(held), other)[2] == "20.00 %"
+    assert cells(report.text(held), "Task by task", other)[2] == "20.00 %"
+
+
+def test_tuning_costs_the_mean_over_what_could_be_drawn():
+    name = "SGD warm-up cosine"
+    both = {"ours on SGD": OURS, name: TUNED}
+    row = cells(report.text({LABEL: both}), "What tuning costs", "ours on SGD", name)
+    # Tests .9, .7, .5, .25, .7, 1 by validation .9, .5, .1, .2, .5, .9, the earlier of two that are alike.
+    by_rank = [0.5, 0.25, 0.7, 0.7, 0.9, 1.0]
+    of_two = sum((5 - rank) * test for rank, test in enumerate(by_rank)) / 15
+    of_three = sum(math.comb(5 - rank, 2) * test for rank, test in enumerate(by_rank)) / 20
+    for found, error in zip(row[3:], (np.mean(by_rank), of_two, of_three, 0.5), strict=True):
+        assert found.split()[0] == f"{100 * (0.35 / error - 1):+.1f}"
+    # Beyond the six it is not drawn.
+    more = lines.Line((0.0003, *TUNED.rates), (outcome([0.05, 0.05], [0.2, 0.2]), *TUNED.outcomes))
+    assert quantities.tuned_by(LABEL, name, more, 6).tolist() == [0.5, 0.5]
+    assert quantities.tuned_by(LABEL, name, more, 1) == pytest.approx(quantities.untuned(LABEL, name, more))
+
+
+def test_steps_to_a_target_are_of_the_runs_that_reach_it():
+    assert quantities.until(np.array([[0.9, 0.5, 0.6], [0.9, 0.8, 0.7]]), 0.5).tolist() == [2 / 3, np.inf]
+    name, curve = "SGD warm-up cosine", np.array(2 * [[0.9, 0.8, 0.7, 0.52, 0.5]])
+    tuned = TUNED._replace(outcomes=tuple(each._replace(test_curve=curve) for each in TUNED.outcomes))
+    late = np.array(2 * [[0.9, 0.8, 0.7, 0.6, 0.5]])
+    never = np.full((2, 5), 0.9)
+    ours = [*3 * [late], curve, *2 * [never]]
+    ours = OURS._replace(
+        outcomes=tuple(each._replace(test_curve=held) for each, held in zip(OURS.outcomes, ours, strict=True))
+    )
+    found = {LABEL: {"ours on SGD": ours, name: tuned}}
+    row = cells(report.text(found), "Steps to a target", LABEL)  # of 0.525: 5 % above the 0.5 of the tuned
+    assert row[1:] == ["0.80 (100 %)", "not run", "not run", "1.00 (67 %)", "not run"]
+    ours = ours._replace(outcomes=tuple(each._replace(test_curve=never) for each in ours.outcomes))
+    row = cells(report.text({LABEL: found[LABEL] | {"ours on SGD": ours}}), "Steps to a target", LABEL)
+    assert row[4] == "- (0 %)"
+
+
+def test_sizes_are_apart():
+    name, small, large = "SGD warm-up cosine", LABEL, "mlp 2 x 2048"
+    found = {
+        small: {"ours on SGD": OURS, name: TUNED},  # at six times the rate
+        large: {
+            "ours on SGD": line("ours on SGD", 6 * [0.5], 6 * [0.3], large, rate=0.03),
+            name: line(name, [0.9, 0.9, 0.1, 0.9, 0.9, 0.9], 6 * [0.4], large),
+        },
+    }
+    text = report.text(found)
+    row = cells(text, "By size", "ours on SGD", "18,049 to 18,049")
+    assert row[2:] == ["1", "-30.0 [-30.0, -30.0]", "-30.0", "6 (6 to 6)", "0"]
+    row = cells(text, "By size", "ours on SGD", "5,824,522 to 5,824,522")
+    assert row[2:] == ["1", "-25.0 [-25.0, -25.0]", "-25.0", "1 (1 to 1)", "1"]
 
 
 def test_a_task_without_a_baseline_is_still_told():
     text = report.text({LABEL: {"ours on SGD": OURS}, "teacher": {}})
-    assert cells(text, LABEL)[4:8] == ["-"] * 4
+    assert cells(text, "Task by task", LABEL)[4:8] == ["-"] * 4
     assert "Against the baselines" not in text
     assert "teacher" not in text
     assert "Nothing to compare" in report.text({LABEL: {"SGD cosine": TUNED}})
@@ -554,7 +633,7 @@ def test_ends_are_counted_and_runs_at_chance_are_told():
     chance = tasks.TASKS[LABEL].chance
     tests = [0.1, 0.94 * chance, 0.96 * chance, chance, 0.2, 0.3]
     held = tuple(outcome([0.5, 0.5], [t, t], ended=end) for t, end in zip(tests, ends, strict=True))
-    row = cells(report.text({LABEL: {"ours on SGD": OURS._replace(outcomes=held)}}), LABEL)
+    row = cells(report.text({LABEL: {"ours on SGD": OURS._replace(outcomes=held)}}), "Task by task", LABEL)
     assert row[-2:] == ["33 %", "set-point 4, time 2, guard 2, bound 2, unfinished 2"]
     assert set(report.ENDS) == set(range(5))
 
@@ -574,14 +653,14 @@ def test_controls_bounds_and_other_optimizers_are_compared_at_six_rates_too():
         "ours on SGD, max_share=0.05", 6 * [0.5], 6 * [0.7], rate=0.03
     )
     text = report.text(found)
-    assert cells(text, LABEL, "ours on SGD, max_share=0.05")[2:] == [
+    assert cells(text, "Other settings", LABEL, "ours on SGD, max_share=0.05")[2:] == [
         "0.7000",
         "+100.0 [+100.0, +100.0]",
         "0.5",
     ]
-    row = cells(text, "SGD", LABEL)
+    row = cells(text, "What the connectome is worth", "SGD", LABEL)
     assert row[2:] == ["0.3500", "0.7500", "-53.3 [-53.3, -53.3]", "6.00, 1.43", "0, 17 %"]
-    row = cells(text, "Lion")
+    row = cells(text, "Base optimizers", "Lion")
     assert row[1:] == ["1", "-50.0 [-50.0, -50.0]", "-50.0", "3.3e+02 (3.3e+02 to 3.3e+02)", "1.00 / 1.00"]
 
 
