@@ -194,7 +194,7 @@ def judge(task: Task, problem: Problem, optimizer: Optimizer) -> list[arguments.
     def train(rate: float) -> runner.Outcome:
         return trainer.train(methods.METHODS[optimizer.method], (rate,), SEEDS)[0]
 
-    line = lines.Line(optimizer.grid, tuple(map(train, optimizer.grid)))
+    line = lines.Line(optimizer.grid, tuple(map(train, optimizer.grid)), optimizer.grid)
     found = propose(task, problem, optimizer)
     records = [
         {"finder": finder, "rate": rate, "error": float(train(rate).test.mean())}

@@ -1,7 +1,7 @@
 """The table: test errors at the base rate that validation chose, RED with paired intervals."""
 
 from benchmarks import estimates, pages
-from benchmarks.paper import methods, tasks
+from benchmarks.paper import tasks
 from benchmarks.paper.gates import GATES, is_below_the_top
 from benchmarks.study.lines import Found, Line
 
@@ -66,9 +66,8 @@ def _table(label: str, lines: dict[str, Line]) -> str:
         test = line.chosen.test
         factor, unit = (100, " %") if task.unit == "error" else (1, "")
         value = f"{factor * test.mean():.{2 if unit else 3}f}{unit}"
-        grid = methods.METHODS[name].rates(task, lambda rate: None)
         each = ", ".join(
-            f"{factor * outcome.test.mean():.{1 if unit else 2}f}" for outcome in line.at(grid).outcomes
+            f"{factor * outcome.test.mean():.{1 if unit else 2}f}" for outcome in line.on_grid.outcomes
         )
         against = _red(lines, name, REFERENCE)
         beside = _red(lines, OURS, name)

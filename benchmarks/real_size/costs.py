@@ -4,22 +4,20 @@ import numpy as np
 
 from benchmarks import estimates, pages
 from benchmarks.real_size import methods, tasks
-from benchmarks.real_size.quantities import (
-    OURS,
-    REFERENCE,
+from benchmarks.real_size.methods import DEFAULT, REFERENCE
+from benchmarks.study.lines import Found
+from benchmarks.study.quantities import (
     found_over_best,
-    grid,
     on_all,
     tuned_by,
     until,
     untuned,
 )
-from benchmarks.study.lines import Found
 
 RUNS = (1, 2, 3, 6)
 SLACK = 1.05  # of the target, over the error that the reference ends with
 SIZES = ((0, 100_000), (100_000, 600_000), (600_000, 10_000_000))  # numbers of parameters
-UNTUNED = (OURS, methods.STEPS_KNOWN)
+UNTUNED = (DEFAULT, methods.STEPS_KNOWN)
 
 
 def runs(found: Found) -> str:
@@ -31,10 +29,7 @@ def runs(found: Found) -> str:
                 continue
             row = [ours, name, str(len(both))]
             for count in RUNS:
-                pairs = [
-                    (untuned(label, ours, held[ours]), tuned_by(label, name, held[name], count))
-                    for label, held in both.items()
-                ]
+                pairs = [(untuned(held[ours]), tuned_by(held[name], count)) for label, held in both.items()]
                 row.append(str(estimates.mean_red(pairs)))
             rows.append(row)
     note = (
@@ -52,14 +47,14 @@ def steps(found: Found) -> str:
     """Shares of the run until the target."""
     baselines = (REFERENCE, "SGD cosine", "AdamW warm-up cosine")
     rows = []
-    for label, held in on_all(found, OURS, REFERENCE).items():
+    for label, held in on_all(found, DEFAULT, REFERENCE).items():
         target = SLACK * float(held[REFERENCE].chosen.test.mean())
         row = [label]
         for name in (*baselines, *UNTUNED):
             if name not in held:
                 row.append("not run")
                 continue
-            chosen = [held[name].chosen] if name in baselines else grid(label, name, held[name]).outcomes
+            chosen = [held[name].chosen] if name in baselines else held[name].on_grid.outcomes
             share = np.concatenate([until(outcome.test_curve, target) for outcome in chosen])
             middle = np.median(share)
             in_time = f"({100 * np.mean(np.isfinite(share)):.0f} %)"
@@ -87,13 +82,9 @@ def sizes(found: Found) -> str:
             }
             if not both:
                 continue
-            pairs = [
-                (untuned(label, ours, held[ours]), held[REFERENCE].chosen.test)
-                for label, held in both.items()
-            ]
+            pairs = [(untuned(held[ours]), held[REFERENCE].chosen.test) for label, held in both.items()]
             ratios = [
-                float(np.median(found_over_best(label, ours, held[ours], held[REFERENCE])))
-                for label, held in both.items()
+                float(np.median(found_over_best(held[ours], held[REFERENCE]))) for label, held in both.items()
             ]
             counts = [tasks.PARAMETERS[label] for label in both]
             rows.append(

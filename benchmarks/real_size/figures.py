@@ -6,17 +6,16 @@ import numpy as np
 
 from benchmarks import panels
 from benchmarks.real_size import methods, tasks
-from benchmarks.real_size.quantities import (
-    OURS,
-    REFERENCE,
+from benchmarks.real_size.methods import DEFAULT, REFERENCE
+from benchmarks.study import figures
+from benchmarks.study.lines import Found
+from benchmarks.study.methods import GRID
+from benchmarks.study.quantities import (
     found_over_best,
-    grid,
     on_all,
     tuned_by,
     untuned,
 )
-from benchmarks.study.lines import Found
-from benchmarks.study.methods import GRID
 from cgalr_jax import plotting
 
 LINES = {
@@ -37,42 +36,19 @@ PLOTS = ("errors.png", "rates.png", "runs.png", "sizes.png")
 
 def draw(folder: pathlib.Path, found: Found) -> None:
     """Writes `PLOTS` of the tasks that were found."""
-    found = {label: held for label, held in found.items() if OURS in held}
+    found = {label: held for label, held in found.items() if DEFAULT in held}
     if found:
-        _errors(folder / PLOTS[0], found)
+        figures.errors(folder / PLOTS[0], found, LINES)
         _rates(folder / PLOTS[1], found)
         _runs(folder / PLOTS[2], found)
         _sizes(folder / PLOTS[3], found)
-
-
-def _errors(path: pathlib.Path, found: Found) -> None:
-    chart, axes = panels.grid(len(found), 2.4)
-    handles = {}
-    for panel, (label, held) in zip(axes, found.items(), strict=True):
-        for name, (colour, dashes) in LINES.items():
-            if name not in held:
-                continue
-            line = grid(label, name, held[name])
-            middle = np.sqrt(line.rates[2] * line.rates[3])
-            (handles[name],) = panel.plot(
-                np.array(line.rates) / middle,
-                line.test.mean(0),
-                color=colour,
-                linestyle=dashes,
-                marker=".",
-                linewidth=1.8,
-            )
-        panel.set(xscale="log", yscale="log", title=label)
-    axes[0].set_ylabel("test error")
-    chart.supxlabel("base rate, over the middle of the grid")
-    panels.finish(chart, path, handles, columns=2)
 
 
 def _rates(path: pathlib.Path, found: Found) -> None:
     chart, axes = panels.grid(len(found), 2.4)
     handles = {}
     for panel, (label, held) in zip(axes, found.items(), strict=True):
-        task, line = tasks.TASKS[label], grid(label, OURS, held[OURS])
+        task, line = tasks.TASKS[label], held[DEFAULT].on_grid
         epochs = np.arange(1, task.points + 1) * (task.epochs // task.points)
         for outcome in line.outcomes:
             (handles["ours on SGD, six base rates"],) = panel.plot(
@@ -95,11 +71,11 @@ def _runs(path: pathlib.Path, found: Found) -> None:
     counts = range(1, 1 + RATES)
     handles = {}
     for name, (colour, dashes) in BASELINES.items():
-        both = on_all(found, OURS, name)
+        both = on_all(found, DEFAULT, name)
         means = [
             np.mean(
                 [
-                    tuned_by(label, name, held[name], count).mean() / untuned(label, OURS, held[OURS]).mean()
+                    tuned_by(held[name], count).mean() / untuned(held[DEFAULT]).mean()
                     for label, held in both.items()
                 ]
             )
@@ -122,15 +98,12 @@ def _sizes(path: pathlib.Path, found: Found) -> None:
     chart, (panel,) = panels.grid(1, 3.0)
     handles = {"a factor of two": panel.axhspan(0.5, 2, color=plotting.GREY, alpha=0.2, linewidth=0)}
     for name, colour, marker in (
-        (OURS, plotting.VERMILION, "o"),
+        (DEFAULT, plotting.VERMILION, "o"),
         (methods.STEPS_KNOWN, plotting.BLUE, "^"),
     ):
         both = on_all(found, name, REFERENCE)
         sizes = [tasks.PARAMETERS[label] for label in both]
-        ratios = [
-            np.median(found_over_best(label, name, held[name], held[REFERENCE]))
-            for label, held in both.items()
-        ]
+        ratios = [np.median(found_over_best(held[name], held[REFERENCE])) for label, held in both.items()]
         if both:
             (handles[name],) = panel.plot(sizes, ratios, color=colour, marker=marker, linestyle="")
     panel.set(

@@ -125,6 +125,7 @@ class Untuned(Method):
         return super().rates(task, lambda rate: None)
 
 
+DEFAULT, REFERENCE = "ours on SGD", "SGD warm-up cosine"  # what the page is about
 OURS = {
     f"ours on {name}": Untuned(f"ours on {name}", "cosine", kind)
     for name, (_, kind) in BASES.items()

@@ -3,20 +3,19 @@
 import numpy as np
 
 from benchmarks import estimates, pages
-from benchmarks.real_size import costs, methods
-from benchmarks.real_size.quantities import (
-    OURS,
-    REFERENCE,
+from benchmarks.real_size import costs, methods, tasks
+from benchmarks.real_size.methods import DEFAULT, REFERENCE
+from benchmarks.study.lines import Found
+from benchmarks.study.quantities import (
     at_chance,
+    ends,
     found_over_best,
     found_rates,
-    grid,
     on_all,
     spread,
     untuned,
     value,
 )
-from benchmarks.study.lines import Found
 from cgalr_jax import controllers
 
 PAGE = pages.RESULTS / "real_size.md"
@@ -39,12 +38,12 @@ def text(found: Found) -> str:
 
 def _pairs(both: Found, ours: str, name: str) -> list[tuple[np.ndarray, np.ndarray]]:
     """Of each task, ours without a choice and the other at the rate that validation chose: f[S] each."""
-    return [(untuned(label, ours, held[ours]), held[name].chosen.test) for label, held in both.items()]
+    return [(untuned(held[ours]), held[name].chosen.test) for label, held in both.items()]
 
 
 def _against(found: Found) -> str:
     rows = []
-    for ours in (OURS, methods.STEPS_KNOWN, "ours on AdamW"):
+    for ours in (DEFAULT, methods.STEPS_KNOWN, "ours on AdamW"):
         for name in methods.BASELINES:
             if not (both := on_all(found, ours, name)):
                 continue
@@ -76,46 +75,39 @@ def _against(found: Found) -> str:
 def _one_rate(both: Found, name: str) -> int:
     """The place in the grid that suits these tasks best: the least mean of errors over a task's best one."""
     relative = []
-    for label, held in both.items():
-        means = grid(label, name, held[name]).test.mean(0)
+    for held in both.values():
+        means = held[name].on_grid.test.mean(0)
         relative.append(means / means.min())
     return int(np.argmin(np.mean(relative, 0)))
 
 
 def _mean_against(both: Found, ours: str, name: str, place: int) -> estimates.Estimate:
     return estimates.mean_red(
-        [
-            (untuned(label, ours, held[ours]), grid(label, name, held[name]).test[:, place])
-            for label, held in both.items()
-        ]
+        [(untuned(held[ours]), held[name].on_grid.test[:, place]) for label, held in both.items()]
     )
 
 
 def _each(found: Found) -> str:
     rows = []
-    for label, held in on_all(found, OURS).items():
-        line = grid(label, OURS, held[OURS])
-        ended = np.concatenate([outcome.ended for outcome in line.outcomes])
-        ends = ", ".join(
-            f"{name} {np.sum(ended == end)}" for end, name in ENDS.items() if np.any(ended == end)
-        )
-        row = [label, str(len(line.outcomes[0].test)), value(label, untuned(label, OURS, line))]
-        row += [f"{spread(label, OURS, line):.2f}"]
+    for label, held in on_all(found, DEFAULT).items():
+        line = held[DEFAULT].on_grid
+        row = [label, str(len(line.outcomes[0].test)), value(tasks.TASKS[label], untuned(line))]
+        row += [f"{spread(line):.2f}"]
         if REFERENCE in held:
             best = held[REFERENCE].rates[held[REFERENCE].best]
-            ratio = found_over_best(label, OURS, held[OURS], held[REFERENCE])
+            ratio = found_over_best(held[DEFAULT], held[REFERENCE])
             row += [
                 f"{best:.2g}{' (edge)' if held[REFERENCE].at_edge else ''}",
-                value(label, held[REFERENCE].chosen.test),
-                str(estimates.red(untuned(label, OURS, line), held[REFERENCE].chosen.test)),
+                value(tasks.TASKS[label], held[REFERENCE].chosen.test),
+                str(estimates.red(untuned(line), held[REFERENCE].chosen.test)),
                 f"{np.median(ratio):.2g} ({ratio.min():.2g} to {ratio.max():.2g})",
             ]
         else:
             row += ["-"] * 4
-        row += [f"{100 * at_chance(label, line):.0f} %", ends]
+        row += [f"{100 * at_chance(tasks.TASKS[label], line):.0f} %", ends(line, ENDS)]
         rows.append(row)
     note = (
-        f"{OURS} at its six base rates, {REFERENCE} at the rate that validation chose (edge: the first or "
+        f"{DEFAULT} at its six base rates, {REFERENCE} at the rate that validation chose (edge: the first or "
         "the last that it was tried at), and the largest learning rate that ours came to over that one "
         "(median, least and largest of all runs; of the times that the curves were taken, the first after a "
         "fifth of most runs). At chance: the share of runs within 5 % of it, at which scores are capped. "
@@ -141,16 +133,19 @@ def _controls(found: Found) -> str:
     for base in ("SGD", "AdamW"):
         ours, control = f"ours on {base}", f"update norm on {base}"
         for label, held in on_all(found, ours, control).items():
-            first, second = (untuned(label, name, held[name]) for name in (ours, control))
+            first, second = (untuned(held[name]) for name in (ours, control))
             rows.append(
                 [
                     base,
                     label,
-                    value(label, first),
-                    value(label, second),
+                    value(tasks.TASKS[label], first),
+                    value(tasks.TASKS[label], second),
                     str(estimates.red(first, second)),
-                    f"{spread(label, ours, held[ours]):.2f}, {spread(label, control, held[control]):.2f}",
-                    ", ".join(f"{100 * at_chance(label, held[name]):.0f}" for name in (ours, control)) + " %",
+                    f"{spread(held[ours]):.2f}, {spread(held[control]):.2f}",
+                    ", ".join(
+                        f"{100 * at_chance(tasks.TASKS[label], held[name]):.0f}" for name in (ours, control)
+                    )
+                    + " %",
                 ]
             )
     note = "The same controller with no connectome: it hears the norm of the update."
@@ -162,15 +157,15 @@ def _variants(found: Found) -> str:
     rows = []
     for label, held in found.items():
         for name in methods.VARIANTS:
-            if not {OURS, name} <= set(held):
+            if not {DEFAULT, name} <= set(held):
                 continue
-            other, ours = (untuned(label, each, held[each]) for each in (name, OURS))
-            ratio = np.median(found_rates(held[name])) / np.median(found_rates(grid(label, OURS, held[OURS])))
+            other, ours = (untuned(held[each]) for each in (name, DEFAULT))
+            ratio = np.median(found_rates(held[name])) / np.median(found_rates(held[DEFAULT].on_grid))
             rows.append(
                 [
                     label,
                     name,
-                    value(label, other),
+                    value(tasks.TASKS[label], other),
                     str(estimates.red(other, ours)),
                     f"{ratio:.2g}",
                 ]
@@ -191,10 +186,9 @@ def _bases(found: Found) -> str:
             continue
         pairs = _pairs(both, ours, against)
         ratios = [
-            float(np.median(found_over_best(label, ours, held[ours], held[against])))
-            for label, held in both.items()
+            float(np.median(found_over_best(held[ours], held[against]))) for label, held in both.items()
         ]
-        spreads = [spread(label, ours, held[ours]) for label, held in both.items()]
+        spreads = [spread(held[ours]) for label, held in both.items()]
         rows.append(
             [
                 base,

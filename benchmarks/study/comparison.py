@@ -30,6 +30,7 @@ class Comparison(NamedTuple):
         text: the report's tables.
         draw: writes the report's plots into a folder.
         plots: their names.
+        applies: whether a method is run on a task, `(task, method) -> bool`.
     """
 
     command: str
@@ -42,6 +43,7 @@ class Comparison(NamedTuple):
     text: Callable[[lines.Found], str]
     draw: Callable[[pathlib.Path, lines.Found], None]
     plots: tuple[str, ...]
+    applies: Callable[[str, str], bool] = lambda task, method: True
 
 
 class Job(NamedTuple):
@@ -116,7 +118,8 @@ def missing(study: store.Study, task: str, names: list[str], seeds: int | None) 
 def _train(of: Comparison, study: store.Study, options: argparse.Namespace) -> None:
     """Trains what is missing, with a progress bar that knows the time left but for steps beyond a grid."""
     jax.config.update("jax_default_matmul_precision", "highest")  # a GPU's float32 is that of a CPU
-    todo = {name: missing(study, name, options.methods, options.seeds) for name in options.tasks}
+    names = {task: [name for name in options.methods if of.applies(task, name)] for task in options.tasks}
+    todo = {task: missing(study, task, names[task], options.seeds) for task in options.tasks}
     with progress.bar() as bar:
         meter = bar.add_task("", total=sum(map(len, todo.values())))
         for name in options.tasks:
@@ -129,7 +132,7 @@ def _train(of: Comparison, study: store.Study, options: argparse.Namespace) -> N
                     for rate, outcome in zip(job.rates, outcomes, strict=True):
                         store.save(study, name, job.method, rate, job.seeds, outcome)
                     bar.advance(meter)
-                todo[name] = missing(study, name, options.methods, options.seeds)
+                todo[name] = missing(study, name, names[name], options.seeds)
                 bar.update(meter, total=bar.tasks[meter].total + len(todo[name]))
 
 

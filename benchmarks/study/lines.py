@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks import arguments, estimates
-from benchmarks.study import methods, runner, store
+from benchmarks.study import runner, store
 
 
 class Line(NamedTuple):
@@ -14,6 +14,7 @@ class Line(NamedTuple):
 
     rates: tuple[float, ...]
     outcomes: tuple[runner.Outcome, ...]  # one a rate, all seeds
+    grid: tuple[float, ...]  # those of the rates that every method is tried at
 
     @property
     def test(self) -> np.ndarray:
@@ -35,10 +36,11 @@ class Line(NamedTuple):
         """What was reached at that rate."""
         return self.outcomes[self.best]
 
-    def at(self, rates: tuple[float, ...]) -> "Line":
-        """The line at these base rates only."""
-        kept = {rate: each for rate, each in zip(self.rates, self.outcomes, strict=True) if rate in rates}
-        return Line(tuple(kept), tuple(kept.values()))
+    @property
+    def on_grid(self) -> "Line":
+        """The line at the base rates that every method is tried at."""
+        kept = {rate: each for rate, each in zip(self.rates, self.outcomes, strict=True) if rate in self.grid}
+        return Line(tuple(kept), tuple(kept.values()), self.grid)
 
 
 Found = dict[str, dict[str, Line]]  # task: method: line
@@ -63,10 +65,11 @@ def collect(study: store.Study, names: list[str], groups: dict[str, list[store.S
 def _line(study: store.Study, label: str, name: str, batches: list[store.Seeds]) -> Line | None:
     """A method at the base rates that all these seeds were tried at; None where its grid is not whole."""
     outcome_at = functools.cache(lambda rate: store.load_all(study, label, name, rate, batches))
-    wanted = study.methods[name].rates(study.tasks[label], lambda rate: _validation(outcome_at(rate)))
+    method, task = study.methods[name], study.tasks[label]
+    wanted = method.rates(task, lambda rate: _validation(outcome_at(rate)))
+    grid = method.rates(task, lambda rate: None)
     there = {rate: outcome for rate in wanted if (outcome := outcome_at(rate)) is not None}
-    first, last = methods.GRID
-    return Line(tuple(there), tuple(there.values())) if len(there) >= last - first else None
+    return Line(tuple(there), tuple(there.values()), grid) if len(there) >= len(grid) else None
 
 
 def validation(

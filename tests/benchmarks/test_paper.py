@@ -107,9 +107,8 @@ def test_all_methods_have_the_same_budget():
 
 
 def test_a_rate_is_chosen_on_validation_and_reported_on_test():
-    line = lines.Line(
-        (0.1, 0.2), (blobs.outcome([0.3, 0.3], [0.1, 0.1]), blobs.outcome([0.2, 0.2], [0.25, 0.35]))
-    )
+    outcomes = (blobs.outcome([0.3, 0.3], [0.1, 0.1]), blobs.outcome([0.2, 0.2], [0.25, 0.35]))
+    line = lines.Line((0.1, 0.2), outcomes, (0.1, 0.2))
     assert line.best == 1
     text = report.text({"cora": {"SGD cosine": line}})
     assert "| SGD cosine | 0.2 (edge) | 30.00 %" in text
@@ -126,7 +125,7 @@ def test_a_claim_is_counted_where_its_interval_tells(monkeypatch):
         blobs.outcome([0.1], [0.3, 0.3]),
         blobs.outcome([0.1], [0.2, 0.2]),
     )
-    held = [lines.Line((0.1,), (each,)) for each in (good, bad, reference, reference)]
+    held = [lines.Line((0.1,), (each,), (0.1,)) for each in (good, bad, reference, reference)]
     found = {
         label: {report.OURS: ours, "SGD cosine": held[2]}
         for label, ours in zip(labels, (*held[:3], held[1]), strict=True)

@@ -22,12 +22,11 @@ from benchmarks.real_size import (  # noqa: E402
     methods,
     models,
     newton,
-    quantities,
     report,
     schedule_free_plus,
     tasks,
 )
-from benchmarks.study import comparison, lines, problems, runner, store  # noqa: E402
+from benchmarks.study import comparison, lines, problems, quantities, runner, store  # noqa: E402
 from benchmarks.study.tasks import Model, Task  # noqa: E402
 from cgalr_jax import controllers  # noqa: E402
 from examples import datasets  # noqa: E402
@@ -409,7 +408,7 @@ def test_all_methods_have_the_same_budget_and_a_family():
     assert {method.family for method in methods.METHODS.values()} <= set(methods.FAMILIES)
     groups = (methods.BASELINES, methods.OURS, methods.CONTROLS, methods.VARIANTS, methods.OTHERS)
     assert sum(map(len, groups)) == len(methods.METHODS)
-    assert {quantities.OURS, quantities.REFERENCE, *figures.LINES, *figures.BASELINES} <= set(methods.METHODS)
+    assert {methods.DEFAULT, methods.REFERENCE, *figures.LINES, *figures.BASELINES} <= set(methods.METHODS)
 
 
 @pytest.mark.parametrize("best", [1e-9, 0.03, 1e9])
@@ -507,7 +506,7 @@ def line(name, validations, tests, label=LABEL, **rest):
     """A method at its base rates: both seeds are the same."""
     rates = methods.METHODS[name].rates(tasks.TASKS[label], untried)
     values = zip(validations, tests, strict=True)
-    return lines.Line(rates, tuple(outcome([v, v], [t, t], **rest) for v, t in values))
+    return lines.Line(rates, tuple(outcome([v, v], [t, t], **rest) for v, t in values), rates)
 
 
 def cells(text, title, *first):
@@ -540,12 +539,13 @@ def test_ours_is_a_mean_and_a_baseline_is_at_the_rate_that_validation_chose():
 
 def test_a_baseline_is_judged_beyond_the_grid_but_has_one_setting_within():
     name = "SGD warm-up cosine"
-    best = lines.Line((0.0003, *TUNED.rates), (outcome([0.05, 0.05], [0.2, 0.2]), *TUNED.outcomes))
+    beyond = outcome([0.05, 0.05], [0.2, 0.2])
+    best = lines.Line((0.0003, *TUNED.rates), (beyond, *TUNED.outcomes), TUNED.rates)
     found = {LABEL: {"ours on SGD": OURS, name: best}}
     row = cells(report.text(found), "Against the baselines", "ours on SGD", name)
     assert (row[3], row[7]) == ("+75.0 [+75.0, +75.0]", "+40.0 [+40.0, +40.0]")
     assert cells(report.text(found), "Task by task", LABEL)[4] == "0.0003 (edge)"
-    assert quantities.grid(LABEL, name, best) == TUNED
+    assert best.on_grid == TUNED
 
 
 def test_one_setting_is_the_same_multiple_for_all_tasks():
@@ -580,9 +580,10 @@ def test_tuning_costs_the_mean_over_what_could_be_drawn():
     for found, error in zip(row[3:], (np.mean(by_rank), of_two, of_three, 0.5), strict=True):
         assert found.split()[0] == f"{100 * (0.35 / error - 1):+.1f}"
     # Beyond the six it is not drawn.
-    more = lines.Line((0.0003, *TUNED.rates), (outcome([0.05, 0.05], [0.2, 0.2]), *TUNED.outcomes))
-    assert quantities.tuned_by(LABEL, name, more, 6).tolist() == [0.5, 0.5]
-    assert quantities.tuned_by(LABEL, name, more, 1) == pytest.approx(quantities.untuned(LABEL, name, more))
+    beyond = outcome([0.05, 0.05], [0.2, 0.2])
+    more = lines.Line((0.0003, *TUNED.rates), (beyond, *TUNED.outcomes), TUNED.rates)
+    assert quantities.tuned_by(more, 6).tolist() == [0.5, 0.5]
+    assert quantities.tuned_by(more, 1) == pytest.approx(quantities.untuned(more))
 
 
 def test_steps_to_a_target_are_of_the_runs_that_reach_it():

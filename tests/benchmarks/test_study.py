@@ -157,7 +157,7 @@ def test_epochs_of_reorganisation_are_those_below_the_top_of_the_envelope():
     top = 0.3 / (1 + (ends - 1) / 10)
     rate = np.stack([top, 0.8 * top, np.where(ends == ends[1], 0.1 * top, top)]).astype(np.float32)
     outcome = blobs.outcome([0.2] * 3, [0.2] * 3)._replace(rate=rate)
-    below = gates.is_below_the_top(task, lines.Line((0.3,), (outcome,)))
+    below = gates.is_below_the_top(task, lines.Line((0.3,), (outcome,), (0.3,)))
     assert below.tolist() == [[False] * task.points, [True] * task.points, (ends == ends[1]).tolist()]
 
 

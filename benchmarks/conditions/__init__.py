@@ -1,0 +1,1 @@
+"""The default under one condition after the other: momentum, batch, wrong labels, length, depth."""
