@@ -715,8 +715,8 @@ def test_a_quick_run_needs_no_files(tmp_path, capsys, monkeypatch):
     given = ["--quick", "--data", str(tmp_path / "empty"), "--out", str(tmp_path / "out")]
     real_size.main([*given, "--json", str(tmp_path / "records.json")])
     said = capsys.readouterr().out
-    assert cells(said, "ours on SGD", "SGD cosine")[2] == "1"
-    assert cells(said, "diabetes")[1] == "2"
+    assert cells(said, "Against the baselines", "ours on SGD", "SGD cosine")[2] == "1"
+    assert cells(said, "Task by task", "diabetes")[1] == "2"
     assert {path.name for path in (tmp_path / "out").glob("*.png")} == set(figures.PLOTS)
     assert (tmp_path / "records.json").stat().st_size > 0
     real_size.main(["--report", "--out", str(tmp_path / "out")])
