@@ -238,9 +238,10 @@ def check_form(argument: str, stored: Any, opt_state: Any) -> None:
     )
     if wrong:
         raise ValueError(
-            f"{argument} must fit the optimizer: {'; '.join(wrong)}. Was it saved by a run with other "
-            "layers, numbers of units, signal, controller or samples? Or does a signal of your own return "
-            "readings whose shapes depend on the number of samples, which may differ from call to call?"
+            f"{argument} must fit the optimizer: {'; '.join(wrong)}. Is it of a run with other layers, "
+            "parameters, numbers of units, signal, controller or samples? After a matrix was added or taken "
+            "away, opt_state = tx.init(params). Or does a signal of your own return readings whose shapes "
+            "depend on the number of samples, which may differ from call to call?"
         )
 
 

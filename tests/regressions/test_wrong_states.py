@@ -184,6 +184,20 @@ def test_the_state_of_the_other_way_to_measure_is_named(way):
         ours.update(PARAMS, other.init(PARAMS), PARAMS, probe=lambda params, *x: probe(params), **extra)
 
 
+@pytest.mark.parametrize(
+    "others", [{}, {"v": jnp.ones((3, 2)), "more": jnp.ones((3, 3))}], ids=["less", "more"]
+)
+def test_a_network_that_gained_or_lost_a_matrix_is_told_what_to_do(others):
+    """In the middle of a run: which rows of the reading belong to which matrix is no longer known."""
+    tx = cgalr_jax.scale_by_connectome(EXAMPLE)
+    state = tx.init(PARAMS | {"v": jnp.ones((3, 2))})
+    params = PARAMS | others
+    with pytest.raises(ValueError, match=r"other layers, parameters, .*, opt_state = tx\.init\(params\)"):
+        tx.update(params, state, params, probe=probe)
+    updates, _ = tx.update(params, tx.init(params), params, probe=probe)
+    assert jax.tree.structure(updates) == jax.tree.structure(params)
+
+
 @pytest.mark.parametrize("samples", [32, True, 3.5, np.float32(2), (1, 2), {"number": 3}], ids=str)
 def test_a_number_of_samples_is_no_example_of_them(samples):
     with pytest.raises(ValueError, match="^samples must be an example of the batches, got "):
