@@ -6,7 +6,7 @@ from benchmarks import estimates, pages
 from benchmarks.conditions import methods, tasks
 from benchmarks.real_size.report import ENDS
 from benchmarks.study.lines import Found, Line
-from benchmarks.study.quantities import at_chance, ends, found_over_best, spread, untuned, value
+from benchmarks.study.quantities import at_chance, ends, found_over_best, ramp, spread, untuned, value
 
 PAGE = pages.RESULTS / "conditions.md"
 
@@ -68,14 +68,15 @@ def _each(found: Found) -> str:
                     name,
                     f"{spread(line):.2f}",
                     f"{np.median(ratio):.2g} ({ratio.min():.2g} to {ratio.max():.2g})",
+                    f"{np.median(ramp(line)):.2f}",
                     f"{100 * at_chance(tasks.TASKS[label], line):.0f} %",
                     ends(line, ENDS),
                 ]
             )
     note = (
         "Worst over best of the six base rates; the largest learning rate, of the times that the curves were "
-        "taken, over the best of the reference (median, least and largest of all runs); the share of runs "
-        "at chance; how the calibrations ended."
+        "taken, over the best of the reference (median, least and largest of all runs); the share of the run "
+        "after which it is largest; the share of runs at chance; how the calibrations ended."
     )
-    head = ["condition", "ours", "worst/best", "found/best", "at chance", "ended by"]
+    head = ["condition", "ours", "worst/best", "found/best", "ramp", "at chance", "ended by"]
     return pages.table("What it found", note, head, rows)

@@ -9,6 +9,7 @@ from benchmarks.study.lines import Found
 from benchmarks.study.quantities import (
     found_over_best,
     on_all,
+    ramp,
     tuned_by,
     until,
     untuned,
@@ -44,7 +45,7 @@ def runs(found: Found) -> str:
 
 
 def steps(found: Found) -> str:
-    """Shares of the run until the target."""
+    """Shares of the run: until the target, and until the learning rate is largest."""
     baselines = (REFERENCE, "SGD cosine", "AdamW warm-up cosine")
     rows = []
     for label, held in on_all(found, DEFAULT, REFERENCE).items():
@@ -59,14 +60,16 @@ def steps(found: Found) -> str:
             middle = np.median(share)
             in_time = f"({100 * np.mean(np.isfinite(share)):.0f} %)"
             row.append(f"{middle:.2f} {in_time}" if middle < np.inf else f"- {in_time}")
+        row += [f"{np.median(ramp(held[name].on_grid)):.2f}" if name in held else "-" for name in UNTUNED]
         rows.append(row)
     note = (
         f"The share of the run after which the test error is first within {100 * (SLACK - 1):.0f} % of what "
         f"{REFERENCE} ends with, tuned: median over seeds (ours: and over the six base rates), and the share "
-        "of runs that come there; a dash unless more than half do. To a fifth of most runs, at which the "
-        "curves were taken. A step of ours costs more, see [what a step costs](step.md)."
+        "of runs that come there; a dash unless more than half do. Ramp: the share after which the learning "
+        "rate is largest. To a fifth of most runs, at which the curves were taken. A step of ours costs "
+        "more, see [what a step costs](step.md)."
     )
-    head = ["task", *(f"{name}, tuned" for name in baselines), *UNTUNED]
+    head = ["task", *(f"{name}, tuned" for name in baselines), *UNTUNED, "ramp of ours", "ramp, steps known"]
     return pages.table("Steps to a target", note, head, rows)
 
 

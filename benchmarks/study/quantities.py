@@ -57,6 +57,11 @@ def found_rates(line: Line) -> np.ndarray:
     return np.array([outcome.rate.max(1) for outcome in line.outcomes])
 
 
+def ramp(line: Line) -> np.ndarray:
+    """f[K, S], the share of the run after which the learning rate is largest, where the curves were taken."""
+    return np.array([(outcome.rate.argmax(1) + 1) / outcome.rate.shape[1] for outcome in line.outcomes])
+
+
 def found_over_best(line: Line, baseline: Line) -> np.ndarray:
     """f[K, S], the largest learning rate of each run on the grid over the baseline's tuned one."""
     return found_rates(line.on_grid) / baseline.rates[baseline.best]

@@ -114,7 +114,8 @@ def line(tests, rate=0.06, ended=controllers.BY_BOUND, validation=None):
     outcomes = []
     for chosen, test in zip(validation or tests, tests, strict=True):
         found = blobs.outcome([chosen] * 2, [test] * 2)
-        curve = np.full((2, 5), rate, np.float32)
+        curve = np.full((2, 5), rate / 2, np.float32)
+        curve[:, 1] = rate
         outcomes.append(found._replace(rate=curve, ended=np.full(2, ended, np.float32)))
     return lines.Line(rates, tuple(outcomes), rates)
 
@@ -133,7 +134,7 @@ def test_ours_is_a_mean_and_baselines_are_tuned():
     text = report.text(FOUND)
     assert "depth 4" not in text
     assert "| momentum 0 | 40.00 % | 0.009 | +25.0 [+25.0, +25.0] | -12.5 [-12.5, -12.5] | not run |" in text
-    assert "| momentum 0 | ours | 4.50 | 6.7 (6.7 to 6.7) | 17 % | bound 12 |" in text
+    assert "| momentum 0 | ours | 4.50 | 6.7 (6.7 to 6.7) | 0.40 | 17 % | bound 12 |" in text
     assert "Nothing to compare" in report.text({"depth 4": FOUND["depth 4"]})
 
 

@@ -598,7 +598,7 @@ def test_steps_to_a_target_are_of_the_runs_that_reach_it():
     )
     found = {LABEL: {"ours on SGD": ours, name: tuned}}
     row = cells(report.text(found), "Steps to a target", LABEL)  # of 0.525: 5 % above the 0.5 of the tuned
-    assert row[1:] == ["0.80 (100 %)", "not run", "not run", "1.00 (67 %)", "not run"]
+    assert row[1:] == ["0.80 (100 %)", "not run", "not run", "1.00 (67 %)", "not run", "0.20", "-"]
     ours = ours._replace(outcomes=tuple(each._replace(test_curve=never) for each in ours.outcomes))
     row = cells(report.text({LABEL: found[LABEL] | {"ours on SGD": ours}}), "Steps to a target", LABEL)
     assert row[4] == "- (0 %)"
