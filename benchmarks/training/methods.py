@@ -96,11 +96,12 @@ def connectome_family(
     averages: bool = False,
     samples: int | None = None,
     select: Callable[[models.Layers], models.Layers] = all_layers,
+    **rest: Any,
 ) -> Family:
     """Ours: any base optimizer, then ``scale_by_connectome`` with a signal and a controller, by their names.
 
     ``None`` for one of them: the configuration chooses among those that share a compilation. Without
-    ``every`` a run has as many measurements as are asked for.
+    ``every`` a run has as many measurements as are asked for. ``rest`` are arguments of the block.
     """
     make_signal = signals.SIGNALS[signal] if signal else signals.chosen
     make_controller = controllers.CONTROLLERS[controller] if controller else controllers.chosen
@@ -112,6 +113,7 @@ def connectome_family(
             every=every or schedules.every(task.steps, measurements),
             controller=make_controller(config, key),
             signal=make_signal(config),
+            **rest,
         )
         average = [cgalr_jax.polynomial_averaging()] if averages else []
         return optax.chain(BASES[base](task, config), block, *average)

@@ -67,7 +67,7 @@ def mlp(
 
     def apply(params: Params, inputs: jax.Array) -> tuple[jax.Array, Layers]:
         layers = {}
-        *hidden, last = sorted(params)
+        *hidden, last = sorted(params, key=lambda name: int(name.removeprefix("dense")))  # 10 comes after 9
         for name in hidden:
             units = _affine(params[name], inputs)
             if axis is not None:

@@ -202,6 +202,13 @@ def _clip() -> Iterator[Setting]:
             yield _own(f"hybrid on {base}, target {target:g}", base, made, target=target)
 
 
+def _bound() -> Iterator[Setting]:
+    """How much one step may do: `max_share`."""
+    for most in (0.05, 0.1, 0.2, 0.3, 0.5):
+        made = methods.connectome_family("hybrid", max_share=most)
+        yield _own(f"max_share {most:g}", f"max_share {most:g}", made)
+
+
 _SETTINGS: dict[str, Callable[[], Iterator[Setting]]] = {
     "present": _present,
     "ramp": _ramp,
@@ -222,6 +229,7 @@ _SETTINGS: dict[str, Callable[[], Iterator[Setting]]] = {
     "layers": _layers,
     "samples": _samples,
     "clip": _clip,
+    "bound": _bound,
 }
 
 

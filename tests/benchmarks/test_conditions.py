@@ -48,6 +48,10 @@ def test_a_condition_is_what_its_name_says(label, no_files, tmp_path):
     hidden = int(label.split()[1]) if label.startswith("depth") else 2
     assert len(params) == hidden + 1
     assert {params[f"dense{index}"]["kernel"].shape[1] for index in range(hidden)} == {64}
+    images = jax.ShapeDtypeStruct((3, 28, 28, 1), np.float32)
+    outputs, units = jax.eval_shape(lambda *given: problem.model.apply(*given, None), params, images)
+    assert outputs.shape == (3, 10)
+    assert len(units) == hidden
     if label.startswith("batch"):
         assert task.batch == int(label.split()[1])
     wrong = float(label.split()[0]) / 100 if label.endswith("drawn") else 0.0

@@ -20,6 +20,7 @@ from benchmarks.training import __main__ as training
 from benchmarks.training import (
     controllers,
     methods,
+    models,
     picture,
     report,
     runner,
@@ -303,3 +304,14 @@ def test_a_record_of_other_settings_is_not_taken(tmp_path):
 def test_pairs_are_of_the_same_seeds():
     with pytest.raises(ValueError, match="pairs must be of the same seeds"):
         estimates.red(np.ones(2), np.ones(8))
+
+
+def test_layers_are_taken_in_their_order_however_many():
+    """The tenth comes after the ninth, not after the first."""
+    sizes = tuple(range(2, 15))
+    model = models.mlp(sizes)
+    outputs, layers = jax.eval_shape(
+        lambda inputs: model.apply(model.init(jax.random.key(0)), inputs), jnp.ones((5, 2))
+    )
+    assert outputs.shape == (5, 14)
+    assert [layer.shape[1] for layer in layers.values()] == list(sizes[1:-1])
