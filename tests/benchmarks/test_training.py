@@ -314,4 +314,4 @@ def test_layers_are_taken_in_their_order_however_many():
         lambda inputs: model.apply(model.init(jax.random.key(0)), inputs), jnp.ones((5, 2))
     )
     assert outputs.shape == (5, 14)
-    assert [layer.shape[1] for layer in layers.values()] == list(sizes[1:-1])
+    assert [layers[f"dense{index}"].shape[1] for index in range(len(layers))] == list(sizes[1:-1])
