@@ -18,6 +18,7 @@ __all__ = [
     "check_probe",
     "check_rate",
     "check_real",
+    "check_several",
     "check_state",
     "check_structure",
     "check_types",
@@ -137,6 +138,20 @@ def check_probe(probe: Any, arguments: tuple[str, ...]) -> None:
                 "cgalr_jax.capture.nnx_probe(model), or linen_probe(model), makes one of it."
             )
     _checks.check_function("probe", probe, signature, len(arguments))
+
+
+def check_several(activations: Any, axis_name: Any) -> None:
+    """Raises a ValueError if a probe returns one sample: units would have no correlations, at any step.
+
+    One sample per device is enough where a mapped axis splits them. A batch that the caller gives as
+    activations may have one sample, the last of an epoch: that measurement is skipped and counted.
+    """
+    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(activations) if _leaves.is_array(leaf)]
+    if axis_name is None and shapes and max(math.prod(shape[:-1]) for shape in shapes) < 2:
+        raise ValueError(
+            "probe must return activations of at least 2 samples (positions count), since units are "
+            f"correlated over them, got shapes {shapes}. Some 32 are enough."
+        )
 
 
 def check_rate(name: str, learning_rate: Any) -> Any:

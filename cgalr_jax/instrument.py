@@ -212,24 +212,26 @@ def _measured(
     elif probe is None:
         after = instrument.read(activations, params)
     elif samples is None:
-        after = instrument.read(_activations(probe, params), params)
+        after = instrument.read(_activations(instrument, probe, params), params)
     else:
         # A loop, not one batch of both. Side by side along N they would share batch statistics; under a vmap
         # they would not, and where a probe is small that is faster, but a loop takes probes that cannot be
         # batched (callbacks, kernels of others), holds the activations of one of them only, and reads the
         # same samples with the same program: what stands still is 0 apart.
         after, before = _control_flow.each(
-            lambda samples: instrument.read(_activations(probe, params, samples), params),
+            lambda samples: instrument.read(_activations(instrument, probe, params, samples), params),
             (state.cg_samples, samples),
         )
         return measure(instrument, state, after, before, samples)
     return measure(instrument, state, after, after, state.cg_samples)
 
 
-def _activations(probe: Callable[..., Any], params: optax.Params | None, *samples: Any) -> Any:
+def _activations(
+    instrument: Instrument, probe: Callable[..., Any], params: optax.Params | None, *samples: Any
+) -> Any:
     """What the probe returns; that it fails on what is left of the parameters is a ValueError."""
     try:
-        return _checks.called("probe", probe, params, *samples)
+        found = _checks.called("probe", probe, params, *samples)
     except Exception as error:  # of any kind: Flax has its own for a parameter that is not there
         leaves = jax.tree.leaves(params, is_leaf=lambda leaf: isinstance(leaf, optax.MaskedNode))
         if any(isinstance(leaf, optax.MaskedNode) for leaf in leaves):
@@ -243,6 +245,8 @@ def _activations(probe: Callable[..., Any], params: optax.Params | None, *sample
             f"probe must do with {left}, or close over all parameters, probe=lambda part{paired}: "
             f"probe(params{paired}); got one that raises {type(error).__name__}: {error}"
         ) from error
+    arguments.check_several(found, instrument.axis_name)
+    return found
 
 
 def _measured_in_time(

@@ -358,3 +358,39 @@ def test_a_set_point_for_steps_of_any_width(dtype):
     found = signals.frobenius(set_point=0.5).set_point_at(every)
     np.testing.assert_allclose(found, [0.05, 0.5, 0.5])
     assert found.dtype == jnp.float32
+
+
+@pytest.mark.parametrize("way", ["paired", "fixed"])
+@pytest.mark.parametrize("shape", [(1, 4), (1, 1, 4)], ids=str)
+def test_a_probe_of_one_sample_is_refused(way, shape):
+    """Nothing is correlated over one sample: each measurement would be skipped, the scale never rise."""
+    x = jnp.ones(shape)
+    samples = x if way == "paired" else None
+    tx = cgalr_jax.cgalr(0.1, EXAMPLE, samples=samples)
+    extra = {"probe": lambda params: {"hidden": x @ params["w"]}}
+    if way == "paired":
+        extra = {"probe": lambda params, x: {"hidden": x @ params["w"]}, "samples": x}
+    with pytest.raises(ValueError, match=r"^probe must return activations of at least 2 samples"):
+        tx.update(PARAMS, tx.init(PARAMS), PARAMS, **extra)
+
+
+def test_positions_of_one_sample_are_several():
+    x = jax.random.normal(jax.random.key(2), (1, 6, 4))
+    tx = cgalr_jax.cgalr(0.1, EXAMPLE, every=1)
+    state = tx.init(PARAMS)
+    for params in (PARAMS, jax.tree.map(lambda w: 1.1 * w + 0.1, PARAMS)):
+        _, state = tx.update(PARAMS, state, params, probe=lambda params: {"hidden": x @ params["w"]})
+    found = cgalr_jax.metrics(state)
+    assert (found["cgalr/measurements"], found["cgalr/skipped"]) == (1, 0)
+
+
+def test_the_last_batch_of_an_epoch_may_have_one_sample():
+    """Given activations: what is read of it, and the comparison with it, are skipped and counted."""
+    tx = cgalr_jax.cgalr(0.1, EXAMPLE, every=1)
+    state, params = tx.init(PARAMS), PARAMS
+    for rows in (16, 16, 1, 16, 16):
+        activations = {"hidden": X[:rows] @ params["w"]}
+        _, state = tx.update(PARAMS, state, params, activations=activations)
+        params = jax.tree.map(lambda w: w + 1e-3 * jnp.sign(w), params)
+    found = cgalr_jax.metrics(state)
+    assert (found["cgalr/measurements"], found["cgalr/skipped"]) == (2, 2)
