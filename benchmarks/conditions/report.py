@@ -32,7 +32,7 @@ def by_role(found: Found) -> Found:
 
 def _cell(held: dict[str, Line], name: str) -> str:
     if name not in held:
-        return "not run"
+        return "-"
     error = held[name].chosen.test if name == methods.OTHER else untuned(held[name])
     return str(estimates.red(error, held[methods.REFERENCE].chosen.test))
 
