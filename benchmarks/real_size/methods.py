@@ -71,7 +71,7 @@ def _generalised_newton(setting: Setting) -> optax.GradientTransformation:
     return optax.chain(paper.SGD(1.0), generalised_newton(setting.config["rate"], lambda step: shape[step]))
 
 
-BOUNDS = (0.05, 0.02)  # of one step, tried beside the default of 0.1
+BOUNDS = (0.3, 0.05, 0.02)  # of one step, tried beside the default of 0.1
 TARGETS = {"Muon": 0.35}  # what `--tune muon` of `benchmarks.training` favours over the default of 1
 
 FAMILIES: dict[str, Family] = {
