@@ -19,6 +19,7 @@ __all__ = [
     "check_rate",
     "check_real",
     "check_several",
+    "check_split",
     "check_state",
     "check_structure",
     "check_types",
@@ -178,11 +179,29 @@ def check_rate(name: str, learning_rate: Any) -> Any:
 def check_mapped_axes(reading: Any, before: Any, axis_name: Any) -> None:
     """Raises a ValueError if a `shard_map` splits the samples over an axis that `axis_name` does not name."""
     split = _varying(reading) - _varying(before)
+    named = axis_name if isinstance(axis_name, tuple) else (axis_name,)
+    if split and split <= set(named):
+        raise ValueError(
+            "params must be whole on each device in a shard_map, since all are read, got some that are split "
+            f"over {' and '.join(repr(axis) for axis in sorted(split))}. Under jit with NamedSharding "
+            "they may be split; or signal=signals.frobenius(), max_share=None, which read none."
+        )
     if split:
         raise ValueError(
             "axis_name must name the mapped axis over which the samples are split, "
             f"{' and '.join(repr(axis) for axis in sorted(split))}: each device would measure its own "
             f"samples only; got {axis_name!r}."
+        )
+
+
+def check_split(samples: Any, stored: Any) -> None:
+    """Raises a ValueError if a `shard_map` splits the samples, but not those in the state."""
+    if axes := _varying(samples) - _varying(stored):
+        names = ", ".join(repr(axis) for axis in sorted(axes))
+        raise ValueError(
+            f"opt_state must have its samples split as those of the batch, over {names}, got them whole: "
+            "in_specs and out_specs of the state are optax.tree.set(jax.tree.map(lambda _: P(), opt_state), "
+            f"cg_samples=P({names}))."
         )
 
 

@@ -46,8 +46,13 @@ def built(
 
     def init(params: optax.Params) -> optax.OptState:
         state = base.init(params)
-        for node in jax.tree.leaves(state, is_leaf=_keeps_parameters):
-            if _keeps_parameters(node):
+        for node in jax.tree.leaves(state, is_leaf=_is_out_of_reach):
+            if isinstance(node, optax.MultiStepsState):
+                raise ValueError(
+                    "optimizer must be one that updates at each step, as its schedule is counted, got one "
+                    "with a MultiStepsState: put it around, optax.MultiSteps(cgalr_jax.cgalr(...), k)."
+                )
+            if _is_out_of_reach(node):
                 raise ValueError(
                     "optimizer must be one whose updates can be multiplied by the scale, got one with a "
                     f"{type(node).__name__}: what it keeps of the parameters would not be scaled. Put it "
@@ -59,9 +64,12 @@ def built(
     return base._replace(init=init)
 
 
-def _keeps_parameters(node: Any) -> bool:
-    """Whether this part of a state holds parameters or a step size, which no scale of the updates reaches."""
+def _is_out_of_reach(node: Any) -> bool:
+    """Whether this part of a state holds what no scale of the updates reaches.
+
+    Parameters, a step size, or a count of updates where the controller counts steps, as `optax.MultiSteps`.
+    """
     if isinstance(node, optax.contrib.SAMState):
         return node.cache is not None  # in opaque mode each of its steps is a whole one
-    kinds = optax.contrib.ScheduleFreeState, optax.contrib.MechanicState, optax.LookaheadState
-    return isinstance(node, kinds)
+    kept = optax.contrib.ScheduleFreeState, optax.contrib.MechanicState, optax.LookaheadState
+    return isinstance(node, (*kept, optax.MultiStepsState))

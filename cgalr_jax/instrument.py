@@ -96,10 +96,15 @@ def measure(
     # 1. The distance. At the first measurement the reading is compared with itself: there is no other yet.
     last = optax.tree.where(state.cg_valid, state.cg_before, after)
     distance = jnp.asarray(instrument.signal.compare(last, after), jnp.float32)
+    readable = _all_finite(before)
+    distance, moves, cut_moves, unreadable = _alike(
+        instrument.axis_name, distance, state.cg_moves, state.cg_cut_moves, ~readable
+    )
+    readable = ~unreadable
     # Only steps that move the network count: in a chain, `optax.MultiSteps` updates every k-th step only. If
     # there was none since the last reading there is nothing to measure, and the controller is not asked.
-    moved = state.cg_valid & (state.cg_moves > 0)
-    moves = jnp.maximum(state.cg_moves, 1)
+    moved = state.cg_valid & (moves > 0)
+    moves = jnp.maximum(moves, 1)
     motion = distance / instrument.signal.set_point_at(moves)
     # In a tiny set-point a finite distance is an infinite motion.
     measured = moved & jnp.isfinite(distance) & jnp.isfinite(motion) & (distance >= 0)
@@ -107,11 +112,10 @@ def measure(
     measurement = controllers.Measurement(
         distance=jnp.where(measured, motion, jnp.inf),
         step=state.cg_step,
-        cut=state.cg_cut_moves / moves,
+        cut=cut_moves / moves,
     )
     scale, controller_state = instrument.controller.update(measurement, state.cg_control)
     # 3. The next state. Bad readings and distances are counted, not kept; the first reading sets no scale.
-    readable = _all_finite(before)
     lost = ~readable | (moved & ~measured)
 
     def keep(condition: jax.Array, new: Any, old: Any) -> Any:
@@ -160,6 +164,7 @@ def update(
         arguments.check_extra_arguments(instrument.signal, stored, params, activations, probe, samples)
         if samples is not None and instrument.signal.reads_activations:
             samples = arguments.cut_samples(samples, state.cg_samples)
+            arguments.check_split(samples, state.cg_samples)
         measured = functools.partial(_measured, instrument, params, activations, probe, samples)
         state = measured(state) if measure else _measured_in_time(instrument, measured, state)
     rate = () if learning_rate is None else rate_at(learning_rate, state.cg_step) * state.cg_scale
@@ -273,6 +278,19 @@ def _product(scale: jax.Array, update: Any) -> Any:
     update = jnp.asarray(update)
     wide = _leaves.wide(update.dtype)
     return update.astype(wide) * scale.astype(wide)
+
+
+def _alike(axis_name: Hashable | None, *numbers: jax.Array) -> tuple[jax.Array, ...]:
+    """The largest of each over the devices of a mapped axis: all of them are to take the same decisions.
+
+    They are the same but where parameters are split over that axis by hand, which JAX cannot tell without
+    `check_vma`: then each device has a distance of its own. Devices that ended their ramps at different steps
+    would measure at different ones, and wait for each other for ever in the probe.
+    """
+    if axis_name is None:
+        return numbers
+    largest = jax.lax.pmax(jnp.stack([jnp.asarray(number, jnp.float32) for number in numbers]), axis_name)
+    return tuple(jnp.asarray(each, number.dtype) for each, number in zip(largest, numbers, strict=True))
 
 
 def _all_finite(tree: Any) -> jax.Array:

@@ -256,6 +256,72 @@ def test_shard_map_without_axis_name_is_our_error():
         jax.jit(step)(PARAMS, tx.init(PARAMS), X)
 
 
+@pytest.mark.parametrize("known", [True, False], ids=["steps known", "not known"])
+def test_devices_that_hold_parts_of_a_matrix_decide_alike(known):
+    """By hand, which nothing tells of without `check_vma`: at different steps measured, they would hang."""
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(AUTO,))
+    tx = cgalr_jax.cgalr(
+        0.01, EXAMPLE, samples=X[:8], axis_name="data", every=2, **({"steps": 60} if known else {})
+    )
+    whole = PARAMS | {
+        "w": PARAMS["w"] * np.geomspace(0.1, 10, 8, dtype=np.float32)
+    }  # parts unlike each other
+    split = {"w": P(None, "data"), "v": P()}
+
+    def gathered(params):
+        return params | {"w": jax.lax.all_gather(params["w"], "data", axis=1, tiled=True)}
+
+    def run(params, x):
+        def step(carry, _):
+            params, state = carry
+            grads = jax.grad(lambda params: loss(gathered(params), x))(params)
+            grads = grads | {"v": jax.lax.pmean(grads["v"], "data")}
+            probe = {"probe": lambda params, x: forward(gathered(params), x), "samples": x}
+            updates, state = tx.update(grads, state, params, **probe)
+            found = cgalr_jax.metrics(state)
+            return (optax.apply_updates(params, updates), state), (found["cgalr/scale"], found["cgalr/ended"])
+
+        _, told = jax.lax.scan(step, (params, tx.init(params)), None, length=60)
+        return jnp.stack(told)[None]
+
+    shards = jax.shard_map(run, mesh=mesh, in_specs=(split, P("data")), out_specs=P("data"), check_vma=False)
+    scales, ended = np.moveaxis(np.asarray(jax.jit(shards)(whole, X)), 0, -1)
+    assert scales.shape == (60, 4)
+    np.testing.assert_array_equal(scales, scales[:, :1] * np.ones(4))
+    assert scales[-1, 0] > 10 * scales[0, 0]
+    if known:
+        assert np.all(ended[-1] > 0)
+
+
+def test_parts_of_a_matrix_in_a_shard_map_are_our_error():
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(AUTO,))
+    split = {"w": P(None, "data"), "v": P()}
+
+    def step(params, x, tx):
+        params = params | {"v": params["v"][:2]}
+        grads = jax.tree.map(jnp.ones_like, params)
+        probe = lambda params: {"hidden": x @ jax.lax.all_gather(params["w"], "data", axis=1, tiled=True)}  # noqa: E731
+        return tx.update(grads, tx.init(params), params, probe=probe)[0]
+
+    def shards(tx):
+        return jax.shard_map(
+            functools.partial(step, tx=tx), mesh=mesh, in_specs=(split, P("data")), out_specs=split
+        )
+
+    with pytest.raises(ValueError, match="^params must be whole on each device in a shard_map.*'data'"):
+        jax.jit(shards(cgalr_jax.cgalr(0.1, EXAMPLE, axis_name="data")))(PARAMS, X)
+
+
+def test_samples_in_the_state_that_are_whole_are_our_error():
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(AUTO,))
+    tx = make(X[:8], axis_name="data")
+    step = jax.shard_map(
+        mapped_step(tx, "paired", True), mesh=mesh, in_specs=(P(), P(), P("data")), out_specs=(P(), P())
+    )
+    with pytest.raises(ValueError, match=r"^opt_state must have its samples split .* cg_samples=P\('data'\)"):
+        jax.jit(step)(PARAMS, tx.init(PARAMS), X)
+
+
 def test_axis_name_outside_of_a_mapped_function_is_an_error():
     tx = make(axis_name="data")
     with pytest.raises(ValueError, match="^axis_name must be an axis of the surrounding shard_map, .*'data'"):
