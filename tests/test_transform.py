@@ -838,6 +838,20 @@ def test_an_optimizer_that_keeps_parameters_of_its_own_is_refused(optimizer):
         tx.init(optax.LookaheadParams({"w": jnp.ones((3, 4))}, {"w": jnp.ones((3, 4))}))
 
 
+@pytest.mark.parametrize(
+    "wrap", [lambda tx: tx, lambda tx: optax.chain(optax.clip(1.0), tx)], ids=["", "chain"]
+)
+def test_an_optimizer_that_counts_its_own_updates_is_refused(wrap):
+    """The controller's schedule would be over while the optimizer's is at its beginning."""
+    several = lambda rate: wrap(optax.MultiSteps(optax.adamw(rate), 4).gradient_transformation())  # noqa: E731
+    tx = cgalr_jax.cgalr(0.1, {"h": 4}, optimizer=several)
+    with pytest.raises(
+        ValueError, match=r"^optimizer must be one that updates at each step.*MultiSteps\(cgalr_"
+    ):
+        tx.init({"w": jnp.ones((3, 4))})
+    optax.MultiSteps(cgalr_jax.cgalr(0.1, {"h": 4}), 4).init({"w": jnp.ones((3, 4))})
+
+
 def test_sam_in_opaque_mode_makes_whole_steps():
     opaque = lambda rate: optax.contrib.sam(optax.sgd(rate), optax.sgd(0.01), opaque_mode=True)  # noqa: E731
     cgalr_jax.cgalr(0.1, {"h": 4}, optimizer=opaque).init({"w": jnp.ones((3, 4))})

@@ -8,7 +8,7 @@ from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
-from flax import core, linen
+from flax import core, linen, nnx
 from jax.core import Tracer
 
 from cgalr_jax import _checks
@@ -52,7 +52,8 @@ def linen_probe(
 
     Returns:
         `probe(params, samples) -> activations`; `probe(params) -> activations` if `samples` is given here. As
-        `params`, all variables, `{'params': ..., ...}`, are accepted, too.
+        `params`, all variables, `{'params': ..., ...}`, are accepted, too, and the `nnx.State` of a model
+        that is one `nnx.bridge.ToNNX`.
 
     Raises:
         ValueError: if an argument is not of this form; from the probe, if no layer matches, or if the axes of
@@ -77,6 +78,8 @@ def linen_probe(
                 f"{_checks.shown(jax.tree.map(jnp.shape, moving))}."
             )
         # Given all collections, as `model.init` returns them, each replaces the one from above.
+        # A model that is one `nnx.bridge.ToNNX` hands its parameters out as nnx does.
+        params = nnx.to_pure_dict(params) if isinstance(params, nnx.State) else params
         given = params if is_variables(params) else {"params": params}
         return _run(model, {**(variables or {}), **(moving or {}), **given}, inputs, choice)[1]
 

@@ -209,7 +209,8 @@ def _check_found(found: set[str], listener: Listener, sown: Any) -> None:
     if not there:
         raise ValueError(
             "model must have layers inside, got a layer by itself: put it into an nnx.Sequential or a "
-            "linen.Sequential, or write a probe of your own."
+            "linen.Sequential, or write a probe of your own. If it is an nnx.bridge.ToNNX of a linen model, "
+            "its layers are seen by capture.linen_probe(linen_model)."
         )
     raise ValueError(f"layers must match some of {there}, got no match for {wanted}.")
 

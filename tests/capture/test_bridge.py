@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax import linen, nnx
 
+import cgalr_jax
 from cgalr_jax import capture
 
 X = jax.random.normal(jax.random.key(0), (4, 3))
@@ -80,3 +81,27 @@ def test_an_nnx_layer_inside_a_linen_model_is_measured_by_name():
     params = model.init(jax.random.key(0), X)["params"]
     found = capture.example(model, params, X, layers=["layers_0"])
     assert jax.tree.map(jnp.shape, found) == {"layers_0": (4, 6)}
+
+
+def test_a_model_that_is_one_bridge_is_measured_by_the_linen_probe():
+    """Its parameters come as an nnx.State, in `example` and in the optimizer's update."""
+    net = linen.Sequential([linen.Dense(6), linen.relu, linen.Dense(2)])
+    model = nnx.bridge.ToNNX(net, rngs=nnx.Rngs(0)).lazy_init(X)
+    probe = capture.linen_probe(net)
+    with pytest.raises(ValueError, match=r"ToNNX of a linen model, .*capture\.linen_probe"):
+        capture.example(model, X)
+    params = nnx.state(model, nnx.Param)
+    expected = probe(nnx.to_pure_dict(params), X)
+    np.testing.assert_array_equal(probe(params, X)["layers_0"], expected["layers_0"])
+    tx = cgalr_jax.cgalr(0.1, capture.example(probe, params, X), samples=X, every=1)
+    optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
+
+    @nnx.jit
+    def step(model, optimizer, x):
+        grads = nnx.grad(lambda model: jnp.mean(model(x) ** 2))(model)
+        optimizer.update(model, grads, probe=probe, samples=x)
+
+    for _ in range(3):
+        step(model, optimizer, X)
+    found = cgalr_jax.metrics(optimizer.opt_state)
+    assert (found["cgalr/measurements"], found["cgalr/skipped"]) == (2, 0)
