@@ -4,6 +4,7 @@ Run from the root of the repository::
 
     python -m benchmarks.training         # does it choose a good learning rate?
     python -m benchmarks.real_size        # does it hold at real size?
+    python -m benchmarks.conditions       # under other momenta, batches, lengths, depths?
     python -m benchmarks.paper            # does the paper hold, on real data?
     python -m benchmarks.rate_finder      # which range test finds the better rate?
     python -m benchmarks.early_stopping   # can the connectome say when to stop?
