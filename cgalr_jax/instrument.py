@@ -96,9 +96,8 @@ def measure(
     # 1. The distance. At the first measurement the reading is compared with itself: there is no other yet.
     last = optax.tree.where(state.cg_valid, state.cg_before, after)
     distance = jnp.asarray(instrument.signal.compare(last, after), jnp.float32)
-    readable = _all_finite(before)
     distance, moves, cut_moves, unreadable = _alike(
-        instrument.axis_name, distance, state.cg_moves, state.cg_cut_moves, ~readable
+        instrument.axis_name, distance, state.cg_moves, state.cg_cut_moves, ~_all_finite(before)
     )
     readable = ~unreadable
     # Only steps that move the network count: in a chain, `optax.MultiSteps` updates every k-th step only. If

@@ -4,9 +4,18 @@ import numpy as np
 
 from benchmarks import estimates, pages
 from benchmarks.conditions import methods, tasks
-from benchmarks.real_size.report import ENDS
 from benchmarks.study.lines import Found, Line
-from benchmarks.study.quantities import at_chance, ends, found_over_best, ramp, spread, untuned, value
+from benchmarks.study.quantities import (
+    at_chance,
+    best_rate,
+    ends,
+    found_over_best,
+    ramp,
+    span,
+    spread,
+    untuned,
+    value,
+)
 
 PAGE = pages.RESULTS / "conditions.md"
 
@@ -42,9 +51,8 @@ def _against(found: Found) -> str:
     rows = []
     for label, held in found.items():
         line = held[methods.REFERENCE]
-        best = f"{line.rates[line.best]:.2g}{' (edge)' if line.at_edge else ''}"
         error = value(tasks.TASKS[label], line.chosen.test)
-        rows.append([label, error, best, *(_cell(held, name) for name in others)])
+        rows.append([label, error, best_rate(line), *(_cell(held, name) for name in others)])
     note = (
         f"RED in % against {methods.REFERENCE} at the rate that validation chose (edge: the first or the "
         f"last that it was tried at), negative is better. {methods.OTHER} is tuned, too; ours is the mean "
@@ -61,16 +69,15 @@ def _each(found: Found) -> str:
             if name not in held:
                 continue
             line, reference = held[name], held[methods.REFERENCE]
-            ratio = found_over_best(line, reference)
             rows.append(
                 [
                     label,
                     name,
                     f"{spread(line):.2f}",
-                    f"{np.median(ratio):.2g} ({ratio.min():.2g} to {ratio.max():.2g})",
+                    span(found_over_best(line, reference)),
                     f"{np.median(ramp(line)):.2f}",
                     f"{100 * at_chance(tasks.TASKS[label], line):.0f} %",
-                    ends(line, ENDS),
+                    ends(line),
                 ]
             )
     note = (

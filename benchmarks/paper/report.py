@@ -4,6 +4,7 @@ from benchmarks import estimates, pages
 from benchmarks.paper import tasks
 from benchmarks.paper.gates import GATES, is_below_the_top
 from benchmarks.study.lines import Found, Line
+from benchmarks.study.quantities import best_rate
 
 PAGE = pages.RESULTS / "paper.md"
 REFERENCE = "SGD cosine"
@@ -62,7 +63,6 @@ def _table(label: str, lines: dict[str, Line]) -> str:
     header += [f"{OURS} against it", "at the six rates"]
     rows = []
     for name, line in lines.items():
-        edge = " (edge)" if line.at_edge else ""
         test = line.chosen.test
         factor, unit = (100, " %") if task.unit == "error" else (1, "")
         value = f"{factor * test.mean():.{2 if unit else 3}f}{unit}"
@@ -71,8 +71,7 @@ def _table(label: str, lines: dict[str, Line]) -> str:
         )
         against = _red(lines, name, REFERENCE)
         beside = _red(lines, OURS, name)
-        rate = f"{line.rates[line.best]:.2g}{edge}"
-        rows.append([name, rate, value, against, beside, each])
+        rows.append([name, best_rate(line), value, against, beside, each])
     text = f"### {label}, {seeds} paired seeds, {task.epochs} epochs\n\n{pages.rows(header, rows)}\n"
     shares = {name: 1 - is_below_the_top(task, lines[name]).mean() for name in GATES if name in lines}
     if shares:

@@ -10,6 +10,7 @@ from benchmarks.study.quantities import (
     found_over_best,
     on_all,
     ramp,
+    span,
     tuned_by,
     until,
     untuned,
@@ -97,7 +98,7 @@ def sizes(found: Found) -> str:
                     str(len(both)),
                     str(estimates.mean_red(pairs)),
                     f"{100 * np.median([estimates.red(*pair).value for pair in pairs]):+.1f}",
-                    f"{np.median(ratios):.2g} ({min(ratios):.2g} to {max(ratios):.2g})",
+                    span(ratios),
                     f"{sum(0.5 <= ratio <= 2 for ratio in ratios)}",
                 ]
             )

@@ -8,24 +8,18 @@ from benchmarks.real_size.methods import DEFAULT, REFERENCE
 from benchmarks.study.lines import Found
 from benchmarks.study.quantities import (
     at_chance,
+    best_rate,
     ends,
     found_over_best,
     found_rates,
     on_all,
+    span,
     spread,
     untuned,
     value,
 )
-from cgalr_jax import controllers
 
 PAGE = pages.RESULTS / "real_size.md"
-ENDS = {
-    controllers.REACHED: "set-point",
-    controllers.BY_TIME: "time",
-    controllers.BY_GUARD: "guard",
-    controllers.BY_BOUND: "bound",
-    controllers.UNFINISHED: "unfinished",
-}
 
 
 def text(found: Found) -> str:
@@ -94,17 +88,16 @@ def _each(found: Found) -> str:
         row = [label, str(len(line.outcomes[0].test)), value(tasks.TASKS[label], untuned(line))]
         row += [f"{spread(line):.2f}"]
         if REFERENCE in held:
-            best = held[REFERENCE].rates[held[REFERENCE].best]
             ratio = found_over_best(held[DEFAULT], held[REFERENCE])
             row += [
-                f"{best:.2g}{' (edge)' if held[REFERENCE].at_edge else ''}",
+                best_rate(held[REFERENCE]),
                 value(tasks.TASKS[label], held[REFERENCE].chosen.test),
                 str(estimates.red(untuned(line), held[REFERENCE].chosen.test)),
-                f"{np.median(ratio):.2g} ({ratio.min():.2g} to {ratio.max():.2g})",
+                span(ratio),
             ]
         else:
             row += ["-"] * 4
-        row += [f"{100 * at_chance(tasks.TASKS[label], line):.0f} %", ends(line, ENDS)]
+        row += [f"{100 * at_chance(tasks.TASKS[label], line):.0f} %", ends(line)]
         rows.append(row)
     note = (
         f"{DEFAULT} at its six base rates, {REFERENCE} at the rate that validation chose (edge: the first or "
@@ -195,7 +188,7 @@ def _bases(found: Found) -> str:
                 str(len(both)),
                 str(estimates.mean_red(pairs)),
                 f"{100 * max(estimates.red(*pair).value for pair in pairs):+.1f}",
-                f"{np.median(ratios):.2g} ({min(ratios):.2g} to {max(ratios):.2g})",
+                span(ratios),
                 f"{np.mean(spreads):.2f} / {max(spreads):.2f}",
             ]
         )

@@ -1,12 +1,22 @@
 """What tables and plots are made of: numbers of a `Line`, a method on a task at all of its base rates."""
 
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 
 from benchmarks import estimates, scores
 from benchmarks.study.lines import Found, Line
 from benchmarks.study.tasks import Task
+from cgalr_jax import controllers
+
+ENDS = {
+    controllers.REACHED: "set-point",
+    controllers.BY_TIME: "time",
+    controllers.BY_GUARD: "guard",
+    controllers.BY_BOUND: "bound",
+    controllers.UNFINISHED: "unfinished",
+}
 
 
 def on_all(found: Found, *names: str) -> Found:
@@ -72,7 +82,17 @@ def value(task: Task, test: np.ndarray) -> str:
     return f"{100 * test.mean():.2f} %" if task.unit == "error" else f"{test.mean():.4f}"
 
 
-def ends(line: Line, names: dict[int, str]) -> str:
-    """How many calibrations ended in which way, by these names."""
+def best_rate(line: Line) -> str:
+    """The base rate that validation chose, as it is written, and whether it is the first or last tried."""
+    return f"{line.rates[line.best]:.2g}{' (edge)' if line.at_edge else ''}"
+
+
+def span(ratios: Sequence[float] | np.ndarray) -> str:
+    """The median, the least and the largest, as they are written."""
+    return f"{np.median(ratios):.2g} ({np.min(ratios):.2g} to {np.max(ratios):.2g})"
+
+
+def ends(line: Line) -> str:
+    """How many calibrations ended in which way, as it is written."""
     ended = np.concatenate([outcome.ended for outcome in line.outcomes])
-    return ", ".join(f"{name} {np.sum(ended == end)}" for end, name in names.items() if np.any(ended == end))
+    return ", ".join(f"{name} {np.sum(ended == end)}" for end, name in ENDS.items() if np.any(ended == end))

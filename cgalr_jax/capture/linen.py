@@ -77,9 +77,9 @@ def linen_probe(
                 "samples must be those of a linen model, linen_samples(variables, x), got other variables: "
                 f"{_checks.shown(jax.tree.map(jnp.shape, moving))}."
             )
-        # Given all collections, as `model.init` returns them, each replaces the one from above.
         # A model that is one `nnx.bridge.ToNNX` hands its parameters out as nnx does.
         params = nnx.to_pure_dict(params) if isinstance(params, nnx.State) else params
+        # Given all collections, as `model.init` returns them, each replaces the one from above.
         given = params if is_variables(params) else {"params": params}
         return _run(model, {**(variables or {}), **(moving or {}), **given}, inputs, choice)[1]
 

@@ -636,7 +636,7 @@ def test_ends_are_counted_and_runs_at_chance_are_told():
     held = tuple(outcome([0.5, 0.5], [t, t], ended=end) for t, end in zip(tests, ends, strict=True))
     row = cells(report.text({LABEL: {"ours on SGD": OURS._replace(outcomes=held)}}), "Task by task", LABEL)
     assert row[-2:] == ["33 %", "set-point 4, time 2, guard 2, bound 2, unfinished 2"]
-    assert set(report.ENDS) == set(range(5))
+    assert set(quantities.ENDS) == set(range(5))
 
 
 def test_controls_bounds_and_other_optimizers_are_compared_at_six_rates_too():
